@@ -1,0 +1,68 @@
+"""A Celery worker that is a full Pyramid application.
+
+The names below are imported when first used: ``celery`` imports this package in every
+environment it is installed in, and must not pay for what it does not use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyramid.config import Configurator
+
+    from .directives import task
+    from .events import BeforeDeferTask, CeleryWorkerProcessInit
+    from .exceptions import PyramidTasksError
+
+    __version__: str
+
+__all__ = [  # noqa: RUF022 grouped: the decorator, the events, the errors
+    "task",
+    "BeforeDeferTask",
+    "CeleryWorkerProcessInit",
+    "PyramidTasksError",
+    "includeme",
+]
+
+
+def includeme(config: Configurator) -> None:
+    """Make a Pyramid application one that has tasks.
+
+    Every name is a dotted one, relative to this package.
+    """
+    # The Celery application, with what the ini says of it.
+    config.include(".registry")
+    if config.get_settings().get("pyramid_tasks.config_uri"):
+        config.include(".loaders.config_uri")
+
+    # Configuring tasks.
+    config.add_directive("register_task", ".directives.register_task")
+    config.add_directive("add_periodic_task", ".directives.add_periodic_task")
+    config.add_directive("add_task_deriver", ".taskderivers.add_task_deriver")
+    config.add_directive(
+        "make_celery_app", ".directives.make_celery_app", action_wrap=False
+    )
+
+    # Deferring tasks.
+    methods = ".request_methods."
+    config.add_request_method(methods + "defer_task")
+    config.add_request_method(methods + "defer_task", name="delay_task")
+    config.add_request_method(methods + "defer_task_with_options")
+    config.add_request_method(methods + "get_task_result")
+
+    # Running tasks.
+    config.add_request_method(methods + "current_task", property=True)
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "__version__":
+        return import_module("importlib.metadata").version("pyramid-tasks")
+    for module in ("directives", "events", "exceptions"):
+        if name in __all__ and hasattr(
+            found := import_module(f".{module}", __name__), name
+        ):
+            return getattr(found, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

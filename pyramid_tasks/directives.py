@@ -1,0 +1,267 @@
+"""``config.register_task``, ``add_periodic_task``, ``make_celery_app``; ``@task``."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import venusian
+from pyramid.config import PHASE2_CONFIG
+from pyramid.exceptions import ConfigurationError
+
+from .exceptions import TaskError
+from .registry import get_tasks
+from .schedules import parse_schedule
+from .taskderivers import TaskDeriverInfo, TaskFunc, derive_task
+from .worker import task_request
+
+if TYPE_CHECKING:
+    from celery import Celery, Task
+    from celery.schedules import BaseSchedule
+    from pyramid.config import Configurator
+
+_Func = TypeVar("_Func", bound=Callable[..., Any])
+
+
+def register_task(
+    config: Configurator,
+    func: Callable[..., Any] | str,
+    name: str | None = None,
+    **options: Any,
+) -> None:
+    """Register a function as a task of the application.
+
+    The function takes the request first: ``def add(request, x, y)``; with
+    ``bind=True``, the Celery task before it: ``def add(self, request, x, y)``.
+
+    Args:
+        func: A function, any other callable, or a dotted name.
+        name: The name of the task; default, Celery's: ``<module>.<function>``. A
+            callable without a name of its own needs one.
+        options: The options of `Celery.task
+            <https://docs.celeryq.dev/en/stable/userguide/tasks.html#list-of-options>`_,
+            all of them, and those of the application's task derivers.
+
+    Raises:
+        TaskError: The callable has no name, or takes no request.
+    """
+    dotted = func if isinstance(func, str) else None
+    original: Callable[..., Any] = config.maybe_dotted(func)
+    tasks = get_tasks(config.registry)
+    if name is None:
+        name = _default_name(tasks.app, original)
+    bind = options.pop("bind", False)
+    signature = _signature_less_request(original, name, bind=bind)
+
+    def register() -> None:
+        info = TaskDeriverInfo(
+            config.registry, config.package, name, {**options, "bind": bind}, original
+        )
+        run = _make_run(derive_task(_innermost(original, bind=bind), info), info)
+        _present_as(run, original, signature)
+        tasks.add(run, original, name, options)
+
+    introspectable = config.introspectable("tasks", name, name, "task")
+    introspectable.update(
+        name=name, func=original, dotted=dotted, bind=bind, options=options
+    )
+    config.action(("task", name), register, introspectables=(introspectable,))
+
+
+def add_periodic_task(
+    config: Configurator,
+    schedule: float | timedelta | BaseSchedule | str,
+    func_or_name: Callable[..., Any] | str | Task,
+    args: Iterable[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    **opts: Any,
+) -> None:
+    """Have ``celery beat`` queue a task on a schedule.
+
+    Args:
+        schedule: Seconds, a timedelta, a Celery schedule such as ``crontab(hour=3)``,
+            or a cron expression of five fields.
+        func_or_name: The task: its function, dotted name, registered name or the
+            Celery task.
+        args: Positional arguments of the task, after the request.
+        kwargs: Keyword arguments of the task.
+        opts: ``name`` is the name of the entry, which two entries for one task with
+            the same arguments need; the rest are options of ``Task.apply_async``. See
+            `Periodic tasks
+            <https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html>`_.
+
+    Raises:
+        ConfigurationError: The schedule cannot be read.
+        TaskNotRegistered: The application has no such task, once committed.
+    """
+    tasks = get_tasks(config.registry)
+    if isinstance(schedule, str):
+        try:
+            schedule = parse_schedule(schedule)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+    args, kwargs = tuple(args), dict(kwargs or {})
+    title = opts.pop("name", None) or _call_repr(func_or_name, args, kwargs)
+
+    def register() -> None:
+        # A dotted name may be relative to the package, as in any directive.
+        is_relative = isinstance(func_or_name, str) and func_or_name.startswith(".")
+        task = tasks.find(
+            config.maybe_dotted(func_or_name) if is_relative else func_or_name
+        )
+        if task.typing and hasattr(task, "__header__"):
+            task.__header__(*args, **kwargs)  # as Task.apply_async checks them
+        tasks.app.add_periodic_task(
+            schedule, task.signature(), args, kwargs, name=title, **opts
+        )
+
+    introspectable = config.introspectable(
+        "periodic tasks", title, title, "periodic task"
+    )
+    introspectable.update(
+        schedule=schedule, task=func_or_name, args=args, kwargs=kwargs, options=opts
+    )
+    # After the tasks, wherever in the application they are registered.
+    config.action(
+        ("periodic task", title), register, introspectables=(introspectable,), order=10
+    )
+
+
+def make_celery_app(config: Configurator) -> Celery:
+    """Commit the configuration and return the Celery application.
+
+    The twin of ``config.make_wsgi_app()``, for a module that ``celery -A`` names.
+    """
+    config.commit()
+    return get_tasks(config.registry).app
+
+
+@overload
+def task(func: _Func, /) -> _Func: ...
+@overload
+def task(**options: Any) -> Callable[[_Func], _Func]: ...
+def task(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Mark a function as a task, for ``config.scan()`` to register.
+
+    Takes the arguments of :func:`config.register_task <register_task>`. The function
+    itself is returned as it was and stays callable::
+
+        @task
+        def add(request, x, y):
+            return x + y
+
+        @task(name="mail", autoretry_for=(OSError,))
+        def send_mail(request, address): ...
+
+    Raises:
+        TaskError: It decorates a method; tasks are functions.
+    """
+
+    def attach(func: _Func, depth: int = 1) -> _Func:
+        def register(context: Any, _name: str, func: _Func) -> None:
+            config = context.config.with_package(info.module)
+            config.register_task(func, _info=info.codeinfo, **options)
+
+        # The category that config.scan() looks for.
+        info = venusian.attach(func, register, category="pyramid", depth=depth)
+        if info.scope == "class":
+            raise TaskError(
+                f"{func.__qualname__} is a method; only functions can be tasks"
+            )
+        return func
+
+    return attach if func is None else attach(func, depth=2)
+
+
+def _default_name(app: Celery, func: Callable[..., Any]) -> str:
+    name = getattr(func, "__name__", "")
+    if not name.isidentifier():
+        raise TaskError(
+            f"{func!r} has no name of its own; "
+            "give one: config.register_task(..., name='...')"
+        )
+    return str(app.gen_task_name(name, func.__module__))
+
+
+def _signature_less_request(
+    func: Callable[..., Any], name: str, *, bind: bool
+) -> inspect.Signature:
+    """Return what a caller may pass: the signature without the request.
+
+    It begins with the ``self`` that Celery binds to the task.
+    """
+    parameters = list(inspect.signature(func).parameters.values())
+    positional = {
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    }
+    for leading in ("self", "request") if bind else ("request",):
+        if parameters and parameters[0].kind in positional:
+            del parameters[0]
+        elif not parameters or parameters[0].kind != inspect.Parameter.VAR_POSITIONAL:
+            expected = "(self, request, ...)" if bind else "(request, ...)"
+            raise TaskError(
+                f"The task {name!r} must take {expected}, but {func!r} has no "
+                f"positional parameter for {leading}"
+            )
+    return inspect.Signature(
+        [
+            inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY),
+            *(parameter.replace(kind=parameter.kind) for parameter in parameters),
+        ]
+    )
+
+
+def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:
+    """Return the task as derivers see it, whose first argument is the request."""
+    if not bind:
+        return func
+
+    def bound(request: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return func(request.current_task, request, *args, **kwargs)
+
+    return bound
+
+
+def _make_run(derived: TaskFunc, info: TaskDeriverInfo) -> Callable[..., Any]:
+    """Return what Celery runs: the derived task, inside its request."""
+    registry = info.registry
+
+    def run(self: Task, /, *args: Any, **kwargs: Any) -> Any:
+        with task_request(registry, self) as request:
+            return derived(request, *args, **kwargs)
+
+    return run
+
+
+def _present_as(
+    run: Callable[..., Any], func: Callable[..., Any], signature: inspect.Signature
+) -> None:
+    """Show Celery the task's own name and signature, less the request.
+
+    Celery checks arguments, and validates those of ``pydantic=True``, by what it sees.
+    """
+    name = getattr(func, "__name__", "")
+    # Celery puts the name into source code; that of a lambda is none.
+    valid = name.isidentifier() and not keyword.iskeyword(name)
+    run.__name__ = name if valid else "task"
+    run.__qualname__ = getattr(func, "__qualname__", run.__name__)
+    run.__module__ = func.__module__
+    run.__doc__ = func.__doc__
+    annotations = getattr(func, "__annotations__", {})
+    run.__annotations__ = {
+        name: annotation
+        for name, annotation in annotations.items()
+        if name == "return" or name in signature.parameters
+    }
+    run.__wrapped__ = func  # type: ignore[attr-defined]  # whose globals name the types
+    run.__signature__ = signature  # type: ignore[attr-defined]
+
+
+def _call_repr(func_or_name: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    name = getattr(func_or_name, "__qualname__", None) or str(func_or_name)
+    given = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
+    return f"{name}({', '.join(given)})"

@@ -1,0 +1,55 @@
+"""The events of this package, for ``config.add_subscriber``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celery import Task
+    from pyramid.registry import Registry
+    from pyramid.request import Request
+
+
+class BeforeDeferTask:
+    """A task is about to be queued.
+
+    Attributes:
+        request: The request that defers the task.
+        task: The Celery task.
+        task_name: The name it is registered under.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        options: The options of `Task.apply_async
+            <https://docs.celeryq.dev/en/stable/reference/celery.app.task.html>`_.
+            A subscriber may change them in place.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
+    ) -> None:
+        self.request = request
+        self.task = task
+        self.task_name: str = task.name
+        self.args = args
+        self.kwargs = kwargs
+        self.options = options
+
+
+class CeleryWorkerProcessInit:
+    """A process that runs tasks has started.
+
+    Sent in each child of the prefork pool after the fork, and once in a worker whose
+    pool runs tasks in the worker's own process (solo, threads, gevent, eventlet). The
+    place to open what must not be shared across a fork.
+
+    Attributes:
+        registry: The registry of the application.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry

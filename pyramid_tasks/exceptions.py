@@ -1,0 +1,97 @@
+"""The errors of this package, all below :class:`PyramidTasksError`.
+
+Each is also the Pyramid, Celery or built-in error that callers already catch, and
+carries what it talks about as attributes.
+"""
+
+from __future__ import annotations
+
+from celery.exceptions import NotRegistered
+from pyramid.exceptions import ConfigurationError
+
+
+class PyramidTasksError(Exception):
+    """The root of every error this package raises."""
+
+
+class SettingError(PyramidTasksError, ConfigurationError):
+    """A setting that cannot be used.
+
+    Attributes:
+        key: The setting as it stands in the configuration, with its prefix.
+        problem: What is wrong with it, and what to write instead.
+        source: The file and section it came from, where known.
+    """
+
+    def __init__(self, key: str, problem: str, source: str | None = None) -> None:
+        super().__init__(key, problem)
+        self.key = key
+        self.problem = problem
+        self.source = source
+
+    def __str__(self) -> str:
+        where = f"{self.source}: " if self.source else ""
+        return f"{where}{self.key} {self.problem}"
+
+
+class TaskError(PyramidTasksError, ConfigurationError):
+    """A function that cannot be a task as it was registered."""
+
+
+class TaskNotRegistered(PyramidTasksError, NotRegistered):
+    """A task was named that the application has not registered.
+
+    Attributes:
+        task: What was given: a name, a function or a task.
+        nearest: The registered name closest to it, or ``None``.
+    """
+
+    def __init__(self, task: object, nearest: str | None = None) -> None:
+        super().__init__(task, nearest)
+        self.task = task
+        self.nearest = nearest
+
+    def __str__(self) -> str:
+        hint = (
+            f"Did you mean {self.nearest!r}?"
+            if self.nearest
+            else "Register it with config.register_task(), or decorate it with "
+            "@pyramid_tasks.task and config.scan() its module."
+        )
+        return f"No task {self.task!r} is registered in this application. {hint}"
+
+    __repr__ = Exception.__repr__
+
+
+class AmbiguousTask(PyramidTasksError, LookupError):
+    """A function was given that is registered under several names.
+
+    Attributes:
+        task: The function, or its dotted name.
+        names: The names it is registered under.
+    """
+
+    def __init__(self, task: object, names: list[str]) -> None:
+        super().__init__(task, names)
+        self.task = task
+        self.names = names
+
+    def __str__(self) -> str:
+        names = ", ".join(map(repr, self.names))
+        return f"{self.task!r} is registered under several names: {names}. Give one."
+
+
+class LoadError(PyramidTasksError, ConfigurationError, LookupError):
+    """A configuration from which no Celery application could be loaded.
+
+    Attributes:
+        config_uri: The file, as it was given.
+    """
+
+    def __init__(self, message: str, config_uri: str) -> None:
+        super().__init__(message)
+        self.config_uri = config_uri
+
+
+class ConfigFileNotFound(LoadError, FileNotFoundError):
+    """The file that a config URI names does not exist."""

@@ -1,0 +1,30 @@
+"""The interfaces of task derivers, after those of Pyramid's view derivers."""
+
+from zope.interface import Attribute, Interface
+
+# Names and signatures follow zope.interface: no self, and docstrings as bodies.
+
+
+class ITaskDeriver(Interface):
+    """A callable that wraps a task, as :class:`pyramid.interfaces.IViewDeriver`."""
+
+    def __call__(task, info):  # noqa: ANN001, ANN204, N805
+        """Return a callable to be used in place of ``task``.
+
+        ``task`` is called as ``task(request, *args, **kwargs)``, and so is the result.
+        ``info`` is an :class:`ITaskDeriverInfo`.
+        """
+
+
+class ITaskDeriverInfo(Interface):
+    """What a deriver may know of the task it wraps."""
+
+    registry = Attribute("The registry of the application.")
+    package = Attribute("The package the task was registered from.")
+    name = Attribute("The name the task is registered under.")
+    options = Attribute("The options it was registered with.")
+    original_func = Attribute("The function, before anything wrapped it.")
+
+
+class ITaskDerivers(Interface):
+    """The utility that holds the derivers of an application, in their order."""

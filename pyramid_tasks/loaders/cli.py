@@ -1,0 +1,91 @@
+"""``--ini`` and ``--ini-var`` on the ``celery`` command itself.
+
+Celery parses the options of ``celery`` before it imports what ``-A`` names, so these
+must be on the command before that. The entry-point group ``celery.commands`` is
+loaded at the right moment, while the command is being built, in every environment this
+package is installed in: this module must stay tiny, and must not fail.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+#: Where the options are left for :mod:`pyramid_tasks.loaders.commandline`.
+URI_KEY = "pyramid_tasks.config_uri"
+VARIABLES_KEY = "pyramid_tasks.variables"
+
+#: The variable that says what ``--ini`` says.
+ENVIRON_KEY = "CELERY_INI"
+
+
+def _keep_uri(ctx: click.Context, _param: click.Parameter, uri: str | None) -> None:
+    if uri is None:
+        return
+    ctx.meta[URI_KEY] = uri
+    # For the workers that `celery multi` starts, as Celery does with --broker.
+    os.environ[ENVIRON_KEY] = uri
+    # Without -A, Celery would start on an empty application and its default broker.
+    ctx.default_map = {**(ctx.default_map or {}), "app": "pyramid_tasks.loaders"}
+
+
+def keep_variables(
+    ctx: click.Context, _param: click.Parameter, variables: tuple[str, ...]
+) -> None:
+    """Leave the variables of ``--ini-var`` for the loading of the application."""
+    if not variables:
+        return
+    for variable in variables:
+        if "=" not in variable:
+            raise click.BadParameter(f"{variable!r} is not NAME=VALUE.")
+    pairs = dict(variable.split("=", 1) for variable in variables)
+    ctx.meta[VARIABLES_KEY] = {**ctx.meta.get(VARIABLES_KEY, {}), **pairs}
+
+
+def make_options(
+    option: type[click.Option] = click.Option, keep_uri: Any = _keep_uri
+) -> list[click.Option]:
+    """Return the options, for ``celery`` or for one of its sub-commands."""
+    return [
+        option(
+            ["--ini"],
+            metavar="CONFIG_URI",
+            is_eager=True,
+            expose_value=False,
+            callback=keep_uri,
+            help="The configuration file of a Pyramid application, as for pserve; goes "
+            f"with -A pyramid_tasks.loaders.  [env var: {ENVIRON_KEY}]",
+        ),
+        option(
+            ["--ini-var"],
+            multiple=True,
+            metavar="NAME=VALUE",
+            is_eager=True,
+            expose_value=False,
+            callback=keep_variables,
+            help="Set %(NAME)s in the configuration file. Can be repeated.",
+        ),
+    ]
+
+
+def _celery_group() -> click.Group | None:
+    """Return the ``celery`` command, which is being built further up the stack.
+
+    It has no name that could be imported yet.
+    """
+    frame = sys._getframe()  # noqa: SLF001 there is no other way to look at the stack
+    while frame := frame.f_back:  # type: ignore[assignment]
+        group = frame.f_locals.get("group")
+        if isinstance(group, click.Group) and group.name == "celery":
+            return group
+    return None
+
+
+if (_group := _celery_group()) is not None:
+    _group.params.extend(make_options())
+
+#: What the entry point must name: a command. It does nothing and is not shown.
+command = click.Command("pyramid_tasks", hidden=True)

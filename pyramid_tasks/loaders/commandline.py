@@ -1,0 +1,111 @@
+"""The application of a ``celery`` command, from its ``--ini``.
+
+An error here ends the command, before anything connects to a broker.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+from celery import Celery, signals
+from celery.bin.base import CeleryOption
+from pyramid.exceptions import ConfigurationExecutionError
+
+from ..exceptions import PyramidTasksError
+from .cli import ENVIRON_KEY, URI_KEY, VARIABLES_KEY, keep_variables, make_options
+from .protocol import find_loader
+
+_NO_INI = (
+    f"No configuration file: pass --ini config.ini, or set {ENVIRON_KEY}=config.ini in "
+    "the environment."
+)
+
+# What the section is called in an ini, and in the formats of other loaders.
+_LOGGING_SECTIONS = {"loggers", "logging"}
+
+
+def app_for_command() -> Celery:
+    """Return the application that the running ``celery`` command asks for.
+
+    With ``--ini`` before the sub-command, it is the application. Otherwise the
+    sub-command may still bring its own ``--ini``, so it is a stand-in that makes way
+    for the application as soon as that is known.
+    """
+    ctx = click.get_current_context(silent=True)
+    if ctx is None:  # imported, not found by -A
+        return _load(os.environ.get(ENVIRON_KEY), {})
+    if URI_KEY in ctx.meta:
+        return _load(ctx.meta[URI_KEY], ctx.meta.get(VARIABLES_KEY, {}))
+    stand_in = Celery("pyramid_tasks", set_as_current=False)
+    options = make_options(_SubCommandOption, _replace_stand_in)
+    stand_in.user_options["preload"].update(options)
+    return stand_in
+
+
+class _SubCommandOption(CeleryOption):
+    def handle_parse_result(
+        self, ctx: click.Context, opts: dict[str, Any], args: list[str]
+    ) -> Any:
+        # --ini is read when it is met, so --ini-var has to be read before.
+        keep_variables(ctx, self, opts.get("ini_var") or ())
+        return super().handle_parse_result(ctx, opts, args)
+
+
+def _replace_stand_in(
+    ctx: click.Context, _param: click.Parameter, uri: str | None
+) -> None:
+    # Eager, so that Celery's own options, some of which look at the settings of
+    # ctx.obj.app, find the application.
+    ctx.obj.app = _load(
+        uri or os.environ.get(ENVIRON_KEY), ctx.meta.get(VARIABLES_KEY, {})
+    )
+
+
+def _load(config_uri: str | None, variables: dict[str, str]) -> Celery:
+    # Celery catches every Exception here and calls each a failure to find a module,
+    # with a traceback; SystemExit passes.
+    if not config_uri:
+        _end(_NO_INI, status=2)
+    try:
+        loader = find_loader(config_uri)
+        configures_logging = not _LOGGING_SECTIONS.isdisjoint(loader.get_sections())
+        if configures_logging:
+            loader.setup_logging(variables)
+        app = loader.get_celery_app(defaults=variables)
+    except PyramidTasksError as error:
+        _end(str(error))
+    except ConfigurationExecutionError as error:
+        if not isinstance(error.evalue, PyramidTasksError):
+            _end_with_traceback(config_uri)
+        _end(f"{error.evalue}\n  in:\n  {error.info}")
+    except Exception:  # noqa: BLE001 the application's own errors, of any kind
+        _end_with_traceback(config_uri)
+    conf = app.conf
+    if not (conf.broker_read_url or conf.broker_write_url or conf.broker_transport):
+        _end(
+            f"{config_uri} names no broker. Set celery.broker_url in the section of the "
+            "application, or broker_url in [celery:NAME]; Celery's own default would "
+            "be amqp://."
+        )
+    if configures_logging and not conf.value_set_for("worker_hijack_root_logger"):
+        # A receiver is what tells Celery that logging is set up.
+        signals.setup_logging.connect(_keep_logging)
+    return app
+
+
+def _keep_logging(**_: object) -> None:
+    """Leave logging as the file configured it."""
+
+
+def _end_with_traceback(config_uri: str) -> NoReturn:
+    traceback.print_exc()
+    _end(f"{config_uri}: the application could not be loaded; see the traceback above.")
+
+
+def _end(message: str, status: int = 1) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(status)

@@ -1,0 +1,90 @@
+"""A mistake in a configuration file becomes one sentence, without a traceback.
+
+An error in the application's own code stays what it is.
+"""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyramid.exceptions import ConfigurationExecutionError
+
+from ..exceptions import LoadError, PyramidTasksError, SettingError
+
+# The code that reads a file and follows what it names...
+_READERS = ("paste.deploy", "plaster", "logging.config", "pyramid_tasks.loaders")
+# ...and what that calls to do so, which applications call as well.
+_HELPERS = ("configparser", "importlib", "importlib_metadata", "logging")
+
+
+@contextmanager
+def setting_source(source: str) -> Iterator[None]:
+    """Say of an error about a setting where the setting stands."""
+    try:
+        yield
+    except ConfigurationExecutionError as error:
+        # The settings of an application are read when it is committed, and Pyramid
+        # wraps what is raised then.
+        if not isinstance(error.evalue, SettingError):
+            raise
+        error.evalue.source = error.evalue.source or source
+        raise error.evalue from error
+    except SettingError as error:
+        error.source = error.source or source
+        raise
+
+
+@contextmanager
+def plain_errors(filename: str) -> Iterator[None]:
+    """Turn an error about a file, not one that its application raised, into a sentence.
+
+    Raises:
+        LoadError: It was about the file.
+    """
+    try:
+        yield
+    except PyramidTasksError:
+        raise
+    except Exception as error:
+        if _raised_by_reader(error):
+            raise LoadError(f"{filename}: {_describe(error)}", filename) from error
+        raise
+
+
+def _raised_by_reader(error: BaseException) -> bool:
+    modules = []
+    traceback = error.__traceback__
+    while traceback:
+        modules.append(traceback.tb_frame.f_globals.get("__name__", ""))
+        traceback = traceback.tb_next
+    while modules and _is_in(modules[-1], _HELPERS) and modules[-1] != "logging.config":
+        modules.pop()
+    return bool(modules) and _is_in(modules[-1], _READERS)
+
+
+def _is_in(module: str, packages: tuple[str, ...]) -> bool:
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)
+
+
+def _describe(error: Exception) -> str:
+    """Return what is wrong, without the values in the file, which may be secret."""
+    match error:
+        case configparser.InterpolationMissingOptionError():
+            return (
+                f"[{error.section}] {error.option} uses %({error.reference})s, which "
+                f"nothing sets; pass --ini-var {error.reference}=VALUE, or set it in "
+                "[DEFAULT]."
+            )
+        case configparser.InterpolationError():
+            return (
+                f"[{error.section}] {error.option} cannot be read; a percent sign in "
+                "a value must be doubled: %%."
+            )
+        case configparser.MissingSectionHeaderError():
+            return f"line {error.lineno} stands before the first [section]."
+        case configparser.ParsingError():
+            lines = ", ".join(str(number) for number, _ in error.errors)
+            return f"line {lines} is neither a [section] nor key = value."
+    return f"{error}." if str(error) else repr(error)

@@ -1,0 +1,147 @@
+"""The loader protocol ``celery``, and the adapter for loaders that do not speak it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import plaster
+from importlib_metadata import entry_points
+
+from ..exceptions import ConfigFileNotFound, LoadError
+from ..loading import Load, loading
+from ..settings import Settings, coerce_settings
+from .errors import setting_source
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+Defaults = dict[str, str] | None
+
+
+class CeleryLoader(Protocol):
+    """What a loader offers beside the methods of plaster's own loaders.
+
+    The names follow ``get_wsgi_app`` and ``get_wsgi_app_settings`` of plaster's wsgi
+    protocol. A loader is published under the entry-point group
+    ``plaster.celery_loader_factory``, by the scheme of the URIs it loads.
+    """
+
+    def get_celery_app(
+        self, name: str | None = None, defaults: Defaults = None
+    ) -> Celery:
+        """Load the application and return its Celery application."""
+
+    def get_celery_app_settings(
+        self, name: str | None = None, defaults: Defaults = None
+    ) -> Settings:
+        """Return the Celery settings that the file has beside the application's."""
+
+    def get_sections(self) -> list[str]:
+        """Return the names of the sections."""
+
+    def setup_logging(self, defaults: Defaults = None) -> None:
+        """Set up logging from the file."""
+
+
+def find_loader(config_uri: str) -> CeleryLoader:
+    """Return the loader for a config URI.
+
+    Raises:
+        ConfigFileNotFound: The file does not exist.
+        LoadError: No loader for its format is installed.
+    """
+    try:
+        url = plaster.parse_uri(config_uri)
+        if url.scheme.startswith("file+") and not Path(url.path).is_file():
+            raise ConfigFileNotFound(f"{url.path}: there is no such file.", config_uri)
+        # By the group of the protocol alone: plaster's own look-up counts a loader of
+        # the general group as a match, and finds two for an ini.
+        for entry_point in entry_points(group="plaster.celery_loader_factory"):
+            if entry_point.name == url.scheme:
+                return cast("CeleryLoader", entry_point.load()(url))
+        loader = plaster.get_loader(url)
+        if not hasattr(loader, "get_celery_app"):
+            return AdaptedLoader(url)
+    except plaster.PlasterError as error:
+        message = f"{config_uri}: {error}. Install a plaster loader for this format."
+        raise LoadError(message, config_uri) from error
+    return cast("CeleryLoader", loader)
+
+
+def the_only(load: Load, config_uri: str, section: str) -> Celery:
+    """Return the Celery application of a finished load.
+
+    Args:
+        section: What was loaded, for the message.
+
+    Raises:
+        LoadError: None was created, or several.
+    """
+    if not load.created:
+        message = (
+            f"{config_uri}: the application of {section} does not include "
+            'pyramid_tasks. Call config.include("pyramid_tasks"), or add it to '
+            "pyramid.includes."
+        )
+        raise LoadError(message, config_uri)
+    if len(load.created) > 1:
+        packages = ", ".join(registry.package_name for _, registry in load.created)
+        message = (
+            f"{config_uri}: {section} loads {len(load.created)} applications that "
+            f"include pyramid_tasks ({packages}). Name the section of one: app = NAME."
+        )
+        raise LoadError(message, config_uri)
+    app, _ = load.created[0]
+    return app
+
+
+class AdaptedLoader:
+    """The protocol for any loader that can load a WSGI application.
+
+    The section ``celery:NAME`` of the file, or ``celery``, is what ``[celery:NAME]`` is
+    in an ini, as far as settings and ``app`` go.
+    """
+
+    def __init__(self, url: plaster.PlasterURL) -> None:
+        self._uri = str(url)
+        self._name = url.fragment or None
+        # The fragment names the Celery section, so the loader must not take it for
+        # the name of the application.
+        unnamed = plaster.PlasterURL(url.scheme, url.path, url.options)
+        self._loader = plaster.get_loader(unnamed)
+        self.get_sections = self._loader.get_sections
+        self.setup_logging = self._loader.setup_logging
+
+    def get_celery_app(
+        self, name: str | None = None, defaults: Defaults = None
+    ) -> Celery:
+        name = name or self._name
+        section = self._section(name)
+        app_name = None if section else name
+        settings = self.get_celery_app_settings(name, defaults)
+        if section:
+            conf = self._loader.get_settings(section, defaults)
+            app_name = conf.get("app")
+        with loading(settings) as load:
+            self._loader.get_wsgi_app(app_name, defaults)
+        return the_only(load, self._uri, f"app {app_name or 'main'!r}")
+
+    def get_celery_app_settings(
+        self, name: str | None = None, defaults: Defaults = None
+    ) -> Settings:
+        section = self._section(name or self._name)
+        if section is None:
+            return {}
+        conf = dict(self._loader.get_settings(section, defaults))
+        for key in ("use", "app"):
+            conf.pop(key, None)
+        with setting_source(f"{self._uri}, section {section!r}"):
+            return coerce_settings(conf)
+
+    def _section(self, name: str | None) -> str | None:
+        wanted = [f"celery:{name or 'main'}"]
+        if name in {None, "main"}:
+            wanted.append("celery")
+        found = set(wanted).intersection(self.get_sections())
+        return found.pop() if found else None

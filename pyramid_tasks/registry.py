@@ -1,0 +1,152 @@
+"""Where the Celery application and its tasks are kept on the Pyramid registry."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable
+from difflib import get_close_matches
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from celery import Celery, Task, concurrency, signals
+from celery.loaders.app import AppLoader
+from pyramid.config import PHASE0_CONFIG
+
+from .events import CeleryWorkerProcessInit
+from .exceptions import AmbiguousTask, TaskNotRegistered
+from .loading import current_load
+from .settings import Settings, extract_celery_settings, merge_settings
+
+if TYPE_CHECKING:
+    from pyramid.config import Configurator
+    from pyramid.registry import Registry
+
+_KEY = "pyramid_tasks"
+
+
+def get_tasks(registry: Registry) -> Tasks:
+    """Return the tasks of the application that a registry belongs to."""
+    return cast("Tasks", registry[_KEY])
+
+
+class Tasks:
+    """The Celery application of a Pyramid application, and the tasks in it.
+
+    Attributes:
+        app: The Celery application.
+        section_settings: What the ini says of this process beside the settings of
+            the application: the keys of ``[celery:NAME]``, schedules and routes.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        self.section_settings: Settings = {}
+        # The names a function, or its dotted name, is registered under, in order.
+        self._names: defaultdict[Hashable, dict[str, None]] = defaultdict(dict)
+
+    def add(
+        self,
+        run: Callable[..., Any],
+        func: Callable[..., Any],
+        name: str,
+        options: dict[str, Any],
+    ) -> None:
+        """Make a Celery task.
+
+        Args:
+            run: What Celery runs, bound to the task.
+            func: The function it was made from, by which it can be found.
+            name: The name of the task.
+            options: The options of ``Celery.task``.
+        """
+        if name in self.app.tasks:
+            # Committed before: a later registration wins, as in all of Pyramid,
+            # where Celery would keep the first.
+            self.app.tasks.unregister(name)
+            for names in self._names.values():
+                names.pop(name, None)
+        # Celery shares tasks with every application in the process by default.
+        self.app.task(run, name=name, bind=True, shared=False, lazy=False, **options)
+        self._names[_identity(func)][name] = None
+        qualname = getattr(func, "__qualname__", None)
+        if qualname is not None:
+            for separator in ".", ":":
+                self._names[f"{func.__module__}{separator}{qualname}"][name] = None
+
+    def find(self, task: object) -> Task:
+        """Return the Celery task that a task, a function or a name stands for.
+
+        Raises:
+            TaskNotRegistered: There is none.
+            AmbiguousTask: It is a function with several names.
+        """
+        if isinstance(task, Task):
+            name = task.name
+            if self.app.tasks.get(name) is task:
+                return task
+            raise TaskNotRegistered(name, self._nearest(name))
+        if isinstance(task, str) and task in self.app.tasks:
+            return self.app.tasks[task]
+        names = list(self._names.get(_identity(task), ()))
+        if len(names) > 1:
+            raise AmbiguousTask(task, names)
+        if names:
+            return self.app.tasks[names[0]]
+        raise TaskNotRegistered(task, self._nearest(task))
+
+    def _nearest(self, task: object) -> str | None:
+        name = task if isinstance(task, str) else getattr(task, "__qualname__", "")
+        matches = get_close_matches(name, self.app.tasks, n=1)
+        return matches[0] if matches else None
+
+
+def _identity(func: object) -> Hashable:
+    return func if isinstance(func, Hashable) else id(func)
+
+
+class PyramidLoader(AppLoader):
+    """Celery's hooks into a worker, for one application.
+
+    A loader belongs to its Celery application, and Celery calls these hooks in worker
+    processes only; a web process connects nothing.
+    """
+
+    def __init__(self, app: Celery, registry: Registry) -> None:
+        super().__init__(app)
+        self.registry = registry
+
+    def on_worker_init(self) -> None:
+        signals.worker_process_init.connect(self._notify_process_init)
+        signals.worker_init.connect(self._on_worker_ready_to_build)
+
+    def _on_worker_ready_to_build(self, sender: Any, **_: Any) -> None:
+        # The prefork and solo pools send worker_process_init themselves; the others
+        # run tasks in this process and do not.
+        pool = concurrency.get_implementation(sender.pool_cls)
+        if not pool.__module__.endswith((".prefork", ".solo")):
+            self._notify_process_init()
+
+    def _notify_process_init(self, **_: Any) -> None:
+        self.registry.notify(CeleryWorkerProcessInit(self.registry))
+
+
+def includeme(config: Configurator) -> None:
+    """Put a Celery application on the registry, configured when that is committed."""
+    registry = config.registry
+    app = Celery(
+        registry.package_name,
+        loader=partial(PyramidLoader, registry=registry),
+        # Several applications in one process must not see each other's tasks.
+        set_as_current=False,
+    )
+    registry[_KEY] = tasks = Tasks(app)
+    if load := current_load():
+        tasks.section_settings = load.settings
+        load.created.append((app, registry))
+
+    def configure() -> None:
+        own = extract_celery_settings(config.get_settings())
+        app.config_from_object(merge_settings(own, tasks.section_settings), force=True)
+
+    # Before anything else is registered, as Celery binds its tasks to the settings.
+    config.action((_KEY, "settings"), configure, order=PHASE0_CONFIG)

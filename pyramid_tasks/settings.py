@@ -1,0 +1,228 @@
+"""Strings of an ini file become the configuration of Celery; pure functions.
+
+The type of a setting is the one that the installed Celery declares, so that this
+module never falls behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from celery.app.defaults import (
+    _TO_NEW_KEY,  # the names from before Celery 4, which Celery still reads
+    NAMESPACES,
+    flatten,
+)
+from celery.app.utils import HIDDEN_SETTINGS
+from pyramid.settings import falsey, truthy
+
+from .exceptions import SettingError
+
+logger = logging.getLogger(__name__)
+
+Settings = dict[str, Any]
+
+
+def extract_celery_settings(settings: Mapping[str, Any]) -> Settings:
+    """Return the Celery configuration in an application's settings.
+
+    Takes every ``celery.<setting>``. Further dots nest:
+    ``celery.broker_transport_options.visibility_timeout = 3600`` is
+    ``{"broker_transport_options": {"visibility_timeout": 3600}}``. Strings are
+    coerced by the type Celery declares for the setting; other values are kept as
+    they are. See `Configuration and defaults
+    <https://docs.celeryq.dev/en/stable/userguide/configuration.html>`_ for the
+    settings there are. A setting that Celery does not know is kept, and logged as a
+    warning with the nearest one it does know.
+
+    Args:
+        settings: The settings of a Pyramid application.
+
+    Raises:
+        SettingError: A value has the wrong type, or two keys contradict each other.
+    """
+    prefix = "celery."
+    return coerce_settings(
+        {
+            key.removeprefix(prefix): value
+            for key, value in settings.items()
+            if key.startswith(prefix)
+        },
+        prefix=prefix,
+    )
+
+
+def coerce_settings(settings: Mapping[str, Any], prefix: str = "") -> Settings:
+    """Return Celery settings, nested and coerced, from flat ones.
+
+    Args:
+        settings: Settings without a prefix, as in ``[celery:main]``.
+        prefix: What stands before each key in the file; for messages only.
+
+    Raises:
+        SettingError: As for :func:`extract_celery_settings`.
+    """
+    result: Settings = {}
+    # The shortest keys first, so that a value is met before what nests below it.
+    for key in sorted(settings, key=lambda key: (key.count("."), key)):
+        name, *nested = key.split(".")
+        expected = _expected_type(name, prefix)
+        name = _TO_NEW_KEY.get(name, name)
+        value = settings[key]
+        if not nested:
+            result[name] = _coerce(prefix + key, value, expected)
+            continue
+        if expected not in _NESTING:
+            raise SettingError(
+                prefix + key,
+                f"nests below {prefix}{name}, which is not a dictionary but "
+                f"{_COERCE[expected][0]}; give {prefix}{name} a value instead",
+            )
+        _nest(result, [name, *nested], _coerce(prefix + key, value, "nested"), prefix)
+    return result
+
+
+def merge_settings(base: Settings, override: Settings) -> Settings:
+    """Return ``base`` with ``override`` on top; dictionaries merge key by key."""
+    merged = dict(base)
+    for key, value in override.items():
+        below = merged.get(key)
+        if isinstance(value, dict) and isinstance(below, dict):
+            value = merge_settings(below, value)
+        merged[key] = value
+    return merged
+
+
+def coerce_nested(value: Any) -> Any:
+    """Read a string as JSON if it is JSON; keep it as a string otherwise."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        if value.lstrip().startswith(("{", "[")):
+            raise
+        return value
+
+
+def _to_bool(value: str) -> bool:
+    word = value.strip().lower()
+    if word in truthy:
+        return True
+    if word in falsey or not word:
+        return False
+    raise ValueError(value)
+
+
+def _to_list(value: str) -> list[Any]:
+    if value.lstrip().startswith("["):
+        return list(json.loads(value))
+    return re.split(r"[\s,]+", value.strip(" \t\r\n,")) if value.strip(" ,\n") else []
+
+
+def _to_dict(value: str) -> dict[str, Any]:
+    loaded = json.loads(value)
+    if not isinstance(loaded, dict):
+        raise TypeError(value)
+    return loaded
+
+
+def _to_bool_or_dict(value: str) -> bool | dict[str, Any]:
+    return _to_dict(value) if value.lstrip().startswith("{") else _to_bool(value)
+
+
+#: A type as Celery names it: what to call it in a message, and how to read it.
+_COERCE: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "any": ("JSON or a string", coerce_nested),
+    "bool": ("a boolean (true or false)", _to_bool),
+    "bool or dict": ("a boolean or a JSON object", _to_bool_or_dict),
+    "bytes": ("a string", str.encode),
+    "dict": ('a dictionary (a JSON object such as {"key": "value"})', _to_dict),
+    "float": ("a number (float)", float),
+    "int": ("a whole number (int)", int),
+    "list": ("a list (words, or a JSON array)", _to_list),
+    "nested": ("JSON or a string", coerce_nested),
+    "string": ("a string", str),
+    "tuple": ("a list (words, or a JSON array)", _to_list),
+}
+_NESTING = {"any", "bool or dict", "dict"}
+
+# Celery's own documentation gives these types that its table (5.3 to 5.7) does not.
+_MISDECLARED = {
+    "broker_use_ssl": "bool or dict",
+    "task_default_delivery_mode": "any",
+    "task_default_priority": "int",
+}
+
+
+def _type_name(declared: object) -> str:
+    # One of Celery's types is a class, and one is "str" where the rest say "string".
+    name = declared.__name__ if isinstance(declared, type) else str(declared)
+    return {"str": "string"}.get(name, name)
+
+
+_TYPES = {
+    name: _MISDECLARED.get(name, _type_name(option.type))
+    for name, option in flatten(NAMESPACES)
+}
+
+
+def _expected_type(name: str, prefix: str) -> str:
+    expected = _TYPES.get(_TO_NEW_KEY.get(name, name))
+    if expected is not None:
+        return expected if expected in _COERCE else "any"
+    nearest = get_close_matches(name.lower(), _TYPES, n=1)
+    logger.warning(
+        "%s%s is not a setting that this version of Celery knows; it is passed on as "
+        "it is.%s",
+        prefix,
+        name,
+        f" Did you mean {prefix}{nearest[0]}?" if nearest else "",
+    )
+    return "any"
+
+
+def _coerce(key: str, value: Any, expected: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.strip() == "null" and expected != "string":
+        return None
+    description, coerce = _COERCE[expected]
+    try:
+        return coerce(value)
+    except (TypeError, ValueError) as error:
+        detail = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
+        raise SettingError(
+            key, f"= {_displayed(key, value)} is not {description}{detail}"
+        ) from error
+
+
+def _displayed(key: str, value: str) -> str:
+    """Return a value for a message, without what may be a secret."""
+    text = f"{key} {value}"
+    if HIDDEN_SETTINGS.search(text) or re.search(r"://[^/\s]*@", text):
+        return "********"
+    return repr(value)
+
+
+def _nest(result: Settings, path: list[str], value: Any, prefix: str) -> None:
+    *parents, last = path
+    level: Any = result
+    for depth, name in enumerate(parents, start=1):
+        level = level.setdefault(name, _Nested())
+        if not isinstance(level, _Nested):
+            raise SettingError(
+                prefix + ".".join(path),
+                f"nests below {prefix}{'.'.join(path[:depth])}, which also has a "
+                "value; give one or the other",
+            )
+    level[last] = value
+
+
+class _Nested(dict[str, Any]):
+    """A dictionary made of dotted keys, told apart from one that was a value."""
