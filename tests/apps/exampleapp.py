@@ -1,0 +1,157 @@
+"""The application that most tests load: one task for each thing a task can do."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from celery.exceptions import Ignore, Reject
+from pyramid.config import Configurator
+from pyramid.threadlocal import get_current_registry, get_current_request, manager
+
+from pyramid_tasks import CeleryWorkerProcessInit, task
+
+
+@task
+def add(request, x, y):
+    return x + y
+
+
+@task(bind=True)
+def describe(self, request, label="none"):
+    return {
+        "label": label,
+        "name": self.name,
+        "id": request.current_task.request.id,
+        "same_task": request.current_task is self,
+        "url": request.application_url,
+        "greeting": request.greet("task"),
+        "current": get_current_request() is request,
+        "registry": get_current_registry() is request.registry,
+        "root": type(request.root).__name__,
+        "context": type(request.context).__name__,
+        "setting": request.registry.settings.get("example.setting"),
+        "pid": os.getpid(),
+    }
+
+
+@task
+def threadlocals(request):
+    """How deep the stack of threadlocals is; 1 is this task's own request."""
+    return len(manager.stack)
+
+
+@task
+def defer_another(request, x, y):
+    """A task can defer a task."""
+    return request.defer_task(add, x, y).id
+
+
+@task(bind=True, max_retries=2)
+def end(self, request, how, path=None):
+    """End in one of the ways a task can end, and say so in a file afterwards."""
+
+    def finished(request):
+        if path is not None:
+            with Path(path).open("a") as file:
+                file.write(f"{how}\n")
+        if how == "callback":
+            raise RuntimeError("error in a finished callback")
+
+    request.add_finished_callback(finished)
+    if how == "dirty":
+        manager.push({"request": None, "registry": request.registry})
+    if how == "error":
+        raise ValueError("error in the task")
+    if how == "retry":
+        raise self.retry(countdown=0)
+    if how == "ignore":
+        raise Ignore
+    if how == "reject":
+        raise Reject("rejected", requeue=False)
+    if how == "sleep":
+        time.sleep(60)
+    return how
+
+
+class Root:
+    def __init__(self, request):
+        if request.environ.get("example.broken_root"):
+            raise RuntimeError("error in the root factory")
+
+
+def defer(request):
+    """Defer a task over HTTP: POST /defer/exampleapp.add with JSON arguments."""
+    result = request.defer_task(request.matchdict["name"], *request.json_body)
+    return {"id": result.id}
+
+
+def result(request):
+    result = request.get_task_result(request.matchdict["id"])
+    ready = result.ready()
+    return {
+        "state": result.state,
+        "result": result.result if ready and result.successful() else None,
+        "error": str(result.result) if ready and result.failed() else None,
+    }
+
+
+def process_started(event):
+    path = event.registry.settings.get("example.process_log")
+    if path:
+        with Path(path).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+def configure(settings):
+    config = Configurator(settings=settings, root_factory=Root)
+    config.include("pyramid_tasks")
+    config.add_request_method(lambda request, name: f"hello {name}", "greet")
+    config.add_subscriber(process_started, CeleryWorkerProcessInit)
+    config.scan(__name__)
+    config.add_route("defer", "/defer/{name}", request_method="POST")
+    config.add_view(defer, route_name="defer", renderer="json")
+    config.add_route("result", "/result/{id}")
+    config.add_view(result, route_name="result", renderer="json")
+    return config
+
+
+def main(global_config, **settings):
+    """The WSGI application, for ``use = call:exampleapp:main``."""
+    return configure(settings).make_wsgi_app()
+
+
+def without_tasks(global_config, **settings):
+    """An application that does not include pyramid_tasks."""
+    return Configurator(settings=settings).make_wsgi_app()
+
+
+def broken(global_config, **settings):
+    """An application with an error of its own."""
+    raise AttributeError("an error of the application itself")
+
+
+class Middleware:
+    def __init__(self, app):
+        self.app = app
+
+    def __call__(self, environ, start_response):
+        return self.app(environ, start_response)
+
+
+def wrap(global_config, **settings):
+    """A filter that hides the application it wraps."""
+    return Middleware
+
+
+def both(loader, global_config, **names):
+    """A composite: loads every application it names."""
+    return [loader.get_app(name, global_conf=global_config) for name in names.values()]
+
+
+def custom_factory(loader, global_config, **settings):
+    """A ``[celery:NAME]`` factory of another package."""
+    from celery import Celery
+
+    return Celery("custom", broker="memory://", set_as_current=False)

@@ -1,0 +1,143 @@
+"""Fixtures of all tests: applications, ini files, and the services on this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pyramid.config import Configurator
+from support import APPS, need_service, unique
+
+sys.path.insert(0, str(APPS))
+
+
+@pytest.fixture
+def configure() -> Callable[..., Configurator]:
+    """Return a function that makes a Configurator which includes the package."""
+
+    def configure(**settings: object) -> Configurator:
+        config = Configurator(settings=settings)
+        config.include("pyramid_tasks")
+        return config
+
+    return configure
+
+
+@pytest.fixture
+def eager(configure: Callable[..., Configurator]) -> Configurator:
+    """Return a Configurator whose tasks run at once, in this process."""
+    return configure(
+        **{"celery.task_always_eager": True, "celery.task_eager_propagates": True}
+    )
+
+
+@pytest.fixture
+def write_ini(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes an ini file and returns its path."""
+
+    def write_ini(text: str, name: str = "config.ini") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write_ini
+
+
+def filesystem_settings(folder: Path) -> dict[str, str]:
+    """Return settings for a broker and results in a folder, without any server."""
+    for name in ("messages", "control", "results"):
+        (folder / name).mkdir(exist_ok=True)
+    return {
+        "broker_url": "filesystem://",
+        "broker_transport_options.data_folder_in": f"{folder}/messages",
+        "broker_transport_options.data_folder_out": f"{folder}/messages",
+        "broker_transport_options.control_folder": f"{folder}/control",
+        "broker_transport_options.polling_interval": "0.05",
+        "result_backend": f"file://{folder}/results",
+    }
+
+
+def redis_settings() -> dict[str, str]:
+    """Return settings for Redis under a prefix of their own."""
+    prefix = unique()
+    return {
+        "broker_url": "redis://localhost:6379/0",
+        "broker_transport_options.global_keyprefix": f"{prefix}:",
+        "result_backend": "redis://localhost:6379/0",
+        "result_backend_transport_options.global_keyprefix": f"{prefix}:",
+        "task_default_queue": prefix,
+    }
+
+
+def rabbitmq_settings() -> dict[str, str]:
+    """Return settings for RabbitMQ with names of their own; results in Redis."""
+    name = unique()
+    return redis_settings() | {
+        "broker_url": "amqp://guest:guest@localhost:5672//",
+        "broker_transport_options.global_keyprefix": "null",
+        "task_default_queue": name,
+        "task_default_exchange": name,
+        "control_exchange": name,
+        "event_exchange": f"{name}ev",
+    }
+
+
+@pytest.fixture(params=["filesystem", "redis", "rabbitmq"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Return the Celery settings for each broker, with results; cleaned up after."""
+    if request.param == "filesystem":
+        yield filesystem_settings(tmp_path)
+        return
+    need_service("Redis", 6379, "redis-server --daemonize yes")
+    if request.param == "redis":
+        settings = redis_settings()
+        yield settings
+    else:
+        need_service("RabbitMQ", 5672, "rabbitmq-server -detached")
+        settings = rabbitmq_settings()
+        yield settings
+        _delete_queue(settings["broker_url"], settings["task_default_queue"])
+    _delete_keys(settings["result_backend_transport_options.global_keyprefix"])
+
+
+def _delete_queue(url: str, name: str) -> None:
+    from kombu import Connection
+
+    with Connection(url) as connection:
+        channel = connection.channel()
+        channel.queue_delete(name)
+        channel.exchange_delete(name)
+
+
+def _delete_keys(prefix: str) -> None:
+    from redis import Redis
+
+    client = Redis()
+    for key in client.scan_iter(f"{prefix}*"):
+        client.delete(key)
+
+
+def as_ini(settings: dict[str, str], prefix: str = "celery.") -> str:
+    """Return settings as the lines of an ini section."""
+    return "\n".join(f"{prefix}{key} = {value}" for key, value in settings.items())
+
+
+@pytest.fixture
+def example_ini(
+    write_ini: Callable[..., Path], broker: dict[str, str]
+) -> Path:
+    """Return an ini for the example application on each broker."""
+    return write_ini(
+        f"""
+[app:main]
+use = call:exampleapp:main
+example.setting = from the ini
+{as_ini(broker)}
+
+[celery:main]
+use = egg:pyramid_tasks
+worker_concurrency = 2
+"""
+    )

@@ -1,0 +1,174 @@
+"""What the tests share: processes started as a user starts them, and services."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: Where the console scripts of the environment under test are.
+BIN = Path(sys.executable).parent
+#: The applications of the tests, importable in the processes that tests start.
+APPS = Path(__file__).parent / "apps"
+
+DEADLINE = 60.0
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Return the environment for a process: nothing of ours but the applications."""
+    environ = {
+        key: value for key, value in os.environ.items() if not key.startswith("CELERY_")
+    }
+    return environ | {"PYTHONPATH": str(APPS), "PYTHONUNBUFFERED": "1"} | extra
+
+
+def run(
+    *command: object, cwd: Path, stdin: str = "", timeout: float = DEADLINE, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a console script of the environment to its end."""
+    program, *arguments = map(str, command)
+    return subprocess.run(
+        [str(BIN / program), *arguments],
+        cwd=cwd,
+        env=environment(**env),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@dataclass
+class Process:
+    """A running console script, with its output in a file."""
+
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, text: str, timeout: float = DEADLINE) -> None:
+        """Wait until a text is in the output; fail when the process ends before."""
+
+        def found() -> bool:
+            if text in self.output:
+                return True
+            if self.popen.poll() is not None:
+                pytest.fail(
+                    f"ended with {self.popen.returncode} before it said {text!r}:\n"
+                    f"{self.output}"
+                )
+            return False
+
+        wait_until(found, timeout, lambda: f"{text!r} in:\n{self.output}")
+
+    def stop(self) -> int:
+        """Ask the process to stop, as a service manager does, and wait for it."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGTERM)
+            try:
+                self.popen.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.popen.pid, signal.SIGKILL)
+                self.popen.wait()
+        return self.popen.returncode
+
+
+@contextmanager
+def start(*command: object, cwd: Path, **env: str) -> Iterator[Process]:
+    """Start a console script of the environment; stop it at the end."""
+    program, *arguments = map(str, command)
+    log = cwd / f"{program}-{uuid.uuid4().hex[:8]}.log"
+    with log.open("wb") as output:
+        popen = subprocess.Popen(
+            [str(BIN / program), *arguments],
+            cwd=cwd,
+            env=environment(**env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    process = Process(popen, log)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+@contextmanager
+def start_worker(config_uri: object, *options: object, cwd: Path) -> Iterator[Process]:
+    """Start a worker as the README does, and wait until it is ready."""
+    command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", config_uri, "worker")
+    with start(*command, "--loglevel=INFO", *options, cwd=cwd) as process:
+        process.wait_for(" ready.")
+        yield process
+
+
+def wait_until(
+    condition: Callable[[], Any],
+    timeout: float = DEADLINE,
+    what: Callable[[], str] = lambda: "the condition",
+) -> Any:
+    """Wait for a condition with a deadline, and return its value."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout:g} s: {what()}")
+        time.sleep(0.02)
+    return value
+
+
+@contextmanager
+def serve(config_uri: object, port: int, *options: object, cwd: Path) -> Iterator[str]:
+    """Start pserve, and give the URL it listens on once it does."""
+
+    def listens() -> bool:
+        assert process.popen.poll() is None, process.output
+        with socket.socket() as sock:
+            return sock.connect_ex(("localhost", port)) == 0
+
+    with start("pserve", config_uri, *options, cwd=cwd) as process:
+        wait_until(listens, what=lambda: process.output)
+        yield f"http://localhost:{port}"
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(("localhost", 0))
+        return int(sock.getsockname()[1])
+
+
+def need_service(name: str, port: int, command: str) -> None:
+    """Skip a test whose service is missing; fail it in CI.
+
+    Args:
+        command: What starts the service.
+    """
+    try:
+        socket.create_connection(("localhost", port), timeout=5).close()
+    except OSError:
+        message = f"{name} is not running on port {port}; start it: {command}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+def unique(prefix: str = "test") -> str:
+    """Return a name that no other test, or other user of a server, has."""
+    return f"{prefix}_{uuid.uuid4().hex[:12]}"
