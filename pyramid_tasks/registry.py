@@ -101,7 +101,32 @@ class Tasks:
 
 
 def _identity(func: object) -> Hashable:
-    return func if isinstance(func, Hashable) else id(func)
+    try:
+        hash(func)
+    except TypeError:  # a callable object can be unhashable
+        return id(func)
+    return func
+
+
+class PyramidCelery(Celery):
+    """A Celery application that belongs to a Pyramid application.
+
+    Attributes:
+        origin: A function and its arguments that load the application again, where
+            there are such: in the children of a prefork pool that spawns instead of
+            forking (``worker_pool_start_method = spawn``, the default on macOS).
+    """
+
+    origin: tuple[Callable[..., Celery], tuple[Any, ...]] | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., Celery], tuple[Any, ...]]:
+        if self.origin is None:
+            raise TypeError(
+                "This application was not loaded from an ini, so a spawned process "
+                "cannot load it: start the worker with --ini, or set "
+                "worker_pool_start_method = fork"
+            )
+        return self.origin
 
 
 class PyramidLoader(AppLoader):
@@ -133,7 +158,7 @@ class PyramidLoader(AppLoader):
 def includeme(config: Configurator) -> None:
     """Put a Celery application on the registry, configured when that is committed."""
     registry = config.registry
-    app = Celery(
+    app = PyramidCelery(
         registry.package_name,
         loader=partial(PyramidLoader, registry=registry),
         # Several applications in one process must not see each other's tasks.

@@ -50,8 +50,14 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
+def _timedelta(fields: dict[str, float]) -> timedelta:
+    delta = timedelta(**fields)
+    _seconds(delta.total_seconds())
+    return delta
+
+
 _TYPES = {
     "crontab": lambda fields: crontab(**fields),
-    "timedelta": lambda fields: timedelta(**fields),
+    "timedelta": _timedelta,
     "integer": _seconds,
 }

@@ -197,15 +197,16 @@ def _coerce(key: str, value: Any, expected: str) -> Any:
         return coerce(value)
     except (TypeError, ValueError) as error:
         detail = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
+        # Not "from error": what Python says of a number shows the value.
         raise SettingError(
             key, f"= {_displayed(key, value)} is not {description}{detail}"
-        ) from error
+        ) from None
 
 
 def _displayed(key: str, value: str) -> str:
     """Return a value for a message, without what may be a secret."""
     text = f"{key} {value}"
-    if HIDDEN_SETTINGS.search(text) or re.search(r"://[^/\s]*@", text):
+    if HIDDEN_SETTINGS.search(text) or re.search(r"://\S*@", text):
         return "********"
     return repr(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -66,6 +67,7 @@ def task_request(registry: Registry, task: Task) -> Iterator[Request]:
 def _make_request(registry: Registry, task: Task) -> Request:
     environ = _BASE_ENVIRON | _environ_header(task)
     environ["wsgi.input"] = BytesIO()
+    environ["wsgi.errors"] = sys.stderr
     environ[TASK_ENVIRON_KEY] = task
     factory = registry.queryUtility(IRequestFactory, default=Request)
     request = factory(environ)

@@ -15,7 +15,7 @@ from celery import Celery, signals
 from celery.bin.base import CeleryOption
 from pyramid.exceptions import ConfigurationExecutionError
 
-from ..exceptions import PyramidTasksError
+from ..exceptions import LoadError, PyramidTasksError
 from .cli import ENVIRON_KEY, URI_KEY, VARIABLES_KEY, keep_variables, make_options
 from .protocol import find_loader
 
@@ -65,17 +65,35 @@ def _replace_stand_in(
     )
 
 
+def load_app(config_uri: str, variables: dict[str, str]) -> Celery:
+    """Load an application as ``pserve`` does: its logging first, then itself."""
+    loader = find_loader(config_uri)
+    configures_logging = not _LOGGING_SECTIONS.isdisjoint(loader.get_sections())
+    if configures_logging:
+        loader.setup_logging(variables)
+    app = loader.get_celery_app(defaults=variables)
+    conf = app.conf
+    if not (conf.broker_read_url or conf.broker_write_url or conf.broker_transport):
+        message = (
+            f"{config_uri} names no broker. Set celery.broker_url in the section of "
+            "the application, or broker_url in [celery:NAME]; Celery's own default "
+            "would be amqp://."
+        )
+        raise LoadError(message, config_uri)
+    if configures_logging and not conf.value_set_for("worker_hijack_root_logger"):
+        # A receiver is what tells Celery that logging is set up.
+        signals.setup_logging.connect(_keep_logging)
+    app.origin = (load_app, (config_uri, variables))
+    return app
+
+
 def _load(config_uri: str | None, variables: dict[str, str]) -> Celery:
     # Celery catches every Exception here and calls each a failure to find a module,
     # with a traceback; SystemExit passes.
     if not config_uri:
         _end(_NO_INI, status=2)
     try:
-        loader = find_loader(config_uri)
-        configures_logging = not _LOGGING_SECTIONS.isdisjoint(loader.get_sections())
-        if configures_logging:
-            loader.setup_logging(variables)
-        app = loader.get_celery_app(defaults=variables)
+        return load_app(config_uri, variables)
     except PyramidTasksError as error:
         _end(str(error))
     except ConfigurationExecutionError as error:
@@ -84,17 +102,6 @@ def _load(config_uri: str | None, variables: dict[str, str]) -> Celery:
         _end(f"{error.evalue}\n  in:\n  {error.info}")
     except Exception:  # noqa: BLE001 the application's own errors, of any kind
         _end_with_traceback(config_uri)
-    conf = app.conf
-    if not (conf.broker_read_url or conf.broker_write_url or conf.broker_transport):
-        _end(
-            f"{config_uri} names no broker. Set celery.broker_url in the section of the "
-            "application, or broker_url in [celery:NAME]; Celery's own default would "
-            "be amqp://."
-        )
-    if configures_logging and not conf.value_set_for("worker_hijack_root_logger"):
-        # A receiver is what tells Celery that logging is set up.
-        signals.setup_logging.connect(_keep_logging)
-    return app
 
 
 def _keep_logging(**_: object) -> None:
