@@ -1,0 +1,133 @@
+"""The tables: an import, its expenses, and its rows that could not be read."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    String,
+    Text,
+    TypeDecorator,
+    func,
+    select,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+    from sqlalchemy.orm import Session
+
+Status = Literal["waiting", "running", "done", "failed"]
+
+
+def now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(timezone.utc)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time, in UTC on every database: SQLite drops time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(
+        self, value: datetime | None, dialect: Dialect
+    ) -> datetime | None:
+        """Store UTC."""
+        del dialect
+        return None if value is None else value.astimezone(timezone.utc)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Say that it is UTC."""
+        del dialect
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            return value.replace(tzinfo=timezone.utc)  # type: ignore[no-any-return]
+        return value.astimezone(timezone.utc)  # type: ignore[no-any-return]
+
+
+class Base(DeclarativeBase):
+    """What the tables have in common: their metadata."""
+
+
+class Import(Base):
+    """A CSV file that somebody sent, and how far the worker is with it."""
+
+    __tablename__ = "import"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[str] = mapped_column(String(36), unique=True)
+    name: Mapped[str] = mapped_column(String(100))
+    created: Mapped[datetime] = mapped_column(Moment, default=now, index=True)
+    # Deferred: up to some megabytes that only the task needs.
+    text: Mapped[str] = mapped_column(Text, deferred=True)
+    status: Mapped[Status] = mapped_column(default="waiting")
+    error: Mapped[str | None] = mapped_column(Text)
+    # Counted by the task, so not known while the import waits.
+    rows_total: Mapped[int | None]
+    rows_done: Mapped[int] = mapped_column(default=0)
+    rows_bad: Mapped[int] = mapped_column(default=0)
+    # How many times a worker has begun. A message can be delivered again while the
+    # first worker only seems dead; a worker whose number is not the latest stops.
+    attempt: Mapped[int] = mapped_column(default=0)
+
+
+class Expense(Base):
+    """An expense that was read from a file."""
+
+    __tablename__ = "expense"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    import_id: Mapped[int] = mapped_column(
+        ForeignKey("import.id", ondelete="CASCADE"), index=True
+    )
+    line: Mapped[int]
+    day: Mapped[date]
+    category: Mapped[str] = mapped_column(String(60))
+    # Whole cents: SQLite has no decimal numbers.
+    cents: Mapped[int] = mapped_column(BigInteger)
+
+
+class BadRow(Base):
+    """A row of a file that could not be read."""
+
+    __tablename__ = "bad_row"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    import_id: Mapped[int] = mapped_column(
+        ForeignKey("import.id", ondelete="CASCADE"), index=True
+    )
+    line: Mapped[int]
+    reason: Mapped[str] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text)
+
+
+def totals(dbsession: Session, import_id: int) -> dict[str, Decimal]:
+    """Return the sum of the expenses of an import by category, sorted by its name."""
+    rows = dbsession.execute(
+        select(Expense.category, func.sum(Expense.cents))
+        .where(Expense.import_id == import_id)
+        .group_by(Expense.category)
+    )
+    # Sorted here: every database has its own idea of the order of text.
+    return {
+        category: Decimal(int(cents)).scaleb(-2) for category, cents in sorted(rows)
+    }
+
+
+def bad_rows(dbsession: Session, import_id: int, limit: int) -> list[BadRow]:
+    """Return the first rows of an import that could not be read."""
+    query = (
+        select(BadRow)
+        .where(BadRow.import_id == import_id)
+        .order_by(BadRow.line)
+        .limit(limit)
+    )
+    return list(dbsession.scalars(query))

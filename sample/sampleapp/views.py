@@ -1,0 +1,212 @@
+"""The pages, and the same as JSON for programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery.utils import uuid
+from pyramid.exceptions import BadCSRFOrigin, BadCSRFToken
+from pyramid.httpexceptions import HTTPFound, HTTPNotFound, HTTPSeeOther
+from pyramid.renderers import render_to_response
+from pyramid.view import exception_view_config, notfound_view_config, view_config
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from .db import ENGINE
+from .deferring import defer_after_commit
+from .models import Import, bad_rows, totals
+from .tasks import describe_error, import_expenses
+from .uploads import UploadError, is_bare_csv, read_upload
+
+if TYPE_CHECKING:
+    from pyramid.config import Configurator
+    from pyramid.request import Request
+    from pyramid.response import Response
+
+LATEST_SHOWN = 20
+BAD_ROWS_SHOWN = 200
+
+
+def includeme(config: Configurator) -> None:
+    """Give the views their addresses, and the templates their filters."""
+    config.get_settings()["jinja2.filters"] = {
+        "money": "{:,.2f}".format,
+        "moment": "{:%Y-%m-%d %H:%M} UTC".format,
+        "number": "{:,}".format,
+    }
+    config.include("pyramid_jinja2")
+    config.add_static_view("static", "sampleapp:static")
+    config.add_route("home", "/")
+    config.add_route("imports", "/imports")
+    config.add_route("import", r"/imports/{id:\d{1,9}}")
+
+
+@view_config(route_name="home", request_method="GET", renderer="templates/home.jinja2")
+def home(request: Request) -> dict[str, Any]:
+    """Show the form and the latest imports."""
+    return _home(request)
+
+
+@view_config(route_name="imports", request_method="GET")
+def imports(request: Request) -> HTTPFound:
+    """Lead to the list, for who loads the address of a refused form again."""
+    return HTTPFound(request.route_url("home"))
+
+
+@view_config(route_name="imports", request_method="POST", renderer="json")
+def create_import(request: Request) -> dict[str, Any] | HTTPSeeOther:
+    """Store a CSV file, and defer its import."""
+    upload = read_upload(request)
+    record = Import(name=upload.name, text=upload.text, task_id=uuid())
+    request.dbsession.add(record)
+    request.dbsession.flush()
+
+    # Plain values for the hook, which must not touch the session.
+    import_id, engine = record.id, request.registry[ENGINE]
+
+    def mark_failed(error: Exception) -> None:
+        message = f"The import could not be sent to a worker. {describe_error(error)}"
+        with Session(engine) as session, session.begin():
+            session.execute(
+                update(Import)
+                .where(Import.id == import_id)
+                .values(status="failed", error=message)
+            )
+
+    defer_after_commit(
+        request,
+        import_expenses,
+        (import_id,),
+        task_id=record.task_id,
+        on_failure=mark_failed,
+    )
+    url = request.route_url("import", id=import_id)
+    if not wants_json(request):
+        return HTTPSeeOther(url)
+    request.response.status_int = 201
+    request.response.location = url
+    return describe(request, record)
+
+
+@view_config(
+    route_name="import",
+    request_method="GET",
+    accept="text/html",
+    renderer="templates/import.jinja2",
+    http_cache=0,
+)
+def import_page(request: Request) -> dict[str, Any]:
+    """Show how far an import is, and its result."""
+    record = _get_import(request)
+    sums = totals(request.dbsession, record.id)
+    return {
+        "record": record,
+        "totals": sums,
+        "grand_total": sum(sums.values()),
+        "bad_rows": bad_rows(request.dbsession, record.id, BAD_ROWS_SHOWN),
+    }
+
+
+@view_config(
+    route_name="import",
+    request_method="GET",
+    accept="application/json",
+    renderer="json",
+    http_cache=0,
+)
+def import_json(request: Request) -> dict[str, Any]:
+    """Tell how far an import is, and its result."""
+    return describe(request, _get_import(request))
+
+
+@exception_view_config(UploadError)
+def refused_upload(error: UploadError, request: Request) -> Response:
+    """Say what is wrong with an upload."""
+    return _refuse(request, str(error))
+
+
+@exception_view_config(BadCSRFToken)
+@exception_view_config(BadCSRFOrigin)
+def forged_form(_error: Exception, request: Request) -> Response:
+    """Ask for the form again, without losing what was typed."""
+    text = request.POST.get("text", "")
+    return _refuse(
+        request,
+        "The form is too old, or cookies are off. Please send it again.",
+        text if isinstance(text, str) else "",
+    )
+
+
+@notfound_view_config(append_slash=False)
+def not_found(request: Request) -> Response:
+    """Say that there is no such page, or import."""
+    if wants_json(request):
+        response = render_to_response("json", {"error": "Not found"}, request)
+    else:
+        response = render_to_response("templates/not_found.jinja2", {}, request)
+    response.status_int = 404
+    return response
+
+
+def wants_json(request: Request) -> bool:
+    """Tell whether a client prefers JSON to a page.
+
+    Who sends a bare CSV is a program: it gets JSON unless it asks for a page.
+    """
+    offers = ["text/html", "application/json"]
+    if is_bare_csv(request):
+        offers.reverse()
+    accepted = request.accept.acceptable_offers(offers)
+    return bool(accepted) and accepted[0][0] == "application/json"
+
+
+def describe(request: Request, record: Import) -> dict[str, Any]:
+    """Return an import as JSON. Money is text, for JSON numbers are not exact."""
+    return {
+        "id": record.id,
+        "url": request.route_url("import", id=record.id),
+        "task_id": record.task_id,
+        "name": record.name,
+        "created": record.created.isoformat(),
+        "status": record.status,
+        "error": record.error,
+        "rows_total": record.rows_total,
+        "rows_done": record.rows_done,
+        "rows_bad": record.rows_bad,
+        "bad_rows": [
+            {"line": row.line, "reason": row.reason, "text": row.text}
+            for row in bad_rows(request.dbsession, record.id, BAD_ROWS_SHOWN)
+        ],
+        "totals": {
+            category: str(amount)
+            for category, amount in totals(request.dbsession, record.id).items()
+        },
+    }
+
+
+def _home(request: Request, error: str = "", text: str = "") -> dict[str, Any]:
+    latest = select(Import).order_by(Import.id.desc()).limit(LATEST_SHOWN)
+    return {
+        "imports": request.dbsession.scalars(latest).all(),
+        "error": error,
+        "text": text,
+    }
+
+
+def _refuse(request: Request, error: str, text: str = "") -> Response:
+    if wants_json(request):
+        response = render_to_response("json", {"error": error}, request)
+    else:
+        values = _home(request, error, text)
+        response = render_to_response("templates/home.jinja2", values, request)
+    response.status_int = 400
+    return response
+
+
+def _get_import(request: Request) -> Import:
+    # The page and the JSON have the same address: caches must tell them apart.
+    request.response.vary = ["Accept"]
+    record: Import | None = request.dbsession.get(Import, int(request.matchdict["id"]))
+    if record is None:
+        raise HTTPNotFound
+    return record

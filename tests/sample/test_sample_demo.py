@@ -1,0 +1,88 @@
+"""The demonstration, run as a user runs it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+SAMPLE = Path(__file__).parents[2] / "sample"
+DEADLINE = 120
+
+pytestmark = pytest.mark.acceptance
+
+
+def start(demo: Path, *options: str) -> subprocess.Popen[str]:
+    """Start demo.py; it is ended if it hangs."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", demo, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    timer = threading.Timer(DEADLINE, process.terminate)
+    timer.daemon = True
+    timer.start()
+    return process
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for demo.py; return its exit status and the rest of its output."""
+    output, _ = process.communicate(timeout=DEADLINE + 60)
+    return process.returncode, output
+
+
+def test_demo() -> None:
+    """The demo imports a file with a web process and a worker, and stops both."""
+    status, output = finish(start(SAMPLE / "demo.py"))
+    assert status == 0, output
+    assert "celery -A pyramid_tasks.loaders --ini" in output
+    assert "Groceries                 43.00" in output
+    assert "line 7: amount “twelve” is not a number such as 12.50" in output
+    assert "celery has stopped with exit status 0" in output
+    assert "pserve has stopped with exit status 0" in output
+
+
+@pytest.fixture
+def copied_demo(tmp_path: Path) -> Path:
+    """Return a copy of demo.py, beside a copy of development.ini."""
+    demo = tmp_path / "demo.py"
+    demo.write_text((SAMPLE / "demo.py").read_text())
+    ini = (SAMPLE / "development.ini").read_text()
+    (tmp_path / "development.ini").write_text(ini)
+    return demo
+
+
+def test_failure(copied_demo: Path) -> None:
+    """A worker that does not start fails the demo, which shows the logs."""
+    ini = copied_demo.with_name("development.ini")
+    ini.write_text(ini.read_text().replace("[celery:main]", "[celery:main]\napp = no"))
+    status, output = finish(start(copied_demo))
+    assert status == 1, output
+    assert "FAILED: celery ended with exit status" in output
+    assert "--- the log of celery" in output
+    assert "--- the log of pserve" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve(copied_demo: Path, free_port: int, number: signal.Signals) -> None:
+    """The demo serves until it is interrupted, and then stops both processes."""
+    ini = copied_demo.with_name("development.ini")
+    demo = copied_demo.read_text()
+    address = f"127.0.0.1:{free_port}"
+    copied_demo.write_text(demo.replace("localhost:6543", address))
+    ini.write_text(ini.read_text().replace("localhost:6543", address))
+    process = start(copied_demo, "--serve")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("Open "):
+            break
+    process.send_signal(number)
+    status, output = finish(process)
+    assert status == 0, output
+    assert "celery has stopped with exit status 0" in output
+    assert "pserve has stopped with exit status 0" in output

@@ -1,0 +1,266 @@
+"""The sample on production.ini: PostgreSQL, RabbitMQ and Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SAMPLE = Path(__file__).parents[2] / "sample"
+DEADLINE = 60
+CSV = """\
+date,category,amount
+2024-05-01,Rent,950.00
+2024-05-02,Groceries,42.10
+2024-05-03,Groceries,0.90
+2024-05-32,Groceries,1.00
+"""
+
+# What must listen where, and what starts it.
+SERVICES = {
+    "PostgreSQL": (5432, "service postgresql start"),
+    "RabbitMQ": (5672, "service rabbitmq-server start"),
+    "Redis": (6379, "service redis-server start"),
+}
+
+pytestmark = pytest.mark.acceptance
+
+
+class Production:
+    """A web process and a worker on an ini that inherits from production.ini."""
+
+    def __init__(self, url: str, worker: subprocess.Popen[bytes]) -> None:
+        self.url = url
+        self.worker = worker
+
+    def call(self, path: str, csv: str | None = None) -> dict[str, Any]:
+        """Send a CSV file, or get JSON."""
+        headers = {"Accept": "application/json", "Content-Type": "text/csv"}
+        data = None if csv is None else csv.encode()
+        request = urllib.request.Request(self.url + path, data, headers)
+        with urllib.request.urlopen(request, timeout=DEADLINE) as response:
+            found: dict[str, Any] = json.load(response)
+            return found
+
+
+@pytest.fixture
+def name() -> str:
+    """Return a name for the database, the queue and the keys of one test."""
+    return f"sampleapp_test_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def _services() -> None:
+    """Skip the test where a server is missing; in CI that is a failure."""
+    for service, (port, command) in SERVICES.items():
+        if not listens(port):
+            refuse(f"{service} does not listen on port {port}: {command}")
+
+
+def listens(port: int) -> bool:
+    """Tell whether there is a server."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def refuse(reason: str) -> NoReturn:
+    """Fail in CI, skip elsewhere."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def database(name: str, _services: None) -> Iterator[str]:
+    """Return the URL of a new database."""
+    psycopg = pytest.importorskip("psycopg")
+    server = "postgresql://postgres@127.0.0.1"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield f"{server}/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def queue(name: str, _services: None) -> Iterator[str]:
+    """Return the name of a queue that is deleted after the test."""
+    from kombu import Connection
+
+    yield name
+    with Connection("amqp://guest:guest@127.0.0.1//") as connection:
+        connection.default_channel.queue_delete(name)
+        connection.default_channel.exchange_delete(name)
+
+
+@pytest.fixture
+def results(name: str, _services: None) -> Iterator[Callable[[str], Any]]:
+    """Return a function that reads the result of a task from Redis."""
+    redis = pytest.importorskip("redis").Redis()
+
+    def get(task_id: str) -> Any:
+        found = redis.get(f"{name}_celery-task-meta-{task_id}")
+        return found and json.loads(found)
+
+    yield get
+    keys = redis.keys(f"{name}*")
+    if keys:
+        redis.delete(*keys)
+    redis.close()
+
+
+@pytest.fixture
+def ini(tmp_path: Path, database: str, queue: str, name: str, free_port: int) -> Path:
+    """Return an ini with production.ini below it."""
+    from celery import VERSION
+
+    if VERSION < (5, 5):
+        pytest.skip("production.ini needs Celery 5.5")
+    path = tmp_path / "test.ini"
+    path.write_text(
+        f"""
+[app:main]
+use = config:{SAMPLE}/production.ini
+sampleapp.seconds_per_chunk = 2
+sqlalchemy.url = {database.replace("postgresql:", "postgresql+psycopg:")}
+celery.task_default_queue = {queue}
+celery.result_backend_transport_options.global_keyprefix = {name}_
+
+[celery:main]
+use = config:{SAMPLE}/production.ini
+worker_concurrency = 1
+
+[server:main]
+use = config:{SAMPLE}/production.ini
+listen = 127.0.0.1:{free_port}
+"""
+    )
+    return path
+
+
+@pytest.fixture
+def production(ini: Path, free_port: int) -> Iterator[Production]:
+    """Return the sample on production.ini, running."""
+    worker_command = ["-A", "pyramid_tasks.loaders", "--ini", str(ini), "worker"]
+    worker_command += ["-l", "info", "-n", ini.parent.name + uuid.uuid4().hex]
+    url = f"http://127.0.0.1:{free_port}"
+    with (
+        running(ini, ["pserve", str(ini)], signal.SIGINT) as (_, web_log),
+        running(ini, ["celery", *worker_command], signal.SIGTERM) as (worker, log),
+    ):
+        wait_until(lambda: answers(url), [web_log])
+        wait_until(lambda: " ready." in log.read_text(), [web_log, log])
+        yield Production(url, worker)
+
+
+@contextmanager
+def running(
+    ini: Path, command: list[str], stop_signal: signal.Signals
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run a command of this environment, with its output in a file."""
+    log = ini.with_name(f"{command[0]}.log")
+    program = Path(sys.executable).with_name(command[0])
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [program, *command[1:]],
+            cwd=ini.parent,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process, log
+    finally:
+        process.send_signal(stop_signal)
+        try:
+            process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+
+
+def answers(url: str) -> bool:
+    """Tell whether the web process answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=DEADLINE):
+            return True
+    except OSError:
+        return False
+
+
+def wait_until(check: Callable[[], Any], logs: list[Path] | None = None) -> Any:
+    """Return what the check returns, once that is true."""
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        if result := check():
+            return result
+        time.sleep(0.05)
+    pytest.fail("\n".join(["Too late.", *(log.read_text() for log in logs or [])]))
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def test_import(
+    production: Production, queue: str, results: Callable[[str], Any]
+) -> None:
+    """A file goes through PostgreSQL, a quorum queue and Redis."""
+    from kombu import Connection, Queue
+
+    record = production.call("/imports", CSV)
+    path = f"/imports/{record['id']}"
+    wait_until(lambda: production.call(path)["status"] in {"done", "failed"})
+    found = production.call(path)
+    assert found["error"] is None
+    assert found["totals"] == {"Groceries": "43.00", "Rent": "950.00"}
+    assert [row["line"] for row in found["bad_rows"]] == [5]
+
+    result = wait_until(lambda: results(record["task_id"]))
+    assert result["status"] == "SUCCESS"
+    assert result["result"] == {"rows": 4, "bad": 1}
+
+    arguments = {"x-queue-type": "quorum"}
+    with Connection("amqp://guest:guest@127.0.0.1//") as connection:
+        declared = Queue(queue, queue_arguments=arguments, channel=connection)
+        # Refused by RabbitMQ if the queue is of another type.
+        assert declared.queue_declare().queue == queue
+
+
+@pytest.mark.usefixtures("results")
+def test_worker_process_dies(production: Production, database: str) -> None:
+    """A task whose process is killed is delivered again, and starts over."""
+    psycopg = pytest.importorskip("psycopg")
+    csv = "2024-05-01,Rent,0.01\n" * 1000
+    path = f"/imports/{production.call('/imports', csv)['id']}"
+    wait_until(lambda: production.call(path)["rows_done"] == 500)
+
+    (child,) = children(production.worker.pid)
+    os.kill(child, signal.SIGKILL)
+
+    wait_until(lambda: production.call(path)["status"] in {"done", "failed"})
+    found = production.call(path)
+    assert found["error"] is None
+    assert found["rows_done"] == 1000
+    assert found["totals"] == {"Rent": "10.00"}
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT attempt FROM import").fetchall() == [(2,)]

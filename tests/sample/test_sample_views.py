@@ -1,0 +1,420 @@
+"""The pages and the JSON of the sample."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sampleapp.deferring import defer_after_commit
+from sampleapp.models import BadRow, Expense, Import
+from sampleapp.tasks import import_expenses
+from sqlalchemy import func, select
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Site
+    from webtest import TestResponse
+
+CSV = """\
+date,category,amount
+2024-05-01,Rent,950.00
+2024-05-02,Groceries,42.10
+2024-05-03,Groceries,0.90
+2024-05-32,Groceries,1.00
+"""
+TOTALS = {"Groceries": "43.00", "Rent": "950.00"}
+JSON = {"Accept": "application/json"}
+KEYS = [
+    "bad_rows",
+    "created",
+    "error",
+    "id",
+    "name",
+    "rows_bad",
+    "rows_done",
+    "rows_total",
+    "status",
+    "task_id",
+    "totals",
+    "url",
+]
+
+
+def post_csv(site: Site, body: bytes | str, status: int = 201) -> TestResponse:
+    """Send a bare CSV, as `curl --data-binary` does."""
+    data = body.encode() if isinstance(body, str) else body
+    headers = {"Content-Type": "text/csv", "Accept": "*/*"}
+    return site.pages.post("/imports", data, headers=headers, status=status)
+
+
+def submit(site: Site, text: str = "", file: tuple[str, bytes] | None = None) -> Any:
+    """Fill in the form of the front page."""
+    form = site.pages.get("/").form
+    form["text"] = text
+    if file is not None:
+        form["file"] = file
+    return form.submit(expect_errors=True)
+
+
+def count(site: Site) -> int:
+    """Return how many imports there are."""
+    with site.session() as session:
+        return session.scalar(select(func.count()).select_from(Import)) or 0
+
+
+class TestForm:
+    """The front page."""
+
+    def test_pasted_text(self, site: Site) -> None:
+        """Pasted rows are imported, and the browser is led to their page."""
+        response = submit(site, CSV)
+        assert response.status_int == 303
+        page = response.follow()
+        assert "Pasted text" in page.html.h1.text
+        cells = [cell.text for cell in page.html.find(class_="totals").find_all("td")]
+        assert cells == ["43.00", "950.00", "993.00"]
+
+    def test_uploaded_file(self, site: Site) -> None:
+        """A file is imported, and its import has its name."""
+        page = submit(site, file=("C:\\data\\May.csv", CSV.encode())).follow()
+        assert page.html.h1.text == "May.csv"
+        assert site.json(1)["totals"] == TOTALS
+
+    def test_file_wins(self, site: Site) -> None:
+        """With a file and a text, the file is imported."""
+        submit(site, "2024-01-01,Text,1", ("x.csv", b"2024-01-01,File,1"))
+        assert site.json(1)["totals"] == {"File": "1.00"}
+
+    def test_byte_order_mark(self, site: Site) -> None:
+        """A file may begin with a byte order mark, as those of Excel do."""
+        submit(site, file=("x.csv", CSV.encode("utf-8-sig")))
+        assert site.json(1)["totals"] == TOTALS
+
+    def test_latest_imports(self, site: Site) -> None:
+        """The front page lists the latest imports, the last one first."""
+        for number in range(25):
+            site.add(name=f"file {number}.csv", task_id=str(number))
+        rows = site.pages.get("/").html.find_all("a", href=True)
+        names = [row.text for row in rows if row["href"].startswith("/imports/")]
+        assert names == [f"file {number}.csv" for number in range(24, 4, -1)]
+
+    def test_no_imports(self, site: Site) -> None:
+        """Without imports the list says so."""
+        assert "Nothing has been imported yet." in site.pages.get("/")
+
+    def test_address_of_the_form(self, site: Site) -> None:
+        """Who loads the address that the form is sent to is led to the form."""
+        assert site.pages.get("/imports").location == "http://localhost/"
+
+
+class TestForgery:
+    """Requests that a page of another site can make a browser send."""
+
+    def test_without_token(self, site: Site) -> None:
+        """A form without the token is refused; what was typed is kept."""
+        response = site.pages.post("/imports", {"text": CSV}, status=400)
+        assert "send it again" in response.html.find(id="error").text
+        assert response.form["text"].value.replace("\r", "") == CSV
+        assert count(site) == 0
+
+    @pytest.mark.parametrize(
+        "content_type",
+        ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"],
+    )
+    @pytest.mark.parametrize("accept", ["text/html", "application/json"])
+    def test_types_browsers_send(
+        self, site: Site, content_type: str, accept: str
+    ) -> None:
+        """The types that browsers send anywhere need the token."""
+        headers = {"Content-Type": content_type, "Accept": accept}
+        site.pages.post("/imports", CSV, headers=headers, status=400)
+        assert count(site) == 0
+
+    def test_cookie(self, site: Site) -> None:
+        """The token is in a cookie that scripts and other sites do not get."""
+        cookie = site.pages.get("/").headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Lax" in cookie
+
+
+class TestRefused:
+    """Uploads that are refused."""
+
+    CASES = (
+        (b"", "The upload is empty: choose a file or paste some rows."),
+        (b" \r\n\n", "The upload is empty: choose a file or paste some rows."),
+        (b"\xef\xbb\xbf", "The upload is empty: choose a file or paste some rows."),
+        (
+            "2024-01-01,Café,1".encode("latin-1"),
+            (
+                "The upload is not a text in UTF-8 (byte 15). "
+                "Save the table as “CSV UTF-8” and send it again."
+            ),
+        ),
+        (b"a\0b", "The upload is not a text file: it contains zero bytes."),
+        (b"x" * 2000, "The upload is too large: at most 1,000 bytes are accepted."),
+    )
+
+    @pytest.fixture
+    def site(self, make_site: Callable[..., Site]) -> Site:
+        """Return a sample that accepts little."""
+        return make_site(**{"sampleapp.max_bytes": "1000"})
+
+    @pytest.mark.parametrize(("data", "error"), CASES)
+    def test_bare(self, site: Site, data: bytes, error: str) -> None:
+        """A program gets the error as JSON."""
+        assert post_csv(site, data, status=400).json == {"error": error}
+        assert count(site) == 0
+
+    @pytest.mark.parametrize(("data", "error"), CASES)
+    def test_file(self, site: Site, data: bytes, error: str) -> None:
+        """A person gets the form with the error above it."""
+        response = submit(site, file=("x.csv", data))
+        assert response.status_int == 400
+        assert response.html.find(id="error").text == error
+        assert response.html.form["action"] == "/imports"
+        assert count(site) == 0
+
+    def test_nothing_filled_in(self, site: Site) -> None:
+        """An empty form is refused."""
+        response = submit(site)
+        assert response.status_int == 400
+        assert "The upload is empty" in response.html.find(id="error").text
+
+    @pytest.mark.parametrize("charset", ["utf-16", "no-such-charset"])
+    def test_other_charset(self, site: Site, charset: str) -> None:
+        """A form in another charset is refused."""
+        content_type = f"application/x-www-form-urlencoded; charset={charset}"
+        headers = {"Content-Type": content_type, **JSON}
+        response = site.pages.post("/imports", "text=x", headers=headers, status=400)
+        assert "send it as UTF-8" in response.json["error"]
+
+    def test_text_not_in_utf8(self, site: Site) -> None:
+        """A pasted text that is not UTF-8 is refused, not stored with marks in it."""
+        token = site.pages.get("/").form["csrf_token"].value
+        body = f"csrf_token={token}&text=Caf%e9"
+        headers = {"Content-Type": "application/x-www-form-urlencoded", **JSON}
+        response = site.pages.post("/imports", body, headers=headers, status=400)
+        assert response.json == {"error": "The form is not in UTF-8."}
+
+
+class TestPrograms:
+    """JSON."""
+
+    def test_bare_csv(self, waiting_site: Site) -> None:
+        """A bare CSV is answered with 201, the import and its address."""
+        response = post_csv(waiting_site, CSV)
+        assert response.location == "http://localhost/imports/1"
+        assert sorted(response.json) == KEYS
+        assert response.json["status"] == "waiting"
+        assert response.json["url"] == response.location
+        assert response.json["rows_total"] is None
+        assert response.json["totals"] == {}
+
+    def test_result(self, site: Site) -> None:
+        """The import that is done has its totals and the rows that are not."""
+        record = site.json(post_csv(site, CSV).json["id"])
+        assert sorted(record) == KEYS
+        assert record["status"] == "done"
+        assert record["error"] is None
+        counts = {key: record[key] for key in ("rows_total", "rows_done", "rows_bad")}
+        assert counts == {"rows_total": 4, "rows_done": 4, "rows_bad": 1}
+        assert record["totals"] == TOTALS
+        assert record["bad_rows"] == [
+            {
+                "line": 5,
+                "reason": "date “2024-05-32” is not in the calendar",
+                "text": "2024-05-32,Groceries,1.00",
+            }
+        ]
+
+    def test_created_in_utc(self, site: Site) -> None:
+        """The time of an import has a time zone, in the answer and later."""
+        created = post_csv(site, CSV).json["created"]
+        assert created.endswith("+00:00")
+        assert site.json(1)["created"] == created
+
+    def test_task_id(self, waiting_site: Site) -> None:
+        """The id of the task is known before it is sent, and is that of the message."""
+        sent = []
+
+        def publish(sender: str, headers: dict[str, Any], **_: Any) -> None:
+            sent.append((sender, headers["id"]))
+
+        from celery.signals import before_task_publish
+
+        before_task_publish.connect(publish)
+        try:
+            task_id = post_csv(waiting_site, CSV).json["task_id"]
+        finally:
+            before_task_publish.disconnect(publish)
+        assert sent == [("sampleapp.tasks.import_expenses", task_id)]
+
+    def test_form_of_a_program(self, site: Site) -> None:
+        """A program that sends a form with the token gets JSON if it asks for it."""
+        form = site.pages.get("/").form
+        values = {"csrf_token": form["csrf_token"].value, "text": CSV}
+        response = site.pages.post("/imports", values, headers=JSON, status=201)
+        assert response.location == response.json["url"]
+
+    def test_bare_csv_for_a_page(self, site: Site) -> None:
+        """Who sends a bare CSV and asks for a page is led to the page."""
+        headers = {"Content-Type": "text/csv", "Accept": "text/html"}
+        site.pages.post("/imports", CSV, headers=headers, status=303)
+
+    def test_page_by_default(self, site: Site) -> None:
+        """Who does not ask for JSON gets the page; caches tell them apart."""
+        import_id = site.add(CSV)
+        for accept in ("*/*", "text/html,application/xhtml+xml,*/*;q=0.8"):
+            response = site.pages.get(
+                f"/imports/{import_id}", headers={"Accept": accept}
+            )
+            assert response.content_type == "text/html"
+            assert response.vary == ("Accept",)
+            assert "no-store" in response.headers["Cache-Control"]
+
+    def test_exact_sum(self, site: Site) -> None:
+        """Sums are exact: ten times 0.10 is 1.00."""
+        post_csv(site, "2024-01-01,a,0.10\n" * 10)
+        assert site.json(1)["totals"] == {"a": "1.00"}
+
+    def test_negative_total(self, site: Site) -> None:
+        """A total may be a few cents below zero."""
+        post_csv(site, "2024-01-01,a,-0.05\n2024-01-01,b,-3\n2024-01-01,b,3")
+        assert site.json(1)["totals"] == {"a": "-0.05", "b": "0.00"}
+
+
+class TestImportPage:
+    """The page of an import."""
+
+    def test_waiting(self, waiting_site: Site) -> None:
+        """The page says that the import waits, and can follow it."""
+        url = post_csv(waiting_site, CSV).location
+        html = waiting_site.pages.get(url).html
+        assert html.find(role="status").text == "Waiting for a worker to begin."
+        assert html.find(id="progress")["data-url"] == "/imports/1"
+        assert "value" not in html.progress.attrs
+        assert not html.find_all("table")
+
+    def test_running(self, site: Site) -> None:
+        """The page shows how far the import is when it is loaded."""
+        values = {"rows_total": 2000, "rows_done": 1500, "rows_bad": 3}
+        import_id = site.add(status="running", **values)
+        html = site.pages.get(f"/imports/{import_id}").html
+        assert html.progress["max"] == "2000"
+        assert html.progress["value"] == "1500"
+        assert html.find(id="count").text == "1,500 of 2,000 rows, 3 unreadable"
+
+    def test_failed(self, site: Site) -> None:
+        """The page of a failed import shows why, and no longer follows."""
+        values = {"rows_total": 2000, "rows_done": 1500, "error": "Disk <full>"}
+        import_id = site.add(status="failed", **values)
+        html = site.pages.get(f"/imports/{import_id}").html
+        alert = html.find(role="alert").text
+        assert "The import failed after 1,500 of 2,000 rows." in alert
+        assert "Disk <full>" in alert
+        assert html.find(id="progress") is None
+
+    def test_done(self, site: Site) -> None:
+        """The page of an import that is done shows its rows that cannot be read."""
+        page = site.pages.get(post_csv(site, CSV).location)
+        assert "3 of 4 rows imported, 1 could not be read." in page
+        row = page.html.find(class_="bad").tbody.tr
+        assert [cell.text for cell in row.find_all(["th", "td"])] == [
+            "5",
+            "date “2024-05-32” is not in the calendar",
+            "2024-05-32,Groceries,1.00",
+        ]
+        assert page.html.find(id="progress") is None
+
+    def test_many_bad_rows(self, site: Site) -> None:
+        """Of very many unreadable rows the first are shown, and all are counted."""
+        page = site.pages.get(post_csv(site, "x\n" * 300).location)
+        assert "The first 200 of 300." in page
+        assert len(page.html.find(class_="bad").tbody.find_all("tr")) == 200
+        assert len(site.json(1)["bad_rows"]) == 200
+
+    def test_escaping(self, site: Site) -> None:
+        """Nothing in a file becomes part of the page."""
+        evil = "<script>alert(1)</script>"
+        name = f"{evil}.csv".replace("/", "")
+        data = f"2024-01-01,{evil},1\n{evil},x,1\n".encode()
+        page = submit(site, file=(name, data)).follow()
+        assert evil not in page.text
+        assert "&lt;script&gt;alert(1)" in page.text
+
+    @pytest.mark.parametrize("path", ["/", "/imports/1"])
+    def test_no_inline_script(self, waiting_site: Site, path: str) -> None:
+        """Scripts are files of the application."""
+        post_csv(waiting_site, CSV)
+        scripts = waiting_site.pages.get(path).html.find_all("script")
+        assert [script["src"] for script in scripts] == ["/static/sample.js"]
+        assert not any(script.text for script in scripts)
+
+    @pytest.mark.parametrize("name", ["sample.js", "sample.css", "icon.svg"])
+    def test_static_files(self, site: Site, name: str) -> None:
+        """The files that the pages name are there."""
+        assert site.pages.get(f"/static/{name}").body
+
+    @pytest.mark.parametrize("path", ["/imports/1", f"/imports/{'9' * 30}", "/nothing"])
+    def test_not_found(self, site: Site, path: str) -> None:
+        """What does not exist is answered with 404, as a page or as JSON."""
+        page = site.pages.get(path, status=404)
+        assert page.html.h1.text == "Not found"
+        response = site.pages.get(path, headers=JSON, status=404)
+        assert response.json == {"error": "Not found"}
+
+
+class TestSending:
+    """The task is sent when the import can be seen, and not otherwise."""
+
+    @pytest.mark.parametrize(
+        ("end", "status"), [("commit", "done"), ("abort", "waiting")]
+    )
+    def test_with_the_transaction(self, site: Site, end: str, status: str) -> None:
+        """A committed transaction sends its task; an aborted one does not."""
+        import_id = site.add(CSV)
+        with site.request() as request:
+            request.tm.begin()
+            defer_after_commit(
+                request,
+                import_expenses,
+                (import_id,),
+                task_id="1",
+                on_failure=lambda _: pytest.fail("sent, but not well"),
+            )
+            assert site.get(import_id).status == "waiting"
+            getattr(request.tm, end)()
+        assert site.get(import_id).status == status
+
+    def test_broker_away(
+        self, make_site: Callable[..., Site], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An import whose task cannot be sent has failed, and the log says why."""
+        with socket.socket() as sock:
+            # Bound but not listening: connections are refused.
+            sock.bind(("127.0.0.1", 0))
+            site = make_site(
+                **{
+                    "celery.task_always_eager": "false",
+                    "celery.task_publish_retry": "false",
+                    "celery.broker_url": f"amqp://127.0.0.1:{sock.getsockname()[1]}",
+                }
+            )
+            record = post_csv(site, CSV).json
+        found = site.json(record["id"])
+        assert found["status"] == "failed"
+        assert found["error"].startswith("The import could not be sent to a worker.")
+        assert f"Task {record['task_id']} could not be sent" in caplog.text
+
+    def test_rows_belong_to_their_import(self, site: Site) -> None:
+        """Two imports do not mix."""
+        post_csv(site, CSV)
+        post_csv(site, "2024-01-01,Rent,1\nx")
+        assert site.json(1)["totals"] == TOTALS
+        assert site.json(2)["totals"] == {"Rent": "1.00"}
+        with site.session() as session:
+            assert session.scalar(select(func.count(Expense.id))) == 4
+            assert session.scalar(select(func.count(BadRow.id))) == 2
