@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from pyramid.config import Configurator
 
     from .directives import task
-    from .events import BeforeDeferTask, CeleryWorkerProcessInit
+    from .events import (
+        BeforeDeferTask,
+        CeleryWorkerProcessInit,
+        TaskDeliveryFailed,
+    )
     from .exceptions import PyramidTasksError
 
     __version__: str
@@ -21,6 +25,7 @@ __all__ = [  # noqa: RUF022 grouped: the decorator, the events, the errors
     "task",
     "BeforeDeferTask",
     "CeleryWorkerProcessInit",
+    "TaskDeliveryFailed",
     "PyramidTasksError",
     "includeme",
 ]

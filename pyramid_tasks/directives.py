@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import venusian
-from pyramid.config import PHASE2_CONFIG
 from pyramid.exceptions import ConfigurationError
 
 from .exceptions import TaskError
@@ -191,9 +190,11 @@ def _signature_less_request(
 ) -> inspect.Signature:
     """Return what a caller may pass: the signature without the request.
 
-    It begins with the ``self`` that Celery binds to the task.
+    It begins with the ``self`` that Celery binds to the task, under a name that leaves
+    ``self`` to the parameters of the task.
     """
-    parameters = list(inspect.signature(func).parameters.values())
+    original = inspect.signature(func)
+    parameters = list(original.parameters.values())
     positional = {
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -209,9 +210,10 @@ def _signature_less_request(
             )
     return inspect.Signature(
         [
-            inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY),
-            *(parameter.replace(kind=parameter.kind) for parameter in parameters),
-        ]
+            inspect.Parameter("_celery_task", inspect.Parameter.POSITIONAL_ONLY),
+            *parameters,
+        ],
+        return_annotation=original.return_annotation,
     )
 
 
@@ -261,7 +263,9 @@ def _present_as(
     run.__signature__ = signature  # type: ignore[attr-defined]
 
 
-def _call_repr(func_or_name: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+def _call_repr(
+    func_or_name: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str:
     name = getattr(func_or_name, "__qualname__", None) or str(func_or_name)
     given = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
     return f"{name}({', '.join(given)})"

@@ -53,3 +53,34 @@ class CeleryWorkerProcessInit:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+
+
+class TaskDeliveryFailed:
+    """A transaction committed, but a task deferred in it could not be sent.
+
+    Attributes:
+        registry: The registry of the application.
+        task: The Celery task.
+        task_name: The name it is registered under.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        options: The options of ``Task.apply_async``; ``task_id`` is among them.
+        exception: What went wrong.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
+        exception: Exception,
+    ) -> None:
+        self.registry = registry
+        self.task = task
+        self.task_name: str = task.name
+        self.args = args
+        self.kwargs = kwargs
+        self.options = options
+        self.exception = exception

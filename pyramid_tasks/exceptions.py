@@ -7,6 +7,7 @@ carries what it talks about as attributes.
 from __future__ import annotations
 
 from celery.exceptions import NotRegistered
+from kombu.exceptions import OperationalError
 from pyramid.exceptions import ConfigurationError
 
 
@@ -79,6 +80,37 @@ class AmbiguousTask(PyramidTasksError, LookupError):
     def __str__(self) -> str:
         names = ", ".join(map(repr, self.names))
         return f"{self.task!r} is registered under several names: {names}. Give one."
+
+
+class BrokerUnavailable(PyramidTasksError, OperationalError):
+    """The broker cannot be reached, so the transaction was aborted.
+
+    Attributes:
+        broker: The URL of the broker, without its password.
+    """
+
+    def __init__(self, broker: str, reason: object) -> None:
+        super().__init__(
+            f"The broker {broker} cannot be reached ({reason}); the transaction that "
+            "defers a task is aborted, as its task could not be sent."
+        )
+        self.broker = broker
+
+
+class ResultNotReady(PyramidTasksError, RuntimeError):
+    """The result was asked for of a task that has not been sent yet.
+
+    Attributes:
+        task_id: The id of the task.
+    """
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"The task {task_id} is sent when the transaction commits, so waiting for "
+            "its result before that would never end. Commit first, or defer it with "
+            "delivery='immediate'."
+        )
+        self.task_id = task_id
 
 
 class LoadError(PyramidTasksError, ConfigurationError, LookupError):

@@ -8,7 +8,7 @@ from zope.interface import Attribute, Interface
 class ITaskDeriver(Interface):
     """A callable that wraps a task, as :class:`pyramid.interfaces.IViewDeriver`."""
 
-    def __call__(task, info):  # noqa: ANN001, ANN204, N805
+    def __call__(task, info):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204, N805
         """Return a callable to be used in place of ``task``.
 
         ``task`` is called as ``task(request, *args, **kwargs)``, and so is the result.

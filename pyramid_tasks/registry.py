@@ -12,6 +12,7 @@ from celery import Celery, Task, concurrency, signals
 from celery.loaders.app import AppLoader
 from pyramid.config import PHASE0_CONFIG
 
+from .delivery import Delivery, deliver_immediately
 from .events import CeleryWorkerProcessInit
 from .exceptions import AmbiguousTask, TaskNotRegistered
 from .loading import current_load
@@ -36,11 +37,15 @@ class Tasks:
         app: The Celery application.
         section_settings: What the ini says of this process beside the settings of
             the application: the keys of ``[celery:NAME]``, schedules and routes.
+        deliveries: The ways a task can be delivered, by name.
+        delivery: The name of the one to use by default.
     """
 
     def __init__(self, app: Celery) -> None:
         self.app = app
         self.section_settings: Settings = {}
+        self.deliveries: dict[str, Delivery] = {"immediate": deliver_immediately}
+        self.delivery = "immediate"
         # The names a function, or its dotted name, is registered under, in order.
         self._names: defaultdict[Hashable, dict[str, None]] = defaultdict(dict)
 
@@ -170,7 +175,9 @@ def includeme(config: Configurator) -> None:
         load.created.append((app, registry))
 
     def configure() -> None:
-        own = extract_celery_settings(config.get_settings())
+        settings = config.get_settings()
+        tasks.delivery = settings.get("pyramid_tasks.delivery", tasks.delivery)
+        own = extract_celery_settings(settings)
         app.config_from_object(merge_settings(own, tasks.section_settings), force=True)
 
     # Before anything else is registered, as Celery binds its tasks to the settings.

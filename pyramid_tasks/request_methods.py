@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .delivery import choose_delivery
 from .events import BeforeDeferTask
 from .registry import get_tasks
 from .worker import TASK_ENVIRON_KEY
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from celery import Task
     from celery.result import AsyncResult
     from pyramid.request import Request
 
-    TaskLike = Callable[..., Any] | str | Task
+    TaskLike: TypeAlias = Callable[..., Any] | str | Task
 
 
 def defer_task(
@@ -54,15 +57,19 @@ def defer_task_with_options(
         args: The positional arguments of the task, after the request.
         kwargs: The keyword arguments of the task.
         options: The options of `Task.apply_async
-            <https://docs.celeryq.dev/en/stable/reference/celery.app.task.html>`_.
+            <https://docs.celeryq.dev/en/stable/reference/celery.app.task.html>`_,
+            and ``delivery``: ``immediate``, or with
+            ``pyramid_tasks.contrib.pyramid_tm`` ``commit``.
 
     Raises:
         As :func:`defer_task`.
     """
-    task = get_tasks(request.registry).find(func_or_name)
+    tasks = get_tasks(request.registry)
+    task = tasks.find(func_or_name)
     event = BeforeDeferTask(request, task, tuple(args), dict(kwargs or {}), options)
     request.registry.notify(event)
-    return task.apply_async(event.args, event.kwargs, **event.options)
+    deliver = choose_delivery(tasks, options.pop("delivery", None))
+    return deliver(request, task, event.args, event.kwargs, options)
 
 
 def get_task_result(request: Request, task_id: str) -> AsyncResult:
@@ -77,7 +84,7 @@ def get_task_result(request: Request, task_id: str) -> AsyncResult:
 def current_task(request: Request) -> Task | None:
     """Return the running task, or ``None`` in a view.
 
-    The Celery task has the message as ``.request`` (``.request.id``, ``.request.retries``)
-    and the methods ``.retry()`` and ``.update_state()``.
+    The Celery task has the message as ``.request`` (``.request.id``,
+    ``.request.retries``) and the methods ``.retry()`` and ``.update_state()``.
     """
     return request.environ.get(TASK_ENVIRON_KEY)

@@ -93,8 +93,9 @@ def merge_settings(base: Settings, override: Settings) -> Settings:
     for key, value in override.items():
         below = merged.get(key)
         if isinstance(value, dict) and isinstance(below, dict):
-            value = merge_settings(below, value)
-        merged[key] = value
+            merged[key] = merge_settings(below, value)
+        else:
+            merged[key] = value
     return merged
 
 

@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 TASK_ENVIRON_KEY = "pyramid_tasks.task"
 
+# Keys whose values are objects, or switches, of the server and of packages.
+_RESERVED = ("wsgi.", "webob.", "tm.", "retry.", "pyramid_tasks.")
+
 _BASE_ENVIRON = Request.blank("/").environ
 
 
@@ -83,7 +86,7 @@ def _environ_header(task: Task) -> dict[str, str]:
     ):
         raise TypeError("The header 'environ' must be a dictionary of strings")
     for key in environ:
-        if key.startswith("wsgi.") and key != "wsgi.url_scheme":
+        if key.startswith(_RESERVED) and key != "wsgi.url_scheme":
             raise ValueError(f"The header 'environ' must not set {key!r}")
     return environ
 

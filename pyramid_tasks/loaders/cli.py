@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 #: Where the options are left for :mod:`pyramid_tasks.loaders.commandline`.
 URI_KEY = "pyramid_tasks.config_uri"
@@ -22,10 +23,13 @@ VARIABLES_KEY = "pyramid_tasks.variables"
 ENVIRON_KEY = "CELERY_INI"
 
 
-def _keep_uri(ctx: click.Context, _param: click.Parameter, uri: str | None) -> None:
+def _keep_uri(ctx: click.Context, param: click.Parameter, uri: str | None) -> None:
     if uri is None:
         return
-    ctx.meta[URI_KEY] = uri
+    # Celery has click read every option from CELERY_<OPTION>, so this may be
+    # CELERY_INI, over which an --ini of the sub-command wins.
+    if ctx.get_parameter_source(param.name or "") is not ParameterSource.ENVIRONMENT:
+        ctx.meta[URI_KEY] = uri
     # For the workers that `celery multi` starts, as Celery does with --broker.
     os.environ[ENVIRON_KEY] = uri
     # Without -A, Celery would start on an empty application and its default broker.

@@ -174,7 +174,9 @@ class Loader(plaster_pastedeploy.Loader):
         sections = reader.parser.sections()
         if f"celery:{name}" in sections or (name == "main" and "celery" in sections):
             return reader.find_config_section(CELERY, name)
-        prefixes = [prefix for group in loadwsgi.APP.config_prefixes for prefix in group]
+        prefixes = [
+            prefix for group in loadwsgi.APP.config_prefixes for prefix in group
+        ]
         if any(f"{prefix}:{name}" in sections for prefix in prefixes):
             return None
         there = [

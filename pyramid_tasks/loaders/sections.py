@@ -80,7 +80,8 @@ def _read_entry(filename: str, section: str, items: dict[str, str]) -> dict[str,
 def _read_json(
     filename: str, section: str, key: str, value: str, type_: type = object
 ) -> Any:
-    expected = {list: "a JSON array", dict: "a JSON object"}.get(type_, "JSON")
+    names: dict[type, str] = {list: "a JSON array", dict: "a JSON object"}
+    expected = names.get(type_, "JSON")
     try:
         loaded = coerce_nested(value)
     except ValueError as error:

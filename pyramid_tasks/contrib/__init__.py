@@ -1,0 +1,1 @@
+"""What needs a package that the core does not; each is an extra."""

@@ -1,0 +1,81 @@
+"""Transactions in tasks, and tasks that are sent when a transaction commits.
+
+``config.include("pyramid_tasks.contrib.pyramid_tm")``, before or after ``pyramid_tm``.
+Each task then runs inside ``request.tm``, and a task deferred inside a transaction is
+sent when that commits. Needs the extra ``pyramid-tasks[tm]``.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pyramid.settings import asbool
+from pyramid_tm import maybe_tag_retryable
+
+from ..registry import get_tasks
+from .commit import deliver_on_commit
+
+if TYPE_CHECKING:
+    from pyramid.config import Configurator
+    from pyramid.request import Request
+
+    from ..taskderivers import TaskDeriverInfo, TaskFunc
+
+
+def transaction_task_deriver(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
+    """Run a task inside a transaction of ``request.tm``.
+
+    As ``pyramid_tm`` does for a view: begun before and committed after; aborted on any
+    exception, those of Celery that end a task (``Retry``, ``Ignore``, ``Reject``) and
+    time limits too, and when ``request.tm.doom()`` was called. An environ with
+    ``tm.active`` leaves the transaction to whoever set it. A task registered with
+    ``tm=False`` runs without.
+    """
+    if info.options.get("tm") is False:
+        return task
+    annotate_user = asbool(info.registry.settings.get("tm.annotate_user", True))
+
+    def transaction_task(request: Request, *args: Any, **kwargs: Any) -> Any:
+        environ = request.environ
+        if "tm.active" in environ:
+            return task(request, *args, **kwargs)
+        manager = request.tm
+        environ["tm.active"] = True
+        environ["tm.manager"] = manager
+        try:
+            transaction = manager.begin()
+            if annotate_user and (userid := request.authenticated_userid):
+                transaction.user = str(userid)
+            transaction.note(info.name)
+            result = task(request, *args, **kwargs)
+            if manager.isDoomed():
+                manager.abort()
+            else:
+                manager.commit()
+        except BaseException:
+            try:
+                # Before the abort, which forgets what could tell.
+                maybe_tag_retryable(request, sys.exc_info())
+            finally:
+                manager.abort()
+            raise
+        finally:
+            del environ["tm.active"], environ["tm.manager"]
+        return result
+
+    return transaction_task
+
+
+def includeme(config: Configurator) -> None:
+    """Add the deriver, and make delivery by commit the default."""
+    include_deriver(config)
+    tasks = get_tasks(config.registry)
+    tasks.deliveries["commit"] = deliver_on_commit
+    tasks.delivery = "commit"
+
+
+def include_deriver(config: Configurator) -> None:
+    """Run tasks in transactions, and leave it at that."""
+    config.include("pyramid_tasks")
+    config.add_task_deriver(transaction_task_deriver)
