@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _DATA_KEY = "pyramid_tasks.commit"
 
 
-class PendingResult(AsyncResult):  # type: ignore[misc]
+class PendingResult(AsyncResult):
     """The result of a task that is sent when the transaction commits."""
 
     sent = False

@@ -32,6 +32,8 @@ def includeme(config: Configurator) -> None:
     settings["tm.manager_hook"] = "pyramid_tm.explicit_manager"
     settings["tm.commit_veto"] = "pyramid_tm.default_commit_veto"
     config.include("pyramid_tm")
+    # Tasks are sent when a transaction commits, and run in one.
+    config.include("pyramid_tasks.contrib.pyramid_tm")
 
     engine = make_engine(settings)
     create_tables(engine)

@@ -63,7 +63,7 @@ class Import(Base):
     __tablename__ = "import"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    task_id: Mapped[str] = mapped_column(String(36), unique=True)
+    task_id: Mapped[str | None] = mapped_column(String(36), unique=True)
     name: Mapped[str] = mapped_column(String(100))
     created: Mapped[datetime] = mapped_column(Moment, default=now, index=True)
     # Deferred: up to some megabytes that only the task needs.

@@ -41,12 +41,13 @@ def includeme(config: Configurator) -> None:
     config.add_periodic_task(crontab(hour="3", minute="0"), remove_old_imports)
 
 
-@task
+@task(tm=False)
 def import_expenses(request: Request, import_id: int) -> dict[str, int] | None:
     """Read the file of an import into the database.
 
     It can be delivered more than once: it starts over, and does nothing if the
-    import is done.
+    import is done. It has many transactions of its own, in place of the one that
+    tasks have.
 
     Args:
         request: The request of the task.
@@ -79,13 +80,12 @@ def import_expenses(request: Request, import_id: int) -> dict[str, int] | None:
 def remove_old_imports(request: Request) -> int:
     """Remove the imports older than `sampleapp.keep_days`; return how many."""
     days = request.registry.settings["sampleapp.keep_days"]
-    with request.tm:
-        # The database removes their rows with them.
-        result = request.dbsession.execute(
-            delete(Import).where(Import.created < now() - timedelta(days=days)),
-            execution_options={"synchronize_session": False},
-        )
-        removed: int = result.rowcount
+    # The database removes their rows with them.
+    result = request.dbsession.execute(
+        delete(Import).where(Import.created < now() - timedelta(days=days)),
+        execution_options={"synchronize_session": False},
+    )
+    removed: int = result.rowcount
     log.info("Removed %s imports older than %g days", removed, days)
     return removed
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from celery.utils import uuid
 from pyramid.exceptions import BadCSRFOrigin, BadCSRFToken
 from pyramid.httpexceptions import HTTPFound, HTTPNotFound, HTTPSeeOther
 from pyramid.renderers import render_to_response
 from pyramid.view import exception_view_config, notfound_view_config, view_config
-from sqlalchemy import select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import select
 
-from .db import ENGINE
-from .deferring import defer_after_commit
+from pyramid_tasks.exceptions import BrokerUnavailable
+
 from .models import Import, bad_rows, totals
-from .tasks import describe_error, import_expenses
+from .tasks import import_expenses
 from .uploads import UploadError, is_bare_csv, read_upload
 
 if TYPE_CHECKING:
@@ -57,30 +55,12 @@ def imports(request: Request) -> HTTPFound:
 def create_import(request: Request) -> dict[str, Any] | HTTPSeeOther:
     """Store a CSV file, and defer its import."""
     upload = read_upload(request)
-    record = Import(name=upload.name, text=upload.text, task_id=uuid())
+    record = Import(name=upload.name, text=upload.text)
     request.dbsession.add(record)
-    request.dbsession.flush()
-
-    # Plain values for the hook, which must not touch the session.
-    import_id, engine = record.id, request.registry[ENGINE]
-
-    def mark_failed(error: Exception) -> None:
-        message = f"The import could not be sent to a worker. {describe_error(error)}"
-        with Session(engine) as session, session.begin():
-            session.execute(
-                update(Import)
-                .where(Import.id == import_id)
-                .values(status="failed", error=message)
-            )
-
-    defer_after_commit(
-        request,
-        import_expenses,
-        (import_id,),
-        task_id=record.task_id,
-        on_failure=mark_failed,
-    )
-    url = request.route_url("import", id=import_id)
+    request.dbsession.flush()  # which gives it its id
+    # Sent when the transaction commits, so that the worker finds the record.
+    record.task_id = request.defer_task(import_expenses, record.id).id
+    url = request.route_url("import", id=record.id)
     if not wants_json(request):
         return HTTPSeeOther(url)
     request.response.status_int = 201
@@ -125,16 +105,21 @@ def refused_upload(error: UploadError, request: Request) -> Response:
     return _refuse(request, str(error))
 
 
+@exception_view_config(BrokerUnavailable)
+def no_broker(_error: BrokerUnavailable, request: Request) -> Response:
+    """Say that nothing was stored, as nobody could be told to import it."""
+    error = "Imports are not possible at the moment. Please try again later."
+    request.tm.abort()  # the transaction that could not commit
+    with request.tm:
+        return _refuse(request, error, _typed_text(request), status=503)
+
+
 @exception_view_config(BadCSRFToken)
 @exception_view_config(BadCSRFOrigin)
 def forged_form(_error: Exception, request: Request) -> Response:
     """Ask for the form again, without losing what was typed."""
-    text = request.POST.get("text", "")
-    return _refuse(
-        request,
-        "The form is too old, or cookies are off. Please send it again.",
-        text if isinstance(text, str) else "",
-    )
+    error = "The form is too old, or cookies are off. Please send it again."
+    return _refuse(request, error, _typed_text(request))
 
 
 @notfound_view_config(append_slash=False)
@@ -193,13 +178,20 @@ def _home(request: Request, error: str = "", text: str = "") -> dict[str, Any]:
     }
 
 
-def _refuse(request: Request, error: str, text: str = "") -> Response:
+def _typed_text(request: Request) -> str:
+    text = "" if is_bare_csv(request) else request.POST.get("text", "")
+    return text if isinstance(text, str) else ""
+
+
+def _refuse(
+    request: Request, error: str, text: str = "", *, status: int = 400
+) -> Response:
     if wants_json(request):
         response = render_to_response("json", {"error": error}, request)
     else:
         values = _home(request, error, text)
         response = render_to_response("templates/home.jinja2", values, request)
-    response.status_int = 400
+    response.status_int = status
     return response
 
 
