@@ -1,0 +1,236 @@
+"""Every command and every snippet of the README does what it says."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from celery import Celery
+from pyramid.config import Configurator
+from pyramid.scripting import prepare
+from support import BIN, environment, free_port, start, wait_until
+
+from pyramid_tasks.registry import get_tasks
+
+README = Path(__file__).parent.parent / "README.md"
+
+pytestmark = pytest.mark.skipif(
+    not README.exists(), reason="the README is not part of what is tested here"
+)
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Return the blocks of a language, each with the heading it stands under."""
+    found = []
+    for section in re.split(r"^#+ ", README.read_text(), flags=re.MULTILINE):
+        heading = section.partition("\n")[0]
+        for name, text in re.findall(
+            r"^```(\w*)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL
+        ):
+            if name == language:
+                found.append((heading, text))
+    return found
+
+
+def block(heading: str, language: str, number: int = 0) -> str:
+    return [text for found, text in blocks(language) if found == heading][number]
+
+
+@pytest.mark.acceptance
+def test_quickstart(tmp_path: Path) -> None:
+    """The quickstart, pasted into a shell in an empty folder, answers 5."""
+    port = free_port()
+    script = block("Quickstart", "sh").replace("6543", str(port))
+    # What a reader has only just installed is what is under test here.
+    install = re.compile(r"^(python3 -m venv|\.venv/bin/pip install).*\n", re.MULTILINE)
+    assert len(install.findall(script)) == 2
+    script = install.sub("", script).replace(".venv/bin", str(BIN))
+    shell = subprocess.Popen(
+        ["bash", "-c", f"{script}\nwait"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=(tmp_path / "log").open("wb"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+    def listens() -> bool:
+        assert shell.poll() is None, (tmp_path / "log").read_text()
+        with socket.socket() as sock:
+            return sock.connect_ex(("localhost", port)) == 0
+
+    def get(url: str) -> dict[str, object]:
+        with urllib.request.urlopen(url, timeout=30) as response:
+            return dict(json.load(response))
+
+    try:
+        wait_until(listens)
+        curl = block("Quickstart", "sh", 1).replace("6543", str(port))
+        command = re.fullmatch(r"curl '(.*)'\n", curl)
+        task_id = get(command[1])["task"]
+        url = f"http://localhost:{port}/result/{task_id}"
+        answer = wait_until(lambda: (found := get(url))["state"] == "SUCCESS" and found)
+        assert answer == {"state": "SUCCESS", "result": 5}
+        assert json.dumps(answer) in README.read_text()
+    finally:
+        subprocess.run(["pkill", "-TERM", "-s", str(shell.pid)], check=False)
+        shell.wait(60)
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(
+    "command",
+    sorted(
+        {
+            line
+            for _, text in blocks("")
+            for line in text.splitlines()
+            if line.startswith("celery -A pyramid_tasks.loaders ")
+        }
+    ),
+)
+def test_celery_command(command: str, tmp_path: Path) -> None:
+    """Every form of the celery command loads the application and starts its work."""
+    script = block("Quickstart", "sh")
+    for name in ("hello.py", "hello.ini"):
+        text = re.search(rf"cat > {name} <<'END'\n(.*?)\nEND", script, re.DOTALL)[1]
+        (tmp_path / name.replace("hello.ini", "config.ini")).write_text(text)
+    for folder in ("messages", "control", "results"):
+        (tmp_path / folder).mkdir()
+    program, *arguments = command.split()
+    expected = {
+        "worker": "> app:         hello",
+        "beat": "beat",
+        "inspect": "No nodes replied",
+    }
+    (name,) = set(arguments) & set(expected)
+    path = {"PYTHONPATH": str(tmp_path)}
+    with start(program, *arguments, cwd=tmp_path, **path) as process:
+        wait_until(
+            lambda: expected[name] in process.output, what=lambda: process.output
+        )
+
+
+def test_application_from_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module of the second way to run a worker makes a Celery application."""
+    code = block("Running a worker", "python")
+    monkeypatch.setitem(sys.modules, "myproject", sys.modules[__name__])
+    namespace: dict[str, object] = {}
+    exec(compile(code, "celery.py", "exec"), namespace)
+    assert isinstance(namespace["app"], Celery)
+    assert namespace["app"].conf.broker_url == "redis://"
+
+
+def test_settings_are_read_as_they_say(tmp_path: Path) -> None:
+    """The settings of the README are all known, and coerced."""
+    from plaster import get_settings
+
+    from pyramid_tasks.settings import extract_celery_settings
+
+    ini = tmp_path / "config.ini"
+    ini.write_text(block("Settings", "ini"))
+    assert extract_celery_settings(get_settings(str(ini), "app:main")) == {
+        "broker_url": "redis://localhost/1",
+        "task_always_eager": False,
+        "result_expires": 3600.0,
+        "imports": ["myapp.tasks", "myapp.reports"],
+        "task_routes": {"myapp.tasks.resize": {"queue": "images"}},
+        "broker_transport_options": {
+            "visibility_timeout": 7200,
+            "queue_name_prefix": "123",
+        },
+    }
+
+
+@pytest.fixture
+def snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the snippets about tasks, one after the other, as a module."""
+    headings = ("Tasks", "Results", "Transactions", "Schedules")
+    code = [text for heading, text in blocks("python") if heading in headings]
+    assert len(code) >= len(headings)
+    (tmp_path / "snippets.py").write_text("\n".join(code))
+    (tmp_path / "myapp").mkdir()
+    (tmp_path / "myapp" / "reports.py").write_text("def build(request): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("snippets", "myapp", "myapp.reports"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module("snippets")
+
+
+def test_snippets_about_tasks(snippets: ModuleType) -> None:
+    """What the snippets register is what they defer."""
+    settings = {
+        "celery.broker_url": "memory://",
+        "celery.result_backend": "cache+memory://",
+        "mail.host": "localhost",
+    }
+    with Configurator(settings=settings) as config:
+        config.include("pyramid_tasks")
+        config.scan(snippets)
+        config.include(snippets.includeme)
+        config.include(snippets.add_timing)
+        config.include(snippets.add_schedules)
+    app = get_tasks(config.registry).app
+    assert len(app.conf.beat_schedule) == 3
+    assert app.tasks["snippets.send_mail"].apply(["someone@example.com"]).successful()
+    with prepare(registry=config.registry) as env:
+        request = env["request"]
+        snippets.view(request)
+        snippets.view_with_host(request)
+        request.matchdict = snippets.start(request)
+        assert snippets.status(request) == {"state": "PENDING", "done": False}
+
+
+def test_snippets_about_transactions(snippets: ModuleType) -> None:
+    """The task of the snippet runs when its transaction commits, in its own."""
+    pytest.importorskip("pyramid_tm")
+    store: dict[int, SimpleNamespace] = {}
+    session = SimpleNamespace(
+        add=lambda order: store.update({order.id: order}),
+        add_all=store.update,
+        flush=lambda: None,
+        get=lambda _, key: store[key],
+    )
+    snippets.read_chunks = lambda path: [{path: None}]
+    order = SimpleNamespace(id=7)
+    ini = block("Transactions", "ini")
+    includes = re.search(r"pyramid.includes =(.*)", ini, re.DOTALL)[1]
+    settings = {"pyramid.includes": includes, "celery.task_always_eager": True}
+    with Configurator(settings=settings) as config:
+        config.scan(snippets)
+        config.include(snippets.includeme)
+        config.add_request_method(lambda _: session, "dbsession", property=True)
+    snippets.Order = lambda *_: order
+    with prepare(registry=config.registry) as env, env["request"].tm:
+        snippets.create_order(env["request"])
+        assert not hasattr(order, "shipped")
+    assert order.shipped
+    assert order.task_id
+    app = get_tasks(config.registry).app
+    app.tasks["snippets.import_in_chunks"].apply(["chunk"]).get()
+    assert "chunk" in store
+
+
+def test_testing_snippet() -> None:
+    """The test of the README passes."""
+    namespace: dict[str, object] = {}
+    exec(block("Testing", "python"), namespace)
+    namespace["test_double"]()
+
+
+def test_ini_snippets_can_be_parsed() -> None:
+    """No ini of the README has a mistake that a parser would find."""
+    from configparser import ConfigParser
+
+    snippets = blocks("ini")
+    assert len(snippets) >= 6
+    for _, text in snippets:
+        ConfigParser(interpolation=None, strict=True).read_string(text)
