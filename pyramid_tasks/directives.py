@@ -12,7 +12,7 @@ import venusian
 from pyramid.exceptions import ConfigurationError
 
 from .exceptions import TaskError
-from .registry import get_tasks
+from .registry import ExecutionPolicy, get_tasks
 from .schedules import parse_schedule
 from .taskderivers import TaskDeriverInfo, TaskFunc, derive_task
 from .worker import task_request
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from celery import Celery, Task
     from celery.schedules import BaseSchedule
     from pyramid.config import Configurator
+    from pyramid.registry import Registry
 
 _Func = TypeVar("_Func", bound=Callable[..., Any])
 
@@ -59,7 +60,8 @@ def register_task(
         info = TaskDeriverInfo(
             config.registry, config.package, name, {**options, "bind": bind}, original
         )
-        run = _make_run(derive_task(_innermost(original, bind=bind), info), info)
+        derived = derive_task(_innermost(original, bind=bind), info)
+        run = _make_run(derived, config.registry, tasks.execution_policy)
         _present_as(run, original, signature)
         tasks.add(run, original, name, options)
 
@@ -228,15 +230,26 @@ def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:
     return bound
 
 
-def _make_run(derived: TaskFunc, info: TaskDeriverInfo) -> Callable[..., Any]:
+def _make_run(
+    derived: TaskFunc, registry: Registry, policy: ExecutionPolicy | None
+) -> Callable[..., Any]:
     """Return what Celery runs: the derived task, inside its request."""
-    registry = info.registry
 
     def run(self: Task, /, *args: Any, **kwargs: Any) -> Any:
         with task_request(registry, self) as request:
             return derived(request, *args, **kwargs)
 
-    return run
+    if policy is None:
+        return run
+
+    def run_by_policy(self: Task, /, *args: Any, **kwargs: Any) -> Any:
+        def attempt(environ: dict[str, Any]) -> Any:
+            with task_request(registry, self, environ) as request:
+                return derived(request, *args, **kwargs)
+
+        return policy(attempt)
+
+    return run_by_policy
 
 
 def _present_as(

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _KEY = "pyramid_tasks"
 
+#: ``policy(attempt)`` runs a task by calling ``attempt(environ)``, once or more often;
+#: each attempt has a request of its own. As Pyramid's execution policy for views.
+ExecutionPolicy = Callable[[Callable[[dict[str, Any]], Any]], Any]
+
 
 def get_tasks(registry: Registry) -> Tasks:
     """Return the tasks of the application that a registry belongs to."""
@@ -39,6 +43,7 @@ class Tasks:
             the application: the keys of ``[celery:NAME]``, schedules and routes.
         deliveries: The ways a task can be delivered, by name.
         delivery: The name of the one to use by default.
+        execution_policy: What runs a task, if it is more than once.
     """
 
     def __init__(self, app: Celery) -> None:
@@ -46,6 +51,7 @@ class Tasks:
         self.section_settings: Settings = {}
         self.deliveries: dict[str, Delivery] = {"immediate": deliver_immediately}
         self.delivery = "immediate"
+        self.execution_policy: ExecutionPolicy | None = None
         # The names a function, or its dotted name, is registered under, in order.
         self._names: defaultdict[Hashable, dict[str, None]] = defaultdict(dict)
 
@@ -146,8 +152,10 @@ class PyramidLoader(AppLoader):
         self.registry = registry
 
     def on_worker_init(self) -> None:
-        signals.worker_process_init.connect(self._notify_process_init)
-        signals.worker_init.connect(self._on_worker_ready_to_build)
+        # Celery 5.3 takes the methods of two loaders for one, but for their uid.
+        uid = f"{_KEY}.{id(self)}"
+        signals.worker_process_init.connect(self._notify_process_init, dispatch_uid=uid)
+        signals.worker_init.connect(self._on_worker_ready_to_build, dispatch_uid=uid)
 
     def _on_worker_ready_to_build(self, sender: Any, **_: Any) -> None:
         # The prefork and solo pools send worker_process_init themselves; the others

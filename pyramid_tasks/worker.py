@@ -29,7 +29,9 @@ _BASE_ENVIRON = Request.blank("/").environ
 
 
 @contextmanager
-def task_request(registry: Registry, task: Task) -> Iterator[Request]:
+def task_request(
+    registry: Registry, task: Task, environ: dict[str, Any] | None = None
+) -> Iterator[Request]:
     """Make the request of a running task and leave it cleanly, whatever happens.
 
     The request is what :func:`pyramid.scripting.prepare` would make of the
@@ -40,10 +42,11 @@ def task_request(registry: Registry, task: Task) -> Iterator[Request]:
     Args:
         registry: The registry of the application.
         task: The Celery task, whose header ``environ`` fills the WSGI environ.
+        environ: What else the environ has.
     """
     depth = len(manager.stack)
     try:
-        request = _make_request(registry, task)
+        request = _make_request(registry, task, environ or {})
         manager.push({"registry": registry, "request": request})
         apply_request_extensions(request)
         try:
@@ -67,8 +70,8 @@ def task_request(registry: Registry, task: Task) -> Iterator[Request]:
         del manager.stack[depth:]
 
 
-def _make_request(registry: Registry, task: Task) -> Request:
-    environ = _BASE_ENVIRON | _environ_header(task)
+def _make_request(registry: Registry, task: Task, extra: dict[str, Any]) -> Request:
+    environ = _BASE_ENVIRON | _environ_header(task) | extra
     environ["wsgi.input"] = BytesIO()
     environ["wsgi.errors"] = sys.stderr
     environ[TASK_ENVIRON_KEY] = task

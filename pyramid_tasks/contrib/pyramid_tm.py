@@ -15,6 +15,7 @@ from pyramid_tm import maybe_tag_retryable
 
 from ..registry import get_tasks
 from .commit import deliver_on_commit
+from .retry import notify_before_retry
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -30,7 +31,8 @@ def transaction_task_deriver(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
     exception, those of Celery that end a task (``Retry``, ``Ignore``, ``Reject``) and
     time limits too, and when ``request.tm.doom()`` was called. An environ with
     ``tm.active`` leaves the transaction to whoever set it. A task registered with
-    ``tm=False`` runs without.
+    ``tm=False`` runs without. With ``pyramid_retry``, a task whose transaction
+    conflicts with another runs again.
     """
     if info.options.get("tm") is False:
         return task
@@ -53,12 +55,13 @@ def transaction_task_deriver(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
                 manager.abort()
             else:
                 manager.commit()
-        except BaseException:
+        except BaseException as error:
             try:
                 # Before the abort, which forgets what could tell.
                 maybe_tag_retryable(request, sys.exc_info())
             finally:
                 manager.abort()
+            notify_before_retry(request, error)
             raise
         finally:
             del environ["tm.active"], environ["tm.manager"]
@@ -79,3 +82,4 @@ def include_deriver(config: Configurator) -> None:
     """Run tasks in transactions, and leave it at that."""
     config.include("pyramid_tasks")
     config.add_task_deriver(transaction_task_deriver)
+    config.include("pyramid_tasks.contrib.retry")
