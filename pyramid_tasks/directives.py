@@ -15,13 +15,13 @@ from .exceptions import TaskError
 from .registry import ExecutionPolicy, get_tasks
 from .schedules import parse_schedule
 from .taskderivers import TaskDeriverInfo, TaskFunc, derive_task
-from .worker import task_request
 
 if TYPE_CHECKING:
     from celery import Celery, Task
     from celery.schedules import BaseSchedule
     from pyramid.config import Configurator
-    from pyramid.registry import Registry
+
+    from .worker import TaskRunner
 
 _Func = TypeVar("_Func", bound=Callable[..., Any])
 
@@ -61,7 +61,7 @@ def register_task(
             config.registry, config.package, name, {**options, "bind": bind}, original
         )
         derived = derive_task(_innermost(original, bind=bind), info)
-        run = _make_run(derived, config.registry, tasks.execution_policy)
+        run = _make_run(derived, tasks.runner, tasks.execution_policy)
         _present_as(run, original, signature)
         tasks.add(run, original, name, options)
 
@@ -231,23 +231,18 @@ def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:
 
 
 def _make_run(
-    derived: TaskFunc, registry: Registry, policy: ExecutionPolicy | None
+    derived: TaskFunc, runner: TaskRunner, policy: ExecutionPolicy | None
 ) -> Callable[..., Any]:
     """Return what Celery runs: the derived task, inside its request."""
 
     def run(self: Task, /, *args: Any, **kwargs: Any) -> Any:
-        with task_request(registry, self) as request:
-            return derived(request, *args, **kwargs)
+        return runner.run(self, derived, args, kwargs)
 
     if policy is None:
         return run
 
     def run_by_policy(self: Task, /, *args: Any, **kwargs: Any) -> Any:
-        def attempt(environ: dict[str, Any]) -> Any:
-            with task_request(registry, self, environ) as request:
-                return derived(request, *args, **kwargs)
-
-        return policy(attempt)
+        return policy(lambda environ: runner.run(self, derived, args, kwargs, environ))
 
     return run_by_policy
 

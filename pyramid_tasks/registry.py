@@ -17,6 +17,7 @@ from .events import CeleryWorkerProcessInit
 from .exceptions import AmbiguousTask, TaskNotRegistered
 from .loading import current_load
 from .settings import Settings, extract_celery_settings, merge_settings
+from .worker import TaskRunner
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -39,6 +40,7 @@ class Tasks:
 
     Attributes:
         app: The Celery application.
+        runner: What runs its tasks.
         section_settings: What the ini says of this process beside the settings of
             the application: the keys of ``[celery:NAME]``, schedules and routes.
         deliveries: The ways a task can be delivered, by name.
@@ -46,8 +48,9 @@ class Tasks:
         execution_policy: What runs a task, if it is more than once.
     """
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, registry: Registry) -> None:
         self.app = app
+        self.runner = TaskRunner(registry)
         self.section_settings: Settings = {}
         self.deliveries: dict[str, Delivery] = {"immediate": deliver_immediately}
         self.delivery = "immediate"
@@ -177,7 +180,7 @@ def includeme(config: Configurator) -> None:
         # Several applications in one process must not see each other's tasks.
         set_as_current=False,
     )
-    registry[_KEY] = tasks = Tasks(app)
+    registry[_KEY] = tasks = Tasks(app, registry)
     if load := current_load():
         tasks.section_settings = load.settings
         load.created.append((app, registry))

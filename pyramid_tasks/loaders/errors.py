@@ -14,9 +14,9 @@ from pyramid.exceptions import ConfigurationExecutionError
 from ..exceptions import LoadError, PyramidTasksError, SettingError
 
 # The code that reads a file and follows what it names...
-_READERS = ("paste.deploy", "plaster", "logging.config", "pyramid_tasks.loaders")
+_READERS = ("paste.deploy", "plaster", "plaster_pastedeploy", "pyramid_tasks.loaders")
 # ...and what that calls to do so, which applications call as well.
-_HELPERS = ("configparser", "importlib", "importlib_metadata", "logging")
+_HELPERS = ("codecs", "configparser", "importlib", "importlib_metadata", "logging")
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def _raised_by_reader(error: BaseException) -> bool:
     while traceback:
         modules.append(traceback.tb_frame.f_globals.get("__name__", ""))
         traceback = traceback.tb_next
-    while modules and _is_in(modules[-1], _HELPERS) and modules[-1] != "logging.config":
+    while modules and _is_in(modules[-1], _HELPERS):
         modules.pop()
     return bool(modules) and _is_in(modules[-1], _READERS)
 
