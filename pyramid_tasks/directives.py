@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import keyword
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -12,8 +10,9 @@ import venusian
 from pyramid.exceptions import ConfigurationError
 
 from .exceptions import TaskError
-from .registry import ExecutionPolicy, get_tasks
+from .registry import ExecutionPolicy, check_arguments, get_tasks
 from .schedules import parse_schedule
+from .signature import default_name, present_as, signature_less_request
 from .taskderivers import TaskDeriverInfo, TaskFunc, derive_task
 
 if TYPE_CHECKING:
@@ -52,9 +51,9 @@ def register_task(
     original: Callable[..., Any] = config.maybe_dotted(func)
     tasks = get_tasks(config.registry)
     if name is None:
-        name = _default_name(tasks.app, original)
+        name = default_name(tasks.app, original)
     bind = options.pop("bind", False)
-    signature = _signature_less_request(original, name, bind=bind)
+    signature = signature_less_request(original, name, bind=bind)
 
     def register() -> None:
         info = TaskDeriverInfo(
@@ -62,7 +61,7 @@ def register_task(
         )
         derived = derive_task(_innermost(original, bind=bind), info)
         run = _make_run(derived, tasks.runner, tasks.execution_policy)
-        _present_as(run, original, signature)
+        present_as(run, original, signature)
         tasks.add(run, original, name, options)
 
     introspectable = config.introspectable("tasks", name, name, "task")
@@ -99,9 +98,9 @@ def add_periodic_task(
         TaskNotRegistered: The application has no such task, once committed.
     """
     tasks = get_tasks(config.registry)
-    if isinstance(schedule, str):
+    if isinstance(schedule, (str, int, float)):
         try:
-            schedule = parse_schedule(schedule)
+            schedule = parse_schedule(str(schedule))
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
     args, kwargs = tuple(args), dict(kwargs or {})
@@ -113,8 +112,7 @@ def add_periodic_task(
         task = tasks.find(
             config.maybe_dotted(func_or_name) if is_relative else func_or_name
         )
-        if task.typing and hasattr(task, "__header__"):
-            task.__header__(*args, **kwargs)  # as Task.apply_async checks them
+        check_arguments(task, args, kwargs)
         tasks.app.add_periodic_task(
             schedule, task.signature(), args, kwargs, name=title, **opts
         )
@@ -177,48 +175,6 @@ def task(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     return attach if func is None else attach(func, depth=2)
 
 
-def _default_name(app: Celery, func: Callable[..., Any]) -> str:
-    name = getattr(func, "__name__", "")
-    if not name.isidentifier():
-        raise TaskError(
-            f"{func!r} has no name of its own; "
-            "give one: config.register_task(..., name='...')"
-        )
-    return str(app.gen_task_name(name, func.__module__))
-
-
-def _signature_less_request(
-    func: Callable[..., Any], name: str, *, bind: bool
-) -> inspect.Signature:
-    """Return what a caller may pass: the signature without the request.
-
-    It begins with the ``self`` that Celery binds to the task, under a name that leaves
-    ``self`` to the parameters of the task.
-    """
-    original = inspect.signature(func)
-    parameters = list(original.parameters.values())
-    positional = {
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    }
-    for leading in ("self", "request") if bind else ("request",):
-        if parameters and parameters[0].kind in positional:
-            del parameters[0]
-        elif not parameters or parameters[0].kind != inspect.Parameter.VAR_POSITIONAL:
-            expected = "(self, request, ...)" if bind else "(request, ...)"
-            raise TaskError(
-                f"The task {name!r} must take {expected}, but {func!r} has no "
-                f"positional parameter for {leading}"
-            )
-    return inspect.Signature(
-        [
-            inspect.Parameter("_celery_task", inspect.Parameter.POSITIONAL_ONLY),
-            *parameters,
-        ],
-        return_annotation=original.return_annotation,
-    )
-
-
 def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:
     """Return the task as derivers see it, whose first argument is the request."""
     if not bind:
@@ -245,30 +201,6 @@ def _make_run(
         return policy(lambda environ: runner.run(self, derived, args, kwargs, environ))
 
     return run_by_policy
-
-
-def _present_as(
-    run: Callable[..., Any], func: Callable[..., Any], signature: inspect.Signature
-) -> None:
-    """Show Celery the task's own name and signature, less the request.
-
-    Celery checks arguments, and validates those of ``pydantic=True``, by what it sees.
-    """
-    name = getattr(func, "__name__", "")
-    # Celery puts the name into source code; that of a lambda is none.
-    valid = name.isidentifier() and not keyword.iskeyword(name)
-    run.__name__ = name if valid else "task"
-    run.__qualname__ = getattr(func, "__qualname__", run.__name__)
-    run.__module__ = func.__module__
-    run.__doc__ = func.__doc__
-    annotations = getattr(func, "__annotations__", {})
-    run.__annotations__ = {
-        name: annotation
-        for name, annotation in annotations.items()
-        if name == "return" or name in signature.parameters
-    }
-    run.__wrapped__ = func  # type: ignore[attr-defined]  # whose globals name the types
-    run.__signature__ = signature  # type: ignore[attr-defined]
 
 
 def _call_repr(

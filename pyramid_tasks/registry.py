@@ -79,8 +79,10 @@ class Tasks:
             self.app.tasks.unregister(name)
             for names in self._names.values():
                 names.pop(name, None)
-        # Celery shares tasks with every application in the process by default.
-        self.app.task(run, name=name, bind=True, shared=False, lazy=False, **options)
+        # Celery would share the task with every application in the process, and make
+        # it later.
+        options = {**options, "shared": False, "lazy": False}
+        self.app.task(run, name=name, bind=True, **options)
         self._names[_identity(func)][name] = None
         qualname = getattr(func, "__qualname__", None)
         if qualname is not None:
@@ -122,6 +124,16 @@ def _identity(func: object) -> Hashable:
     return func
 
 
+def check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Check a call against the signature of a task, as ``Task.apply_async`` does.
+
+    Raises:
+        TypeError: The task cannot be called so.
+    """
+    if task.typing and hasattr(task, "__header__"):
+        task.__header__(*args, **kwargs)
+
+
 class PyramidCelery(Celery):
     """A Celery application that belongs to a Pyramid application.
 
@@ -161,6 +173,8 @@ class PyramidLoader(AppLoader):
         signals.worker_init.connect(self._on_worker_ready_to_build, dispatch_uid=uid)
 
     def _on_worker_ready_to_build(self, sender: Any, **_: Any) -> None:
+        if sender.app is not self.app:  # another worker in this process
+            return
         # The prefork and solo pools send worker_process_init themselves; the others
         # run tasks in this process and do not.
         pool = concurrency.get_implementation(sender.pool_cls)

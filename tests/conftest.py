@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pyramid.config import Configurator
-from support import APPS, need_service, unique
+from support import APPS, example_config, filesystem_settings, need_service, unique
 
 sys.path.insert(0, str(APPS))
 
@@ -43,20 +43,6 @@ def write_ini(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write_ini
-
-
-def filesystem_settings(folder: Path) -> dict[str, str]:
-    """Return settings for a broker and results in a folder, without any server."""
-    for name in ("messages", "control", "results"):
-        (folder / name).mkdir(exist_ok=True)
-    return {
-        "broker_url": "filesystem://",
-        "broker_transport_options.data_folder_in": f"{folder}/messages",
-        "broker_transport_options.data_folder_out": f"{folder}/messages",
-        "broker_transport_options.control_folder": f"{folder}/control",
-        "broker_transport_options.polling_interval": "0.05",
-        "result_backend": f"file://{folder}/results",
-    }
 
 
 def redis_settings() -> dict[str, str]:
@@ -119,25 +105,31 @@ def _delete_keys(prefix: str) -> None:
         client.delete(key)
 
 
-def as_ini(settings: dict[str, str], prefix: str = "celery.") -> str:
-    """Return settings as the lines of an ini section."""
-    return "\n".join(f"{prefix}{key} = {value}" for key, value in settings.items())
+@pytest.fixture
+def example_ini(write_ini: Callable[..., Path], broker: dict[str, str]) -> Path:
+    """Return an ini for the example application on each broker."""
+    return write_ini(example_config(broker))
 
 
 @pytest.fixture
-def example_ini(
-    write_ini: Callable[..., Path], broker: dict[str, str]
-) -> Path:
-    """Return an ini for the example application on each broker."""
-    return write_ini(
-        f"""
-[app:main]
-use = call:exampleapp:main
-example.setting = from the ini
-{as_ini(broker)}
+def write_example(
+    write_ini: Callable[..., Path], tmp_path: Path
+) -> Callable[..., Path]:
+    """Return a function that writes an ini for the example application.
 
-[celery:main]
-use = egg:pyramid_tasks
-worker_concurrency = 2
-"""
-    )
+    Its broker is a folder; the arguments are those of ``example_config``.
+    """
+
+    def write_example(*, name: str = "config.ini", **parts: str) -> Path:
+        return write_ini(example_config(filesystem_settings(tmp_path), **parts), name)
+
+    return write_example
+
+
+@pytest.fixture(scope="module")
+def redis_broker() -> Iterator[dict[str, str]]:
+    """Return the Celery settings for Redis, for the tests of one module."""
+    need_service("Redis", 6379, "redis-server --daemonize yes")
+    settings = redis_settings()
+    yield settings
+    _delete_keys(settings["result_backend_transport_options.global_keyprefix"])

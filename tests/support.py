@@ -172,3 +172,66 @@ def need_service(name: str, port: int, command: str) -> None:
 def unique(prefix: str = "test") -> str:
     """Return a name that no other test, or other user of a server, has."""
     return f"{prefix}_{uuid.uuid4().hex[:12]}"
+
+
+def filesystem_settings(folder: Path) -> dict[str, str]:
+    """Return settings for a broker and results in a folder, without any server."""
+    for name in ("messages", "control", "results"):
+        (folder / name).mkdir(exist_ok=True)
+    return {
+        "broker_url": "filesystem://",
+        "broker_transport_options.data_folder_in": f"{folder}/messages",
+        "broker_transport_options.data_folder_out": f"{folder}/messages",
+        "broker_transport_options.control_folder": f"{folder}/control",
+        "broker_transport_options.polling_interval": "0.05",
+        "result_backend": f"file://{folder}/results",
+    }
+
+
+def as_ini(settings: dict[str, str], prefix: str = "celery.") -> str:
+    """Return settings as the lines of an ini section."""
+    return "\n".join(f"{prefix}{key} = {value}" for key, value in settings.items())
+
+
+def example_config(
+    broker: dict[str, str],
+    *,
+    use: str = "call:exampleapp:main",
+    app: str = "",
+    worker: str = "worker_concurrency = 2",
+    more: str = "",
+) -> str:
+    """Return an ini for the example application.
+
+    Args:
+        broker: The Celery settings of the application.
+        app: More lines of ``[app:main]``.
+        worker: The lines of ``[celery:main]``.
+        more: More sections.
+    """
+    return f"""\
+[app:main]
+use = {use}
+example.setting = from the ini
+{as_ini(broker)}
+{app}
+
+[celery:main]
+use = egg:pyramid_tasks
+{worker}
+
+{more}
+"""
+
+
+def ini_form(ini: object, command: str, *options: object, after: bool) -> list[object]:
+    """Return a ``celery`` command with ``--ini`` before or after the sub-command."""
+    option = ["--ini", ini]
+    celery: list[object] = ["celery", "-A", "pyramid_tasks.loaders"]
+    if after:
+        return [*celery, command, *option, *options]
+    return [*celery, *option, command, *options]
+
+
+#: What makes a worker start sooner, where a test is about something else.
+QUICK = ("--without-mingle", "--without-gossip", "--without-heartbeat")

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from ..delivery import deliver_immediately
 from ..events import TaskDeliveryFailed
 from ..exceptions import BrokerUnavailable, ResultNotReady
-from ..registry import get_tasks
+from ..registry import check_arguments, get_tasks
 
 if TYPE_CHECKING:
     from celery import Task
@@ -88,8 +88,7 @@ class _Message:
         kwargs: dict[str, Any],
         options: dict[str, Any],
     ) -> None:
-        if task.typing and hasattr(task, "__header__"):
-            task.__header__(*args, **kwargs)
+        check_arguments(task, args, kwargs)
         # Celery 5.7 and later send pydantic models as dictionaries.
         if dump := getattr(task, "_dump_pydantic_arguments", None):
             args, kwargs = dump(args, kwargs)

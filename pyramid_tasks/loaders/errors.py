@@ -54,21 +54,28 @@ def plain_errors(filename: str) -> Iterator[None]:
 
 
 def _raised_by_reader(error: BaseException) -> bool:
+    """Whether the file is at fault, and not code of the application.
+
+    The application may read files itself, with the same helpers. Only a section that
+    its composite factory asks for in vain is the fault of the file all the same.
+    """
     modules = []
     traceback = error.__traceback__
     while traceback:
-        modules.append(traceback.tb_frame.f_globals.get("__name__", ""))
+        module = traceback.tb_frame.f_globals.get("__name__", "")
+        if not _is_in(module, _HELPERS):
+            modules.append(module)
         traceback = traceback.tb_next
-    while modules and _is_in(modules[-1], _HELPERS):
-        modules.pop()
-    return bool(modules) and _is_in(modules[-1], _READERS)
+    if isinstance(error, LookupError):
+        modules = modules[-1:]
+    return bool(modules) and all(_is_in(module, _READERS) for module in modules)
 
 
 def _is_in(module: str, packages: tuple[str, ...]) -> bool:
     return any(f"{module}.".startswith(f"{package}.") for package in packages)
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: Exception) -> str:  # noqa: PLR0911 one for each case
     """Return what is wrong, without the values in the file, which may be secret."""
     match error:
         case configparser.InterpolationMissingOptionError():
@@ -87,4 +94,8 @@ def _describe(error: Exception) -> str:
         case configparser.ParsingError():
             lines = ", ".join(str(number) for number, _ in error.errors)
             return f"line {lines} is neither a [section] nor key = value."
+        case KeyError():
+            return f"{error} is missing."
+        case RecursionError():
+            return "a section inherits from itself by use = ..."
     return f"{error}." if str(error) else repr(error)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import plaster_pastedeploy
-from celery import Celery
+from celery import Celery, Task
 from paste.deploy import loadwsgi
 from paste.deploy.util import fix_call
 
-from ..exceptions import LoadError, TaskNotRegistered
+from ..exceptions import AmbiguousTask, LoadError, TaskNotRegistered
 from ..loading import loading
-from ..registry import PyramidLoader, get_tasks
+from ..registry import PyramidLoader, check_arguments, get_tasks
 from ..settings import Settings, coerce_settings, merge_settings
 from .errors import plain_errors, setting_source
 from .protocol import Defaults, the_only
@@ -194,15 +194,15 @@ class Loader(plaster_pastedeploy.Loader):
         # Tasks of modules in Celery's own "imports" are registered when these are.
         app.loader.import_default_modules()
         for name, entry in schedule.items():
+            key = "task"
             try:
-                if isinstance(app.loader, PyramidLoader):
-                    tasks = get_tasks(app.loader.registry)
-                    entry["task"] = tasks.find(entry["task"]).name
-                elif entry["task"] not in app.tasks:
-                    raise TaskNotRegistered(entry["task"])
-            except TaskNotRegistered as error:
-                message = f"{self.uri.path}, [celerybeat:{name}], task: {error}"
+                task = _find_task(app, entry["task"])
+                key = "args and kwargs"
+                check_arguments(task, entry.get("args", ()), entry.get("kwargs", {}))
+            except (TaskNotRegistered, AmbiguousTask, TypeError) as error:
+                message = f"{self.uri.path}, [celerybeat:{name}], {key}: {error}"
                 raise LoadError(message, self.uri.path) from error
+            entry["task"] = task.name
         app.conf.beat_schedule = {**app.conf.beat_schedule, **schedule}
 
     def _route(self, app: Celery, routes: dict[str, dict[str, Any]]) -> None:
@@ -215,6 +215,14 @@ class Loader(plaster_pastedeploy.Loader):
                 "the application.",
                 self.uri.path,
             )
+
+
+def _find_task(app: Celery, name: str) -> Task:
+    if isinstance(app.loader, PyramidLoader):
+        return get_tasks(app.loader.registry).find(name)
+    if name not in app.tasks:
+        raise TaskNotRegistered(name)
+    return app.tasks[name]
 
 
 def _with_routes(existing: Any, routes: dict[str, dict[str, Any]]) -> Any:

@@ -61,12 +61,14 @@ def find_loader(config_uri: str) -> CeleryLoader:
             if entry_point.name == url.scheme:
                 return cast("CeleryLoader", entry_point.load()(url))
         loader = plaster.get_loader(url)
-        if not hasattr(loader, "get_celery_app"):
-            return AdaptedLoader(url)
     except plaster.PlasterError as error:
         message = f"{config_uri}: {error}. Install a plaster loader for this format."
         raise LoadError(message, config_uri) from error
-    return cast("CeleryLoader", loader)
+    except LoadError:
+        raise
+    except Exception as error:  # of the parser: nothing has been loaded yet
+        raise LoadError(f"{config_uri} cannot be read: {error}", config_uri) from error
+    return loader if hasattr(loader, "get_celery_app") else AdaptedLoader(url)
 
 
 def the_only(load: Load, config_uri: str, section: str) -> Celery:
@@ -118,12 +120,19 @@ class AdaptedLoader:
     ) -> Celery:
         name = name or self._name
         section = self._section(name)
-        app_name = None if section else name
-        settings = self.get_celery_app_settings(name, defaults)
-        if section:
-            conf = self._loader.get_settings(section, defaults)
-            app_name = conf.get("app")
-        with loading(settings) as load:
+        if section is None:
+            app_name = name
+        else:
+            app_name = self._loader.get_settings(section, defaults).get("app")
+        sections = self.get_sections()
+        # A format without sections, or with a default of its own, has no name to miss.
+        if app_name and sections and not {app_name, f"app:{app_name}"} & {*sections}:
+            raise LoadError(
+                f"{self._uri} has no section {app_name!r}; it has "
+                f"{', '.join(sections)}.",
+                self._uri,
+            )
+        with loading(self.get_celery_app_settings(name, defaults)) as load:
             self._loader.get_wsgi_app(app_name, defaults)
         return the_only(load, self._uri, f"app {app_name or 'main'!r}")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 from celery.exceptions import Ignore, Reject
@@ -40,6 +43,58 @@ def describe(self, request, label="none"):
 def threadlocals(request):
     """How deep the stack of threadlocals is; 1 is this task's own request."""
     return len(manager.stack)
+
+
+@task
+def threadlocals_here(request):
+    """The same, with the process and the thread it is asked in."""
+    # Long enough for the others of the pool to get a task as well.
+    time.sleep(0.05)
+    return os.getpid(), threading.get_ident(), len(manager.stack)
+
+
+@task
+def log(request):
+    logging.getLogger(__name__).info("said by a task")
+
+
+@task
+def note(request, path, text):
+    with Path(path).open("a") as file:
+        file.write(f"{text}\n")
+
+
+@task
+def now(request):
+    return datetime.now(timezone.utc).isoformat()
+
+
+@task(
+    bind=True,
+    autoretry_for=(ConnectionError,),
+    retry_backoff=True,
+    retry_backoff_max=1,
+    retry_jitter=False,
+)
+def flaky(self, request, path):
+    """Fail twice."""
+    retries = self.request.retries
+    with Path(path).open("a") as file:
+        file.write(f"{retries}\n")
+    if retries < 2:
+        raise ConnectionError("not yet")
+    return "well at last"
+
+
+@task(acks_late=True, reject_on_worker_lost=True)
+def lose_process_once(request, path):
+    """End the process it runs in, the first time."""
+    lost = Path(path).exists()
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    if not lost:
+        os._exit(1)
+    return os.getpid()
 
 
 @task
@@ -110,6 +165,8 @@ def configure(settings):
     config.add_request_method(lambda request, name: f"hello {name}", "greet")
     config.add_subscriber(process_started, CeleryWorkerProcessInit)
     config.scan(__name__)
+    if path := settings.get("example.periodic"):
+        config.add_periodic_task(0.2, note, (path, "application"))
     config.add_route("defer", "/defer/{name}", request_method="POST")
     config.add_view(defer, route_name="defer", renderer="json")
     config.add_route("result", "/result/{id}")

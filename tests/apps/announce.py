@@ -1,0 +1,11 @@
+"""Says when an application is loaded: ``pyramid.includes = announce``."""
+
+from __future__ import annotations
+
+import sys
+
+LOADED = "announce: the application is loaded"
+
+
+def includeme(config):
+    config.action(None, lambda: sys.stderr.write(f"{LOADED}\n"))

@@ -1,0 +1,60 @@
+"""Applications with errors of their own, which must not look like errors of a file."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import logging.config
+
+
+def attribute_error(global_config, **settings):
+    return None.missing
+
+
+def lookup_error(global_config, **settings):
+    raise LookupError("of the application")
+
+
+def key_error(global_config, **settings):
+    return settings["no such setting"]
+
+
+def import_error(global_config, **settings):
+    import missing_dependency  # noqa: F401
+
+
+def import_error_by_name(global_config, **settings):
+    importlib.import_module("missing_dependency")
+
+
+def type_error(global_config, **settings):
+    return len(1)
+
+
+def file_error(global_config, **settings):
+    with open("/no/such/file"):  # noqa: PTH123
+        pass
+
+
+def configparser_error(global_config, **settings):
+    configparser.ConfigParser().read_string("no section")
+
+
+def logging_error(global_config, **settings):
+    logging.config.dictConfig({"version": "none"})
+
+
+def factory_error(loader, global_config, **settings):
+    """A factory for ``[celery:NAME]``."""
+    raise LookupError("of the factory")
+
+
+def wrong_signature(global_config):
+    """It takes no settings."""
+
+
+def reads_a_file(global_config, **settings):
+    """An application that reads a file of its own, as Pyramid applications do."""
+    import plaster
+
+    plaster.get_settings("/no/such/file.ini", "app:main")

@@ -1,0 +1,15 @@
+"""Two tasks under one name."""
+
+from __future__ import annotations
+
+from pyramid_tasks import task
+
+
+@task(name="twice")
+def one(request):
+    return "one"
+
+
+@task(name="twice")
+def two(request):
+    return "two"
