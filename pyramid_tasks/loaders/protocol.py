@@ -67,7 +67,8 @@ def find_loader(config_uri: str) -> CeleryLoader:
     except LoadError:
         raise
     except Exception as error:  # of the parser: nothing has been loaded yet
-        raise LoadError(f"{config_uri} cannot be read: {error}", config_uri) from error
+        reason = " ".join(str(error).split())
+        raise LoadError(f"{config_uri} cannot be read: {reason}", config_uri) from error
     return loader if hasattr(loader, "get_celery_app") else AdaptedLoader(url)
 
 

@@ -22,15 +22,19 @@ def test_task_deferred_over_http(example_ini: Path, tmp_path: Path) -> None:
     """A worker and pserve, from one ini, pass a task and its result."""
     port = free_port()
     with example_ini.open("a") as ini:
-        ini.write(f"\n[server:main]\nuse = egg:waitress#main\nlisten=localhost:{port}\n")
+        ini.write(
+            f"\n[server:main]\nuse = egg:waitress#main\nlisten=localhost:{port}\n"
+        )
     with (
         start_worker(example_ini, cwd=tmp_path) as worker,
         serve(example_ini, port, cwd=tmp_path) as url,
     ):
         task_id = call(f"{url}/defer/exampleapp.add", 2, 3)["id"]
         result = wait_until(
-            lambda: (found := call(f"{url}/result/{task_id}"))["state"] == "SUCCESS"
-            and found,
+            lambda: (
+                (found := call(f"{url}/result/{task_id}"))["state"] == "SUCCESS"
+                and found
+            ),
             what=lambda: worker.output,
         )
         assert result["result"] == 5
