@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from celery.app.defaults import SETTING_KEYS
-from conftest import as_ini, filesystem_settings
 from pyramid.paster import bootstrap
 from support import start, start_worker
 
@@ -19,24 +19,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def ini(write_ini, tmp_path: Path) -> Path:
-    return write_ini(
-        f"""
-[app:main]
-use = call:exampleapp:main
-example.setting = from the ini
-{as_ini(filesystem_settings(tmp_path))}
-
-[celery:main]
-worker_concurrency = 1
-worker_pool_start_method = spawn
-"""
-    )
-
-
-def test_spawned_child_loads_the_application(ini: Path, tmp_path: Path) -> None:
+def test_spawned_child_loads_the_application(
+    write_example: Callable[..., Path], tmp_path: Path
+) -> None:
     """A spawned child runs tasks with the application of the ini."""
+    ini = write_example(
+        worker="worker_concurrency = 1\nworker_pool_start_method = spawn"
+    )
     with start_worker(ini, cwd=tmp_path), bootstrap(str(ini)) as env:
         result = env["request"].defer_task("exampleapp.describe")
         described = result.get(timeout=60, interval=0.05)
