@@ -16,6 +16,7 @@ from pyramid.response import Response
 from pyramid.scripting import prepare
 from pyramid.threadlocal import get_current_registry, get_current_request, manager
 from support import unique
+from zope.interface import providedBy
 
 from pyramid_tasks import CeleryWorkerProcessInit
 
@@ -526,6 +527,67 @@ def test_task_can_defer_itself(eager):
 
 
 # Several applications in one process.
+
+
+def test_request_methods_added_later(configure):
+    """What is added to requests after a task has run is there for the next one."""
+    config = configure()
+    config.add_request_method(lambda request: "first", "word", property=True)
+    config.register_task(lambda request: request.word, name="say")
+    task = config.make_celery_app().tasks["say"]
+    assert task.apply().get() == "first"
+    config.add_request_method(lambda request: "second", "word", property=True)
+    config.add_request_method(lambda request: request.word * 2, "twice")
+    config.commit()
+    assert task.apply().get() == "second"
+    config.register_task(lambda request: request.twice(), name="say twice")
+    config.commit()
+    assert config.make_celery_app().tasks["say twice"].apply().get() == "secondsecond"
+
+
+def test_request_class_is_made_once(configure):
+    """All tasks share the class of their requests, but not what is set on one."""
+    classes, values = [], []
+
+    def task(request):
+        classes.append(type(request))
+        values.append(request.cached)
+        request.set_property(lambda _: "own", "own", reify=True)
+        assert request.own == "own"
+        assert not hasattr(classes[0], "own")
+
+    config = configure()
+    config.add_request_method(lambda _: object(), "cached", reify=True)
+    config.register_task(task, name="task")
+    app = config.make_celery_app()
+    for _ in range(2):
+        app.tasks["task"].apply().get()
+    assert classes[0] is classes[1]
+    assert values[0] is not values[1]
+
+
+def test_request_is_like_that_of_a_script(run):
+    """It provides and adapts what the request of pyramid.scripting.prepare does."""
+
+    def look(request):
+        with prepare(registry=request.registry) as env:
+            scripted = env["request"]
+            return [
+                (
+                    type(it).__mro__[1:],
+                    list(providedBy(it)),
+                    sorted(set(dir(it)) - {"root"}),
+                    it.application_url,
+                )
+                for it in (request, scripted)
+            ]
+
+    def setup(config):
+        config.add_request_method(lambda request: 1, "method")
+        config.add_request_method(lambda request: 2, "cached", reify=True)
+
+    ours, theirs = run(look, setup=setup).get()
+    assert ours == theirs
 
 
 @pytest.fixture
