@@ -63,18 +63,27 @@ class Process:
 
     def wait_for(self, text: str, timeout: float = DEADLINE) -> None:
         """Wait until a text is in the output; fail when the process ends before."""
+        self.wait_until(lambda: text in self.output, repr(text), timeout)
 
-        def found() -> bool:
-            if text in self.output:
+    def wait_until(
+        self,
+        condition: Callable[[], Any],
+        what: str = "the condition",
+        timeout: float = DEADLINE,
+    ) -> None:
+        """Wait for a condition; fail when the process ends before."""
+
+        def is_met() -> bool:
+            ended = self.popen.poll() is not None
+            if condition():
                 return True
-            if self.popen.poll() is not None:
+            if ended:
                 pytest.fail(
-                    f"ended with {self.popen.returncode} before it said {text!r}:\n"
-                    f"{self.output}"
+                    f"ended with {self.popen.returncode} before {what}:\n{self.output}"
                 )
             return False
 
-        wait_until(found, timeout, lambda: f"{text!r} in:\n{self.output}")
+        wait_until(is_met, timeout, lambda: f"{what} in:\n{self.output}")
 
     def stop(self) -> int:
         """Ask the process to stop, as a service manager does, and wait for it."""

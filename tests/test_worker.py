@@ -7,6 +7,7 @@ import logging
 
 import pytest
 from celery import shared_task, signals
+from celery._state import _set_task_join_will_block
 from celery.app import trace
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
@@ -38,8 +39,12 @@ class Failure(BaseException):
 def _threadlocals():
     """Every test here leaves the threadlocals as it found them."""
     before = list(manager.stack)
+    level = logging.root.level
     yield
     assert manager.stack == before
+    # An embedded worker leaves its log level, and in Celery 5.3 the mark of a worker.
+    logging.root.setLevel(level)
+    _set_task_join_will_block(False)  # noqa: FBT003
 
 
 @pytest.fixture
