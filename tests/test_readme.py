@@ -81,7 +81,8 @@ def test_quickstart(tmp_path: Path) -> None:
         assert answer == {"state": "SUCCESS", "result": 5}
         assert json.dumps(answer) in README.read_text()
     finally:
-        subprocess.run(["pkill", "-TERM", "-s", str(shell.pid)], check=False)
+        # The jobs of the shell and not their children, as `kill %1 %2` does.
+        subprocess.run(["pkill", "-TERM", "-P", str(shell.pid)], check=False)
         shell.wait(60)
 
 

@@ -1,0 +1,83 @@
+"""Schedules, of the ini and of the application, make a worker run tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import QUICK, Process, ini_form, start, start_worker
+
+pytestmark = pytest.mark.acceptance
+
+SCHEDULE = """
+[celerybeat:from-the-ini]
+task = exampleapp.note
+schedule = 0.2
+args = ["%(here)s/noted"]
+kwargs = {"text": "ini"}
+
+[celerybeat:older-form]
+task = exampleapp.note
+type = timedelta
+schedule = {"seconds": 0.2}
+args = ["%(here)s/noted"]
+kwargs = {"text": "older"}
+
+[celerybeat:cron]
+task = exampleapp.note
+schedule = 0 3 * * *
+args = ["%(here)s/noted"]
+kwargs = {"text": "at night"}
+"""
+
+#: What config.add_periodic_task() of the application queues.
+APP = "example.periodic = %(here)s/noted"
+
+
+def wait_until_noted(folder: Path, process: Process) -> None:
+    """Wait until each schedule has run its task in a worker."""
+    noted = folder / "noted"
+    names = {"ini", "older", "application"}
+    process.wait_until(
+        lambda: noted.exists() and set(noted.read_text().split()) >= names
+    )
+    assert set(noted.read_text().split()) == names
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_beat_beside_a_worker(
+    write_example: Callable[..., Path],
+    redis_queue: dict[str, str],
+    tmp_path: Path,
+    *,
+    after: bool,
+) -> None:
+    """``celery beat`` queues what the ini and the application schedule."""
+    write_example(broker=redis_queue, app=APP, more=SCHEDULE)
+    with (
+        start_worker("config.ini", "--pool=solo", *QUICK, cwd=tmp_path),
+        start(
+            *ini_form("config.ini", "beat", "-l", "INFO", after=after), cwd=tmp_path
+        ) as beat,
+    ):
+        wait_until_noted(tmp_path, beat)
+        assert "Sending due task from-the-ini (exampleapp.note)" in beat.output
+        assert "Sending due task cron" not in beat.output
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_beat_in_a_worker(
+    write_example: Callable[..., Path],
+    redis_queue: dict[str, str],
+    tmp_path: Path,
+    *,
+    after: bool,
+) -> None:
+    """``celery worker -B`` queues and runs what is scheduled."""
+    write_example(broker=redis_queue, app=APP, more=SCHEDULE)
+    options = ("-B", "--pool=threads", "--loglevel=INFO", *QUICK)
+    command = ini_form("config.ini", "worker", *options, after=after)
+    with start(*command, cwd=tmp_path) as worker:
+        wait_until_noted(tmp_path, worker)
+        assert worker.popen.poll() is None

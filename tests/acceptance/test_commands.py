@@ -1,0 +1,170 @@
+"""Every command of ``celery`` runs with the application of the ini."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from announce import LOADED
+from support import (
+    QUICK,
+    example_config,
+    free_port,
+    ini_form,
+    run,
+    start,
+    start_worker,
+    unique,
+    wait_until,
+)
+
+pytestmark = pytest.mark.acceptance
+
+UUID = r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+
+#: A command, and what is in its output only when it reached the application, its
+#: worker or its broker. ``{queue}`` is the queue that the ini names, ``{idle}`` one
+#: with a message that nobody takes, ``{task}`` a task that has run.
+COMMANDS = {
+    "inspect ping": ("live@", "pong", "1 node online."),
+    "inspect registered": ("live@", "exampleapp.add"),
+    "control enable_events": ("live@", "task events"),
+    "status": ("live@", "OK", "1 node online."),
+    "call exampleapp.add --args=[2,3]": (UUID,),
+    "result {task}": (r"^42$",),
+    "purge -f -Q {idle}": ("Purged 1 message from 1 known task queue",),
+    "list bindings": (r"^{queue} +{queue} +{queue}$",),
+    "shell --python": ("exampleapp.add in threads",),
+    "report": ("PyramidLoader", "worker_pool: 'threads'"),
+    "graph bootsteps": ("digraph",),
+    "migrate --help": ("SOURCE DESTINATION",),
+    "upgrade settings old_settings.py": ("Changes to your setting have been made!",),
+    "logtool stats worker.log": ("Task total: 1", "exampleapp.add: 1"),
+}
+
+#: Those that run until they are stopped, and what they say once they are up.
+RUNNING = {
+    "worker --pool=solo -n second@%h -l INFO": (r"\. exampleapp\.add", r" ready\."),
+    "beat -l INFO": ("redis://", "beat: Starting"),
+    "events --dump": ("starting capture", "live@.* heartbeat"),
+    "flower --address=127.0.0.1 --port={port}": ("exampleapp.add", "Connected to"),
+}
+
+#: What the commands read.
+OLD_SETTINGS = 'CELERY_RESULT_BACKEND = "redis://"\n'
+WORKER_LOG = """\
+[2026-01-01 00:00:00,000: INFO/MainProcess] Received task: exampleapp.add[1-2] eta:[]
+[2026-01-01 00:00:00,001: INFO/MainProcess] Task exampleapp.add[1-2] succeeded in 0s: 5
+"""
+STDIN = "print(add.name, 'in', app.conf.worker_pool)\n"
+
+
+@pytest.fixture(scope="module")
+def ini(
+    tmp_path_factory: pytest.TempPathFactory, redis_broker: dict[str, str]
+) -> Iterator[Path]:
+    """Return an ini on Redis, with a worker that is up."""
+    folder = tmp_path_factory.mktemp("commands")
+    ini = folder / "config.ini"
+    app = "pyramid.includes = announce"
+    ini.write_text(example_config(redis_broker, app=app, worker="worker_pool=threads"))
+    options = ("-n", "live@%h", "-E", "--without-mingle", "--heartbeat-interval=1")
+    with start_worker(ini, *options, cwd=folder) as worker:
+        yield ini
+        assert worker.stop() == 0
+
+
+def call(ini: Path, *options: str) -> str:
+    """Queue ``add(40, 2)`` and return its id."""
+    command = ini_form(ini, "call", "exampleapp.add", "--args=[40,2]", after=False)
+    called = run(*command, *options, cwd=ini.parent)
+    assert called.returncode == 0, called.stderr
+    return called.stdout.strip()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command(
+    line: str, redis_broker: dict[str, str], ini: Path, tmp_path: Path, *, after: bool
+) -> None:
+    """The command loads the application once, and does its work with it."""
+    names = {"queue": redis_broker["task_default_queue"]}
+    if "{task}" in line:
+        names["task"] = call(ini)
+    if "{idle}" in line:
+        names["idle"] = f"{names['queue']}_{unique()}"
+        call(ini, f"--queue={names['idle']}")
+    (tmp_path / "old_settings.py").write_text(OLD_SETTINGS)
+    (tmp_path / "worker.log").write_text(WORKER_LOG)
+    command = ini_form(ini, *shlex.split(line.format(**names)), after=after)
+    done = run(*command, cwd=tmp_path, stdin=STDIN)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(LOADED) == 1
+    for expected in COMMANDS[line]:
+        pattern = expected.replace("{queue}", names["queue"])
+        assert re.search(pattern, done.stdout, re.MULTILINE), done.stdout
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("line", RUNNING)
+def test_command_that_runs_until_stopped(
+    line: str, ini: Path, tmp_path: Path, *, after: bool
+) -> None:
+    """The command comes up with the application, and ends when it is asked to."""
+    command = ini_form(ini, *shlex.split(line.format(port=free_port())), after=after)
+    with start(*command, cwd=tmp_path) as process:
+        for expected in RUNNING[line]:
+            process.wait_until(
+                lambda expected=expected: re.search(expected, process.output), expected
+            )
+        assert process.popen.poll() is None
+        assert process.output.count(LOADED) == 1
+        process.stop()
+
+
+#: How nodes are started and stopped; `multi` wants --ini=... with the equals sign.
+MULTI = {
+    "before": "celery -A pyramid_tasks.loaders --ini=config.ini multi {} w1 w2",
+    "after": "celery multi {} w1 w2 -A pyramid_tasks.loaders --ini=config.ini",
+    "middle": "celery -A pyramid_tasks.loaders multi {} w1 w2 --ini=config.ini",
+    "environment": "celery -A pyramid_tasks.loaders multi {} w1 w2",
+    "environment, -A last": "celery multi {} w1 w2 -A pyramid_tasks.loaders",
+}
+
+
+@contextmanager
+def started_nodes(form: str, folder: Path) -> Iterator[None]:
+    """Start nodes; stop them at the end, whatever happens."""
+    env = {"CELERY_INI": "config.ini"} if form.startswith("environment") else {}
+    options = ("--pidfile=%n.pid", "--logfile=%n.log", "--loglevel=INFO")
+
+    def multi(action: str, *more: str) -> None:
+        command = shlex.split(MULTI[form].format(action))
+        done = run(*command, *options, *more, cwd=folder, **env)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    try:
+        multi("start", "--pool=solo", *QUICK)
+        yield
+    finally:
+        multi("stopwait")
+
+
+@pytest.mark.parametrize("form", MULTI)
+def test_multi(form: str, write_example: Callable[..., Path], tmp_path: Path) -> None:
+    """``celery multi`` starts the application's workers, and stops them."""
+    write_example()
+    logs, pids = ([tmp_path / f"w{n}.{ext}" for n in (1, 2)] for ext in ("log", "pid"))
+    with started_nodes(form, tmp_path):
+        for log in logs:
+            wait_until(
+                lambda log=log: log.exists() and " ready." in log.read_text(),
+                what=lambda: "\n".join(map(str, tmp_path.iterdir())),
+            )
+            assert "Connected to filesystem://" in log.read_text()
+        assert all(pid.exists() for pid in pids)
+    assert not any(pid.exists() for pid in pids)
