@@ -1,0 +1,69 @@
+# What a developer types; "make" alone lists it. Everything is installed in .venv, and
+# again only when a file that declares requirements has changed.
+
+PYTHON ?= python3
+# Processes that run tests: more than cores, as tests wait for the processes they start.
+JOBS ?= 3
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+REQUIREMENTS := pyproject.toml setup.py sample/setup.py
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo serve test lint format dist clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(STAMPS)/demo  ## run the sample once: a web process, a worker, one import
+	$(BIN)/python sample/demo.py
+
+serve: $(STAMPS)/demo  ## run the sample until Ctrl-C, on http://localhost:6543
+	$(BIN)/python sample/demo.py --serve
+
+# The processes that tests start work in other folders, and measure themselves too.
+test: export COVERAGE_FILE := $(CURDIR)/.coverage
+test: $(STAMPS)/test  ## run the whole test suite, with coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses=$(JOBS) --dist=worksteal
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: $(STAMPS)/lint  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMPS)/lint  ## format the code
+	$(BIN)/ruff format .
+
+dist: $(STAMPS)/test  ## build the sdist, and the wheel from it, in dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
+clean:  ## remove everything that these targets made
+	rm -rf $(VENV) .tox .coverage .coverage.* build dist *.egg-info
+	rm -rf sample/build sample/*.egg-info sample/var
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find pyramid_tasks sample tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/venv:
+	$(PYTHON) -m venv $(VENV)
+	mkdir -p $(STAMPS)
+	touch $@
+
+$(STAMPS)/demo: $(STAMPS)/venv $(REQUIREMENTS)
+	$(PIP_INSTALL) --editable . --editable sample
+	touch $@
+
+$(STAMPS)/test: $(STAMPS)/venv $(REQUIREMENTS)
+	$(PIP_INSTALL) --editable '.[test]' --editable sample
+	touch $@ $(STAMPS)/demo
+
+# The types of what the sample uses are checked too, so it needs what the tests need.
+$(STAMPS)/lint: $(STAMPS)/venv $(REQUIREMENTS)
+	$(PIP_INSTALL) --editable '.[test,lint]' --editable sample
+	touch $@ $(STAMPS)/test $(STAMPS)/demo
