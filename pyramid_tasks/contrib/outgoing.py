@@ -9,9 +9,9 @@ from zope.interface import implementer
 
 if TYPE_CHECKING:
     from pyramid.request import Request
+    from typing_extensions import Self
 
 _Item = TypeVar("_Item")
-_Self = TypeVar("_Self", bound="Outgoing[Any]")
 
 
 def in_transaction(request: Request) -> bool:
@@ -36,11 +36,11 @@ class Outgoing(Generic[_Item]):
         self.messages: list[_Item] = []
 
     @classmethod
-    def of(cls: type[_Self], request: Request) -> _Self:
+    def of(cls, request: Request) -> Self:
         """Return that of the transaction of a request."""
         transaction = request.tm.get()
         try:
-            outgoing: _Self = transaction.data(cls)
+            outgoing: Self = transaction.data(cls)
         except KeyError:
             outgoing = cls(request)
             transaction.set_data(cls, outgoing)
