@@ -229,9 +229,7 @@ def test_one_call_can_be_immediate(app, sent):
 
 def test_old_name_sends_at_once(app, sent, resource):
     """pyramid_tasks.transaction runs tasks in transactions and sends at once."""
-    registry = app(
-        recorder(sent), join(resource), include="pyramid_tasks.transaction"
-    )
+    registry = app(recorder(sent), join(resource), include="pyramid_tasks.transaction")
     with request_of(registry) as request, request.tm:
         request.defer_task("record", 1)
         assert sent == [1]

@@ -53,7 +53,7 @@ def publish(
         with _producer(app, timeout) as producer:
             connection = producer.connection
             if renew:
-                connection.collapse()
+                connection.collect()
             is_new = not connection.connected
             _connect(connection, timeout)
             try:
@@ -66,7 +66,7 @@ def publish(
                 )
             except Exception as error:
                 # After an error RabbitMQ closes the channel at least.
-                connection.collapse()
+                connection.collect()
                 if not _is_of_transport(error, connection):
                     raise
                 if _is_state(error):
