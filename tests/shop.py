@@ -34,7 +34,7 @@ from sqlalchemy import create_engine, text
 FRACTION = float(os.environ.get("PYRAMID_TASKS_FAULTS", "0.1"))
 
 #: For a slow machine: a fault test waits long, rather than fail for want of time.
-PATIENCE = 300.0
+PATIENCE = 180.0
 
 
 def times(full: int) -> int:
@@ -49,6 +49,7 @@ class Shop:
         self.folder = folder
         self.queue = unique("faults")
         self.broker = broker
+        self.port = free_port()
         self.ini = self.write_ini("shop.ini", url, broker, **settings)
         sys.path.append(str(APPS))
         from outboxapp import create_tables
@@ -69,15 +70,14 @@ class Shop:
         path = self.folder / name
         path.write_text(
             f"[app:main]\nuse = call:outboxapp:main\n{text}\n"
-            "[server:main]\nuse = egg:waitress#main\nlisten = localhost:%(port)s\n"
-            "[DEFAULT]\nport = 0\n"
+            f"[server:main]\nuse = egg:waitress#main\nlisten = localhost:{self.port}\n"
         )
         return path
 
     @contextmanager
     def serve(self) -> Iterator[Callable[..., tuple[int, str]]]:
         """Start the web server; give a function that places an order."""
-        port = free_port()
+        port = self.port
         with start(
             "python", APPS / "outboxapp.py", self.ini, port, cwd=self.folder
         ) as process:

@@ -335,6 +335,23 @@ def test_lease(engine):
     assert app.values() == [1]
 
 
+def test_relay_stops_after_the_current_message(engine):
+    """What a relay has sent when it is told to stop is deleted, and no more sent."""
+    App(engine, celery__broker_url=DOWN).defer(1, 2, 3)
+    app = App(engine)
+    relay = app.relay()
+    apply_async = app.celery.tasks["record"].apply_async
+
+    def send(*args, **options):
+        relay.stop()
+        return apply_async(*args, **options)
+
+    app.celery.tasks["record"].apply_async = send
+    relay.run()
+    assert app.values() == [1]
+    assert len(rows(engine)) == 2
+
+
 def test_two_relays_share(engine):
     """Rows that one relay is sending are left alone by another."""
     if engine.dialect.name == "sqlite":
@@ -502,17 +519,23 @@ def test_set_task_outbox(sqlite):
 def test_session_that_is_not_there(sqlite):
     """A request without the session is told what to configure."""
     app = App(sqlite, configure=lambda config: config.set_task_outbox("db"))
-    with app.request() as request, request.tm:
-        with pytest.raises(OutboxError, match=r"no request.db\. .*set_task_outbox"):
-            request.defer_task("record", 1)
+    with (
+        app.request() as request,
+        request.tm,
+        pytest.raises(OutboxError, match=r"no request.db\. .*set_task_outbox"),
+    ):
+        request.defer_task("record", 1)
 
 
 def test_setting_that_is_no_number(sqlite):
     """A setting that cannot be read is named."""
     app = App(sqlite, pyramid_tasks__outbox_lease="soon")
-    with app.request() as request, request.tm:
-        with pytest.raises(ConfigurationError, match="outbox_lease = soon"):
-            request.defer_task("record", 1)
+    with (
+        app.request() as request,
+        request.tm,
+        pytest.raises(ConfigurationError, match="outbox_lease = soon"),
+    ):
+        request.defer_task("record", 1)
 
 
 def test_application_without_outbox():

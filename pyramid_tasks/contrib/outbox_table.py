@@ -103,7 +103,7 @@ def _postgresql_time(*_: Any, **__: Any) -> str:
 
 @compiles(database_time, "mysql", "mariadb")
 def _mysql_time(*_: Any, **__: Any) -> str:
-    return "UNIX_TIMESTAMP(SYSDATE(6))"
+    return "UNIX_TIMESTAMP(NOW(6))"
 
 
 @compiles(database_time, "sqlite")

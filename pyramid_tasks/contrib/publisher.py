@@ -79,7 +79,8 @@ def publish(
 
 @contextmanager
 def _producer(app: Celery, timeout: float) -> Iterator[Producer]:
-    pools.set_limit(app.conf.broker_pool_limit)
+    # Another application of the process may have another limit, and be using it.
+    pools.set_limit(app.conf.broker_pool_limit, ignore_errors=True)
     connection = app.connection_for_write(connect_timeout=timeout)
     driver = connection.transport_cls
     connection.transport_options.update(_transport_options(driver, timeout))

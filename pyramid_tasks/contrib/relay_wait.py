@@ -26,6 +26,8 @@ class Waiter:
         self.engine = engine
         self.stopped = False
         self._listener: Any = None
+        dbapi: Any = engine.dialect.loaded_dbapi
+        self._errors: type[Exception] = dbapi.Error
         # A signal handler may write to it: select() alone goes on after a signal.
         self._wake, self._woken = socket.socketpair()
         self._wake.settimeout(0)
@@ -56,14 +58,12 @@ class Waiter:
         engine = self.engine
         if self._listener is not None or engine.dialect.driver != "psycopg":
             return
-        fairy = engine.raw_connection()
-        connection: Any = fairy.driver_connection
-        # Never back into the pool, nor counted by it.
-        fairy.detach()
-        connection.rollback()
-        connection.autocommit = True
-        connection.execute(f"LISTEN {CHANNEL}")
-        self._listener = connection
+        try:
+            self._listener = self._connect()
+        except self._errors as error:
+            # Not one of SQLAlchemy, which knows no such connection. What is wrong
+            # will show when rows are taken; polling does until then.
+            logger.debug("Not listening: %s", error)
 
     def close(self) -> None:
         """Stop listening."""
@@ -71,11 +71,25 @@ class Waiter:
             self._listener.close()
             self._listener = None
 
+    def _connect(self) -> Any:
+        fairy = self.engine.raw_connection()
+        connection: Any = fairy.driver_connection
+        # Never back into the pool, nor counted by it.
+        fairy.detach()
+        try:
+            connection.rollback()
+            connection.autocommit = True
+            connection.execute(f"LISTEN {CHANNEL}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def _drain(self) -> None:
         try:
             self._listener.pgconn.consume_input()
             while self._listener.pgconn.notifies():
                 pass
-        except self.engine.dialect.loaded_dbapi.Error as error:
+        except self._errors as error:
             logger.debug("The database hung up: %s", error)
             self.close()

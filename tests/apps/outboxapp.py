@@ -146,6 +146,9 @@ class Server(ForkingMixIn, WSGIServer):
 
 
 if __name__ == "__main__":
+    # Once, rather than in the process of each request.
+    import kombu.transport.pyamqp
+    import kombu.transport.redis  # noqa: F401
     from pyramid.paster import get_app
 
     with make_server(

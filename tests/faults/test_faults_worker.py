@@ -35,7 +35,7 @@ def test_worker_is_killed_in_a_task(tmp_path: Path, url: str, report) -> None:
     )
     try:
         with shop.serve() as order:
-            for number in range(kills * 20):
+            for number in range(kills * 10):
                 assert order(number)[0] == 200
         expected = list(shop.orders().items())
         done = False
