@@ -538,6 +538,41 @@ def test_setting_that_is_no_number(sqlite):
         request.defer_task("record", 1)
 
 
+def test_without_sqlalchemy(sqlite, monkeypatch):
+    """Choosing the outbox without SQLAlchemy says what to install."""
+    monkeypatch.setattr("pyramid_tasks.contrib.outbox.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match=r"pyramid-tasks\[outbox\]"):
+        App(sqlite)
+    App(sqlite, pyramid_tasks__delivery="commit")
+
+
+def test_eta_in_words(sqlite):
+    """A time that the caller gave as text is sent as that."""
+    App(sqlite, celery__broker_url=DOWN).defer(1, eta="2034-05-01T12:00:00Z")
+    app = App(sqlite)
+    assert app.relay().run_once() == 1
+    (message,) = app.received()
+    assert message.headers["eta"].startswith("2034-05-01T12:00:00")
+
+
+def test_row_that_a_relay_has_is_not_waited_for(engine):
+    """A request that fails to send does not wait for rows that a relay has locked."""
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no SKIP LOCKED")
+    App(engine, celery__broker_url=DOWN).defer(1, 2)
+    ids = [row.id for row in rows(engine)]
+    app = App(engine, celery__broker_url=DOWN)
+    with connect(engine) as relay:
+        relay.execute(
+            select(OutboxMessage.id).where(OutboxMessage.id == ids[0]).with_for_update()
+        )
+        start = time.monotonic()
+        result = send_rows(app.celery, engine, ids=ids, timeout=2, max_attempts=5)
+        assert time.monotonic() - start < 10
+    assert result.taken == 1
+    assert result.broker_down is not None
+
+
 def test_application_without_outbox():
     """An application without transactions is told what to include."""
     with pytest.raises(OutboxError, match="contrib.pyramid_tm"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,8 @@ def send_rows(
                 result.sent.append(row.id)
         _settle(connection, result, max_attempts)
         if ids is not None and len(result.sent) < len(rows):
-            _leave_to_relay(connection, ids)
+            # Not all of the ids: a relay may have locked others.
+            _leave_to_relay(connection, [row.id for row in rows])
         connection.commit()
     return result
 
@@ -134,7 +136,9 @@ def _publish(app: Celery, row: Any, timeout: float) -> None:
     options = message["options"]
     for key in ("eta", "expires"):
         if isinstance(value := options.get(key), str):
-            options[key] = datetime.fromisoformat(value)
+            # Celery reads more forms of text than Python 3.10 does.
+            with suppress(ValueError):
+                options[key] = datetime.fromisoformat(value)
     publish(app, row.task, message["args"], message["kwargs"], options, timeout)
 
 
