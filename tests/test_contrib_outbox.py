@@ -29,7 +29,7 @@ from databases import database
 from sqlalchemy import MetaData, create_engine, select, text, update
 from sqlalchemy.orm import Session
 
-from pyramid_tasks.contrib.outbox import get_outbox
+from pyramid_tasks.contrib.outbox_place import get_outbox
 from pyramid_tasks.contrib.outbox_rows import connect, get_status, send_rows
 from pyramid_tasks.contrib.outbox_table import OutboxMessage, metadata, outbox_table
 from pyramid_tasks.contrib.relay import Relay, create_table

@@ -18,7 +18,7 @@ from pyramid.config import Configurator
 from pyramid.scripting import prepare
 from support import BIN, environment, free_port, start, wait_until
 
-from pyramid_tasks.contrib.outbox import get_outbox
+from pyramid_tasks.contrib.outbox_place import get_outbox
 from pyramid_tasks.registry import get_tasks
 
 README = Path(__file__).parent.parent / "README.md"

@@ -101,7 +101,7 @@ def _open(ctx: click.Context) -> Any:
             "The outbox needs SQLAlchemy: install pyramid-tasks[outbox]."
         ) from None
     from ..exceptions import OutboxError
-    from .outbox import get_outbox
+    from .outbox_place import get_outbox
 
     registry = getattr(ctx.obj.app.loader, "registry", None)
     if registry is None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..exceptions import OutboxError, OutboxTableMissing
 from ..registry import get_tasks
-from .outbox import get_outbox
+from .outbox_place import get_outbox
 from .outbox_rows import Round, send_rows
 from .outbox_table import TABLE_NAME, metadata
 from .relay_wait import Waiter
