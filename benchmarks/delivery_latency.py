@@ -113,6 +113,8 @@ def run(repetitions: int, url: str, folder: Path) -> None:
                         found.setdefault(delivery, []).append(times)
         finally:
             worker.terminate()
+            queue = settings["celery.task_default_queue"]
+            registry["redis"].delete(queue, f"_kombu.binding.{queue}")
     registry["engine"].dispose()
     print(f"milliseconds from defer_task, {repetitions} times each")
     print(f"{'delivery':10}{'task starts':>24}{'transaction ends':>24}")

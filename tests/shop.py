@@ -37,6 +37,10 @@ FRACTION = float(os.environ.get("PYRAMID_TASKS_FAULTS", "0.1"))
 PATIENCE = 180.0
 
 
+#: The queues of the shops of this process.
+QUEUES: list[str] = []
+
+
 def times(full: int) -> int:
     """Return how many repetitions to run, of the full number."""
     return max(1, round(full * FRACTION))
@@ -48,6 +52,7 @@ class Shop:
     def __init__(self, folder: Path, url: str, broker: str, **settings: object) -> None:
         self.folder = folder
         self.queue = unique("faults")
+        QUEUES.append(self.queue)
         self.broker = broker
         self.port = free_port()
         self.ini = self.write_ini("shop.ini", url, broker, **settings)

@@ -22,7 +22,14 @@ def url(tmp_path: Path) -> Iterator[str]:
 def redis_url() -> Iterator[str]:
     """The Redis of this machine, which no test stops."""
     need_service("Redis", 6379, "redis-server --daemonize yes")
-    return "redis://localhost:6379/0"
+    from redis import Redis
+    from shop import QUEUES
+
+    url = "redis://localhost:6379/0"
+    yield url
+    client = Redis.from_url(url)
+    for queue in QUEUES:
+        client.delete(queue, f"_kombu.binding.{queue}")
 
 
 @pytest.fixture
