@@ -114,7 +114,8 @@ def run(repetitions: int, url: str, folder: Path) -> None:
         finally:
             worker.terminate()
             queue = settings["celery.task_default_queue"]
-            registry["redis"].delete(queue, f"_kombu.binding.{queue}")
+            for key in registry["redis"].scan_iter(f"*{queue}"):
+                registry["redis"].delete(key)
     registry["engine"].dispose()
     print(f"milliseconds from defer_task, {repetitions} times each")
     print(f"{'delivery':10}{'task starts':>24}{'transaction ends':>24}")

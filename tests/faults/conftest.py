@@ -29,7 +29,8 @@ def redis_url() -> Iterator[str]:
     yield url
     client = Redis.from_url(url)
     for queue in QUEUES:
-        client.delete(queue, f"_kombu.binding.{queue}")
+        for key in client.scan_iter(f"*{queue}"):
+            client.delete(key)
 
 
 @pytest.fixture
