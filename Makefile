@@ -4,6 +4,7 @@
 PYTHON ?= python3
 # Processes that run tests: more than cores, as tests wait for the processes they start.
 JOBS ?= 3
+FAULTS ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test lint format dist clean
+.PHONY: help demo serve test faults lint format dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,9 +29,14 @@ serve: $(STAMPS)/demo  ## run the sample until Ctrl-C, on http://localhost:6543
 test: export COVERAGE_FILE := $(CURDIR)/.coverage
 test: $(STAMPS)/test  ## run the whole test suite, with coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses=$(JOBS) --dist=worksteal
+	$(BIN)/coverage run -m pytest --numprocesses=$(JOBS) --dist=worksteal -m "not faults"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# One at a time: each has servers of its own, and counts what they lose.
+faults: export PYRAMID_TASKS_FAULTS := $(FAULTS)
+faults: $(STAMPS)/test  ## kill and stop things, and count what is lost; FAULTS=0.1 for a tenth
+	$(BIN)/pytest -m faults -s
 
 lint: $(STAMPS)/lint  ## check style and types
 	$(BIN)/ruff check .

@@ -44,7 +44,7 @@ def choose_delivery(tasks: Tasks, name: str | None) -> Delivery:
         known = ", ".join(sorted(tasks.deliveries))
         hint = (
             ' Call config.include("pyramid_tasks.contrib.pyramid_tm").'
-            if name == "commit"
+            if name in {"commit", "outbox"}
             else ""
         )
         raise ConfigurationError(

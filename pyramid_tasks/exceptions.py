@@ -113,6 +113,27 @@ class ResultNotReady(PyramidTasksError, RuntimeError):
         self.task_id = task_id
 
 
+class OutboxError(PyramidTasksError, RuntimeError):
+    """The outbox cannot be used as the application is set up."""
+
+
+class OutboxTableMissing(OutboxError, LookupError):
+    """The database has no table for the outbox.
+
+    Attributes:
+        table: The name of the table.
+        database: The URL of the database, without its password.
+    """
+
+    def __init__(self, table: str, database: str) -> None:
+        super().__init__(
+            f"The database {database} has no table {table}. Make it with celery -A "
+            "pyramid_tasks.loaders --ini config.ini outbox create, or in a migration."
+        )
+        self.table = table
+        self.database = database
+
+
 class LoadError(PyramidTasksError, ConfigurationError, LookupError):
     """A configuration from which no Celery application could be loaded.
 

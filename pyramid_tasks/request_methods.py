@@ -59,7 +59,7 @@ def defer_task_with_options(
         options: The options of `Task.apply_async
             <https://docs.celeryq.dev/en/stable/reference/celery.app.task.html>`_,
             and ``delivery``: ``immediate``, or with
-            ``pyramid_tasks.contrib.pyramid_tm`` ``commit``.
+            ``pyramid_tasks.contrib.pyramid_tm`` ``commit`` or ``outbox``.
 
     Raises:
         As :func:`defer_task`.

@@ -15,7 +15,7 @@ setup(
         "celery",
         "pyramid >= 2.0",
         "pyramid_jinja2",
-        "pyramid_tasks[tm]",
+        "pyramid_tasks[outbox]",
         "SQLAlchemy >= 2.0",
         "waitress",
         "zope.sqlalchemy",

@@ -265,10 +265,10 @@ def test_arguments_are_those_of_the_moment(app, sent):
 
 def test_times_count_from_deferring():
     """Countdown and expires become points in time when the task is deferred."""
-    from pyramid_tasks.contrib.commit import _as_of_now
+    from pyramid_tasks.contrib.message import as_of_now
 
     before = datetime.now(timezone.utc)
-    options = _as_of_now({"countdown": 60, "expires": 120, "queue": "x"})
+    options = as_of_now({"countdown": 60, "expires": 120, "queue": "x"})
     assert (options["eta"] - before).total_seconds() == pytest.approx(60, abs=5)
     assert (options["expires"] - before).total_seconds() == pytest.approx(120, abs=5)
     assert options["queue"] == "x"

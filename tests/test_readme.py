@@ -18,6 +18,7 @@ from pyramid.config import Configurator
 from pyramid.scripting import prepare
 from support import BIN, environment, free_port, start, wait_until
 
+from pyramid_tasks.contrib.outbox_place import get_outbox
 from pyramid_tasks.registry import get_tasks
 
 README = Path(__file__).parent.parent / "README.md"
@@ -111,6 +112,8 @@ def test_celery_command(command: str, tmp_path: Path) -> None:
         "worker": "> app:         hello",
         "beat": "beat",
         "inspect": "No nodes replied",
+        # That of an application without one.
+        "outbox": "The application has no outbox",
     }
     (name,) = set(arguments) & set(expected)
     path = {"PYTHONPATH": str(tmp_path)}
@@ -218,6 +221,18 @@ def test_snippets_about_transactions(snippets: ModuleType) -> None:
     app = get_tasks(config.registry).app
     app.tasks["snippets.import_in_chunks"].apply(["chunk"]).get()
     assert "chunk" in store
+
+
+def test_snippets_about_the_outbox(snippets: ModuleType) -> None:
+    """The session can have another name, and the table is in the metadata."""
+    pytest.importorskip("pyramid_tm")
+    pytest.importorskip("sqlalchemy")
+    settings = {"pyramid_tasks.delivery": "outbox", "pyramid.includes": "pyramid_tm"}
+    with Configurator(settings=settings) as config:
+        config.include("pyramid_tasks.contrib.pyramid_tm")
+        config.include(snippets.add_outbox)
+    assert get_outbox(config.registry).session == "db"
+    assert "pyramid_tasks_outbox" in snippets.target_metadata().tables
 
 
 def test_testing_snippet() -> None:

@@ -3,50 +3,23 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from celery.result import AsyncResult
-from celery.utils import uuid
 from kombu.exceptions import KombuError
-from kombu.serialization import dumps, loads
-from transaction.interfaces import IDataManagerSavepoint, ISavepointDataManager
-from zope.interface import implementer
 
 from ..delivery import deliver_immediately
 from ..events import TaskDeliveryFailed
-from ..exceptions import BrokerUnavailable, ResultNotReady
-from ..registry import check_arguments, get_tasks
+from ..exceptions import BrokerUnavailable
+from ..registry import get_tasks
+from .message import Message
+from .outgoing import Outgoing, in_transaction
 
 if TYPE_CHECKING:
     from celery import Task
+    from celery.result import AsyncResult
     from pyramid.request import Request
 
 logger = logging.getLogger(__name__)
-
-_DATA_KEY = "pyramid_tasks.commit"
-
-
-class PendingResult(AsyncResult):
-    """The result of a task that is sent when the transaction commits."""
-
-    sent = False
-
-    def get(self, *args: Any, **kwargs: Any) -> Any:
-        """Wait for the result; as in Celery, once the task has been sent.
-
-        Raises:
-            ResultNotReady: The transaction has not committed.
-        """
-        if not self.sent:
-            raise ResultNotReady(self.id)
-        return super().get(*args, **kwargs)
-
-    wait = get
-
-    def ready(self) -> bool:
-        """Whether the task has ended."""
-        return self.sent and bool(super().ready())
 
 
 def deliver_on_commit(
@@ -60,100 +33,25 @@ def deliver_on_commit(
 
     Everything that can be wrong with the call is found now, in the code that made it.
     """
-    # Private, but the only way to ask: get() of a manager that is not explicit begins
-    # a transaction, which nobody would commit.
-    manager = getattr(request.tm, "manager", request.tm)
-    if manager._txn is None:  # noqa: SLF001
+    if not in_transaction(request):
         return deliver_immediately(request, task, args, kwargs, options)
-    message = _Message(request, task, args, kwargs, options)
-    transaction = request.tm.get()
-    try:
-        outgoing = transaction.data(_DATA_KEY)
-    except KeyError:
-        outgoing = _Outgoing(request)
-        transaction.set_data(_DATA_KEY, outgoing)
-        transaction.join(outgoing)
-    outgoing.messages.append(message)
+    message = Message(request, task, args, kwargs, options)
+    _OnCommit.of(request).messages.append(message)
     return message.result
 
 
-class _Message:
-    """A call as it will be sent: checked, and independent of what the caller keeps."""
+class _OnCommit(Outgoing[Message]):
+    def prepare(self, _messages: list[Message]) -> None:
+        _check_broker(self.registry)
 
-    def __init__(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> None:
-        check_arguments(task, args, kwargs)
-        # Celery 5.7 and later send pydantic models as dictionaries.
-        if dump := getattr(task, "_dump_pydantic_arguments", None):
-            args, kwargs = dump(args, kwargs)
-        serializer = options.get("serializer") or task.serializer
-        content_type, encoding, body = dumps((args, kwargs), serializer)
-        self.args, self.kwargs = loads(
-            body, content_type, encoding, accept={content_type}
-        )
-        self.task = task
-        self.options = {"task_id": uuid(), **_as_of_now(options)}
-        self.result = PendingResult(
-            self.options["task_id"],
-            app=get_tasks(request.registry).app,
-            task_name=task.name,
-        )
-
-    def send(self) -> None:
-        self.task.apply_async(self.args, self.kwargs, **self.options)
-        self.result.sent = True
-
-
-def _as_of_now(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options whose times are counted from now, not from the commit."""
-    now = datetime.now(timezone.utc)
-    options = dict(options)
-    if (countdown := options.pop("countdown", None)) is not None:
-        options["eta"] = now + timedelta(seconds=countdown)
-    if isinstance(expires := options.get("expires"), (int, float)):
-        options["expires"] = now + timedelta(seconds=expires)
-    return options
-
-
-@implementer(ISavepointDataManager)
-class _Outgoing:
-    """The messages of a transaction, as one of the resources it commits."""
-
-    def __init__(self, request: Request) -> None:
-        self.transaction_manager = request.tm
-        self.registry = request.registry
-        self.messages: list[_Message] = []
-
-    def sortKey(self) -> str:  # noqa: N802 the name of the interface
-        # The last: when others finish their commit in tpc_finish, ours is after it.
-        return "~~~pyramid_tasks"
-
-    def savepoint(self) -> _Savepoint:
-        return _Savepoint(self.messages)
-
-    def tpc_begin(self, _transaction: Any) -> None:
-        """Do nothing."""
-
-    def commit(self, _transaction: Any) -> None:
-        """Check the broker, before any resource commits anything."""
-        if self.messages:
-            _check_broker(self.registry)
-
-    def tpc_vote(self, _transaction: Any) -> None:
-        """Do nothing: resources of one phase, as SQLAlchemy, commit meanwhile."""
-
-    def tpc_finish(self, _transaction: Any) -> None:
+    def deliver(self, messages: list[Message]) -> None:
         """Send; what fails now is reported, as the transaction cannot be undone."""
-        messages, self.messages = self.messages, []
         for message in messages:
             try:
-                message.send()
+                message.task.apply_async(
+                    message.args, message.kwargs, **message.options
+                )
+                message.result.sent = True
             except Exception as error:
                 logger.exception(
                     "The transaction committed, but its task could not be sent. Send "
@@ -173,21 +71,6 @@ class _Outgoing:
                         error,
                     )
                 )
-
-    def tpc_abort(self, _transaction: Any) -> None:
-        self.messages = []
-
-    abort = tpc_abort
-
-
-@implementer(IDataManagerSavepoint)
-class _Savepoint:
-    def __init__(self, messages: list[_Message]) -> None:
-        self.messages = messages
-        self.length = len(messages)
-
-    def rollback(self) -> None:
-        del self.messages[self.length :]
 
 
 def _check_broker(registry: Any) -> None:

@@ -2,7 +2,9 @@
 
 ``config.include("pyramid_tasks.contrib.pyramid_tm")``, before or after ``pyramid_tm``.
 Each task then runs inside ``request.tm``, and a task deferred inside a transaction is
-sent when that commits. Needs the extra ``pyramid-tasks[tm]``.
+sent when that commits. Needs the extra ``pyramid-tasks[tm]``. With
+``pyramid_tasks.delivery = outbox`` in the settings it cannot be lost either; see
+:mod:`pyramid_tasks.contrib.outbox`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pyramid_tm import maybe_tag_retryable
 
 from ..registry import get_tasks
 from .commit import deliver_on_commit
+from .outbox import add_outbox
 from .retry import notify_before_retry
 
 if TYPE_CHECKING:
@@ -76,6 +79,7 @@ def includeme(config: Configurator) -> None:
     tasks = get_tasks(config.registry)
     tasks.deliveries["commit"] = deliver_on_commit
     tasks.delivery = "commit"
+    add_outbox(config)
 
 
 def include_deriver(config: Configurator) -> None:

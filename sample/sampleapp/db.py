@@ -11,6 +11,7 @@ from sqlalchemy import engine_from_config, event
 from sqlalchemy.orm import Session
 
 from pyramid_tasks import CeleryWorkerProcessInit
+from pyramid_tasks.contrib import outbox_table
 
 from .models import Base
 
@@ -78,6 +79,7 @@ def create_tables(engine: Engine) -> None:
         elif engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TABLES_LOCK})")
         Base.metadata.create_all(connection)
+        outbox_table.metadata.create_all(connection)
     # The worker forks later; connections would be shared by its children.
     engine.dispose()
 

@@ -278,6 +278,7 @@ class TestDatabase:
             "import",
             "expense",
             "bad_row",
+            "pyramid_tasks_outbox",
         }
         engine.dispose()
 

@@ -1,0 +1,170 @@
+"""Delivery by outbox: a deferred task is a row, committed with the application's data.
+
+Choose it in the settings, beside ``pyramid_tasks.contrib.pyramid_tm``::
+
+    pyramid.includes = pyramid_tm pyramid_tasks.contrib.pyramid_tm
+    pyramid_tasks.delivery = outbox
+
+or call ``config.include("pyramid_tasks.contrib.outbox")``, which does both. Needs the
+extra ``pyramid-tasks[outbox]``, a session that is part of the transaction as
+``zope.sqlalchemy`` makes it, the table (``celery ... outbox create``), and a relay that
+runs (``celery ... outbox run``).
+
+After the commit the process that deferred the task sends it and deletes the row. What
+it could not send, because it died or the broker was down, the relay sends. A task can
+be sent twice, with the same id.
+
+Settings:
+
+``pyramid_tasks.outbox_lease``
+    How many seconds a relay leaves a row to the process that wrote it; default 5.
+``pyramid_tasks.outbox_max_attempts``
+    How often a message may be refused for its content, such as a task that does not
+    exist, before it is set aside; default 5.
+``pyramid_tasks.delivery_timeout``
+    How many seconds a request waits for the broker after its commit; default 2.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from kombu.utils.json import dumps
+from pyramid.exceptions import ConfigurationError
+
+from ..delivery import deliver_immediately
+from ..registry import get_tasks
+from .message import Message, PendingResult
+from .outbox_place import KEY, Outbox, engine_of, get_outbox, set_task_outbox
+from .outgoing import Outgoing, in_transaction
+
+if TYPE_CHECKING:
+    from celery import Task
+    from celery.result import AsyncResult
+    from pyramid.config import Configurator
+    from pyramid.request import Request
+    from sqlalchemy.orm import Session
+
+    from .outbox_table import OutboxMessage
+
+logger = logging.getLogger(__name__)
+
+
+def includeme(config: Configurator) -> None:
+    """Run tasks in transactions, and make delivery by outbox the default."""
+    config.include("pyramid_tasks.contrib.pyramid_tm")
+    get_tasks(config.registry).delivery = "outbox"
+
+
+def add_outbox(config: Configurator) -> None:
+    """Make delivery by outbox known. SQLAlchemy is needed where it is used."""
+    registry = config.registry
+    get_tasks(registry).deliveries["outbox"] = deliver_to_outbox
+    registry[KEY] = Outbox(registry)
+    config.add_directive("set_task_outbox", set_task_outbox)
+
+    def check() -> None:
+        if get_tasks(registry).delivery == "outbox" and not find_spec("sqlalchemy"):
+            raise ConfigurationError(
+                "pyramid_tasks.delivery = outbox needs SQLAlchemy: install "
+                "pyramid-tasks[outbox]."
+            )
+
+    config.action((KEY, "check"), check)
+
+
+def deliver_to_outbox(
+    request: Request,
+    task: Task,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
+) -> AsyncResult:
+    """Store a task in the transaction of the request, or send it at once without one.
+
+    Raises:
+        TypeError: The arguments are not those of the task, or something of the call
+            cannot be stored as JSON.
+        OutboxError: There is no session, or no table.
+    """
+    if not in_transaction(request):
+        return deliver_immediately(request, task, args, kwargs, options)
+    from .outbox_table import OutboxMessage, database_time
+
+    outbox = get_outbox(request.registry)
+    session = outbox.get_session(request)
+    outbox.check_table(session)
+    message = Message(request, task, args, kwargs, options)
+    row = OutboxMessage(
+        task=task.name,
+        task_id=message.options["task_id"],
+        message=_as_json(message),
+        created=database_time(),
+        not_before=database_time() + outbox.number("outbox_lease", 5),
+    )
+    # Through the session, so that zope.sqlalchemy sees a change to commit.
+    session.add(row)
+    _InOutbox.of(request).messages.append((session, row, message.result))
+    return message.result
+
+
+def _as_json(message: Message) -> str:
+    options = dict(message.options)
+    for key in ("eta", "expires"):
+        if hasattr(options.get(key), "isoformat"):
+            options[key] = options[key].isoformat()
+    # As Celery does when it sends, which a relay does outside the task.
+    app = message.task.app
+    if parent := app.current_worker_task:
+        options.setdefault("root_id", parent.request.root_id or parent.request.id)
+        options.setdefault("parent_id", parent.request.id)
+    content = {"args": message.args, "kwargs": message.kwargs, "options": options}
+    try:
+        body: str = dumps(content)
+    except Exception as error:
+        raise TypeError(
+            f"{message.task.name} cannot be delivered by outbox, which stores JSON: "
+            f"{error}"
+        ) from error
+    return body
+
+
+class _InOutbox(Outgoing[tuple["Session", "OutboxMessage", PendingResult]]):
+    def prepare(
+        self, messages: list[tuple[Session, OutboxMessage, PendingResult]]
+    ) -> None:
+        # Flushed by now, and about to be detached from the session.
+        self.engine = engine_of(messages[0][0])
+        self.ids = [row.id for _, row, _ in messages if row.id is not None]
+
+    def deliver(
+        self, messages: list[tuple[Session, OutboxMessage, PendingResult]]
+    ) -> None:
+        """Send at once; what cannot be sent now, a relay will."""
+        from .outbox_rows import send_rows
+
+        outbox = get_outbox(self.registry)
+        for _, _, result in messages:
+            result.sent = True
+        try:
+            timeout = outbox.number("delivery_timeout", 2)
+            sending = send_rows(
+                get_tasks(self.registry).app,
+                self.engine,
+                ids=self.ids,
+                timeout=timeout,
+                max_attempts=int(outbox.number("outbox_max_attempts", 5)),
+                deadline=time.monotonic() + timeout,
+            )
+        except Exception:
+            logger.exception("Tasks that have been committed are left to the relay")
+        else:
+            if sending.broker_down is not None:
+                logger.warning(
+                    "The broker is down; tasks that have been committed are left to "
+                    "the relay: %s",
+                    sending.broker_down,
+                )
