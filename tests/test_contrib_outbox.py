@@ -265,6 +265,24 @@ def test_broker_down(engine):
     assert rows(engine) == []
 
 
+def test_order_of_a_process_is_kept(engine):
+    """What a process has left to the relay, it does not overtake itself."""
+    down = App(engine, celery__broker_url=DOWN)
+    down.defer(1)
+    (row,) = rows(engine)
+    assert get_outbox(down.registry).left_last == row.id
+    app = App(engine)
+    get_outbox(app.registry).left_last = row.id  # as if it had been this process
+    app.defer(2)
+    assert app.values() == []
+    make_due(engine)
+    app.relay().run_once()
+    assert app.values() == [1, 2]
+    app.defer(3)
+    assert app.values() == [3]
+    assert rows(engine) == []
+
+
 def test_refused_message_is_set_aside(engine, caplog):
     """A message that cannot be sent is tried a few times; the others go on."""
     down = App(engine, celery__broker_url=DOWN)

@@ -144,12 +144,20 @@ class _InOutbox(Outgoing[tuple["Session", "OutboxMessage", PendingResult]]):
         self, messages: list[tuple[Session, OutboxMessage, PendingResult]]
     ) -> None:
         """Send at once; what cannot be sent now, a relay will."""
-        from .outbox_rows import send_rows
+        from .outbox_rows import is_waiting, leave_to_relay, send_rows
 
         outbox = get_outbox(self.registry)
         for _, _, result in messages:
             result.sent = True
+        if not self.ids:  # rolled back, by a savepoint of the session
+            return
         try:
+            if outbox.left_last and is_waiting(self.engine, outbox.left_last):
+                # What this process deferred before must not be overtaken.
+                leave_to_relay(self.engine, self.ids)
+                outbox.left_last = self.ids[-1]
+                return
+            outbox.left_last = None
             timeout = outbox.number("delivery_timeout", 2)
             sending = send_rows(
                 get_tasks(self.registry).app,
@@ -160,8 +168,11 @@ class _InOutbox(Outgoing[tuple["Session", "OutboxMessage", PendingResult]]):
                 deadline=time.monotonic() + timeout,
             )
         except Exception:
+            outbox.left_last = self.ids[-1]
             logger.exception("Tasks that have been committed are left to the relay")
         else:
+            if sending.left:
+                outbox.left_last = sending.left[-1]
             if sending.broker_down is not None:
                 logger.warning(
                     "The broker is down; tasks that have been committed are left to "

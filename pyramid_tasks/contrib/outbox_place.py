@@ -75,6 +75,7 @@ class Outbox:
         session: As in :func:`set_task_outbox`.
         engine: As in :func:`set_task_outbox`.
         checked: Whether the table was found.
+        left_last: The last row that this process has left to a relay, if any.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -82,6 +83,7 @@ class Outbox:
         self.session: Any = "dbsession"
         self.engine: Any = None
         self.checked = False
+        self.left_last: int | None = None
 
     def number(self, name: str, default: float) -> float:
         """Return the number that a setting has."""

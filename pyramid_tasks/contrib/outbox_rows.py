@@ -34,6 +34,7 @@ class Round:
 
     taken: int = 0
     sent: list[int] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
     refused: list[tuple[Any, Exception]] = field(default_factory=list)
     broker_down: BrokerDown | None = None
 
@@ -80,12 +81,28 @@ def send_rows(
                 result.refused.append((row, error))
             else:
                 result.sent.append(row.id)
+        tried = len(result.sent) + len(result.refused)
+        result.left = [row.id for row in rows[tried:]]
         _settle(connection, result, max_attempts)
-        if ids is not None and len(result.sent) < len(rows):
-            # Not all of the ids: a relay may have locked others.
-            _leave_to_relay(connection, [row.id for row in rows])
+        if ids is not None and result.left:
+            _leave_to_relay(connection, result.left)
         connection.commit()
     return result
+
+
+def is_waiting(engine: Engine, row_id: int) -> bool:
+    """Whether a row still waits to be sent, and was not refused."""
+    table = OutboxMessage
+    waiting = select(table.id).where(table.id == row_id, table.attempts == 0)
+    with engine.connect() as connection:
+        return connection.scalar(waiting) is not None
+
+
+def leave_to_relay(engine: Engine, ids: Sequence[int]) -> None:
+    """Give rows to the relays before their lease ends."""
+    with connect(engine) as connection:
+        _leave_to_relay(connection, ids)
+        connection.commit()
 
 
 def connect(engine: Engine) -> Connection:
