@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pyramid.exceptions import ConfigurationError
+from .exceptions import SettingError
 
 if TYPE_CHECKING:
     from celery import Task
@@ -35,7 +35,7 @@ def choose_delivery(tasks: Tasks, name: str | None) -> Delivery:
     """Return the delivery of a name, or that of the application.
 
     Raises:
-        ConfigurationError: There is no delivery of that name.
+        SettingError: There is no delivery of that name.
     """
     name = name or tasks.delivery
     try:
@@ -47,6 +47,7 @@ def choose_delivery(tasks: Tasks, name: str | None) -> Delivery:
             if name in {"commit", "outbox"}
             else ""
         )
-        raise ConfigurationError(
-            f"pyramid_tasks.delivery = {name} is none of those known: {known}.{hint}"
+        raise SettingError(
+            "pyramid_tasks.delivery",
+            f"= {name} is none of those known: {known}.{hint}",
         ) from None

@@ -162,6 +162,12 @@ def task(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     def attach(func: _Func, depth: int = 1) -> _Func:
         def register(context: Any, _name: str, func: _Func) -> None:
             config = context.config.with_package(info.module)
+            if not hasattr(config, "register_task"):
+                raise TaskError(
+                    f"{func.__module__}.{func.__qualname__} is a task, but the "
+                    "application does not include pyramid_tasks: call "
+                    'config.include("pyramid_tasks") before config.scan()'
+                )
             config.register_task(func, _info=info.codeinfo, **options)
 
         # The category that config.scan() looks for.

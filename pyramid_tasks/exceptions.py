@@ -59,7 +59,10 @@ class TaskNotRegistered(PyramidTasksError, NotRegistered):
             else "Register it with config.register_task(), or decorate it with "
             "@pyramid_tasks.task and config.scan() its module."
         )
-        return f"No task {self.task!r} is registered in this application. {hint}"
+        given = self.task
+        if qualname := getattr(given, "__qualname__", None):
+            given = f"{given.__module__}.{qualname}"
+        return f"No task {given!r} is registered in this application. {hint}"
 
     __repr__ = Exception.__repr__
 

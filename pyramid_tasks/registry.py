@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from difflib import get_close_matches
@@ -12,7 +13,7 @@ from celery import Celery, Task, concurrency, signals
 from celery.loaders.app import AppLoader
 from pyramid.config import PHASE0_CONFIG
 
-from .delivery import Delivery, deliver_immediately
+from .delivery import Delivery, choose_delivery, deliver_immediately
 from .events import CeleryWorkerProcessInit
 from .exceptions import AmbiguousTask, TaskNotRegistered
 from .loading import current_load
@@ -22,6 +23,8 @@ from .worker import TaskRunner
 if TYPE_CHECKING:
     from pyramid.config import Configurator
     from pyramid.registry import Registry
+
+logger = logging.getLogger(__name__)
 
 _KEY = "pyramid_tasks"
 
@@ -112,7 +115,9 @@ class Tasks:
 
     def _nearest(self, task: object) -> str | None:
         name = task if isinstance(task, str) else getattr(task, "__qualname__", "")
-        matches = get_close_matches(name, self.app.tasks, n=1)
+        # The name of the function alone is as likely a slip as a misspelt one.
+        matches = [known for known in self.app.tasks if known.endswith(f".{name}")]
+        matches += get_close_matches(name, self.app.tasks, n=1)
         return matches[0] if matches else None
 
 
@@ -122,6 +127,12 @@ def _identity(func: object) -> Hashable:
     except TypeError:  # a callable object can be unhashable
         return id(func)
     return func
+
+
+def names_broker(app: Celery) -> bool:
+    """Whether the configuration says which broker to use."""
+    conf = app.conf
+    return bool(conf.broker_read_url or conf.broker_write_url or conf.broker_transport)
 
 
 def check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -195,7 +206,8 @@ def includeme(config: Configurator) -> None:
         set_as_current=False,
     )
     registry[_KEY] = tasks = Tasks(app, registry)
-    if load := current_load():
+    load = current_load()
+    if load:
         tasks.section_settings = load.settings
         load.created.append((app, registry))
 
@@ -204,6 +216,15 @@ def includeme(config: Configurator) -> None:
         tasks.delivery = settings.get("pyramid_tasks.delivery", tasks.delivery)
         own = extract_celery_settings(settings)
         app.config_from_object(merge_settings(own, tasks.section_settings), force=True)
+        if not (load or names_broker(app) or app.conf.task_always_eager):
+            logger.warning(
+                "celery.broker_url is not set: tasks go to Celery's default, amqp://"
+            )
+
+    def check() -> None:
+        choose_delivery(tasks, None)
 
     # Before anything else is registered, as Celery binds its tasks to the settings.
     config.action((_KEY, "settings"), configure, order=PHASE0_CONFIG)
+    if not config.autocommit:  # where nothing is known of what is included later
+        config.action((_KEY, "delivery"), check)

@@ -137,6 +137,10 @@ def _to_bool_or_dict(value: str) -> bool | dict[str, Any]:
     return _to_dict(value) if value.lstrip().startswith("{") else _to_bool(value)
 
 
+def _to_int_or_auto(value: str) -> int | str:
+    return value if value == "auto" else int(value)
+
+
 #: A type as Celery names it: what to call it in a message, and how to read it.
 _COERCE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "any": ("JSON or a string", coerce_nested),
@@ -146,6 +150,7 @@ _COERCE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "dict": ('a dictionary (a JSON object such as {"key": "value"})', _to_dict),
     "float": ("a number (float)", float),
     "int": ("a whole number (int)", int),
+    "int or auto": ("a whole number (int), or auto", _to_int_or_auto),
     "list": ("a list (words, or a JSON array)", _to_list),
     "nested": ("JSON or a string", coerce_nested),
     "string": ("a string", str),
@@ -158,6 +163,7 @@ _MISDECLARED = {
     "broker_use_ssl": "bool or dict",
     "task_default_delivery_mode": "any",
     "task_default_priority": "int",
+    "worker_concurrency": "int or auto",
 }
 
 

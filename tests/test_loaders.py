@@ -964,3 +964,23 @@ def test_egg_uri_without_tasks():
     """The errors are those of a file."""
     with pytest.raises(LoadError, match="does not include pyramid_tasks"):
         get_celery_app("egg:exampleapp#without_tasks")
+
+
+@pytest.mark.parametrize(
+    ("section", "meant"),
+    [
+        ("celry:main", "celery"),
+        ("celerybeet:x", "celerybeat"),
+        ("celryroute:x", "celeryroute"),
+    ],
+)
+def test_misspelt_section(load, caplog, section, meant):
+    """A section that is nearly one of Celery's is a warning, not silence."""
+    load(f"{APP}[{section}]\n")
+    assert f"config.ini, [{section}]: did you mean [{meant}:...]?" in caplog.text
+
+
+def test_sections_of_others(load, caplog):
+    """Sections that have nothing to do with Celery are left alone."""
+    load(f"{APP}[server:main]\n[alembic]\n[cell:x]\n[celery:other]\n")
+    assert "did you mean" not in caplog.text

@@ -46,6 +46,7 @@ service = Service()
 
 def configure_tasks(config):
     config.register_task(add, name="plus")
+    config.register_task(lambda request: None, name="shop.restock")
     config.register_task(bound, name="bound", bind=True)
     config.register_task(anything, name="anything")
     config.register_task(anything, name="anything else")
@@ -296,7 +297,7 @@ def test_celery_task(request_, receive):
         ("plsu", "plus"),
         ("exampleapp.ad", "exampleapp.add"),
         ("xyzzy", None),
-        (unregistered, None),
+        ("restock", "shop.restock"),
         ("", None),
     ],
 )
@@ -311,9 +312,18 @@ def test_task_that_is_not_registered(request_, receive, given, nearest):
     assert error.task == given
     assert error.nearest == nearest
     assert f"No task {given!r} is registered in this application. " in str(error)
+
     expected = f"Did you mean {nearest!r}?" if nearest else "config.register_task()"
     assert expected in str(error)
     assert receive() is None
+
+
+def test_function_that_is_not_registered(request_):
+    """A function that is not registered is named by its dotted name."""
+    with pytest.raises(TaskNotRegistered) as caught:
+        request_.defer_task(unregistered)
+    assert caught.value.task is unregistered
+    assert f"No task '{__name__}.unregistered' is registered" in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [None, 1, object(), [], {}])

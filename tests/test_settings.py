@@ -678,3 +678,17 @@ def test_error_in_an_application(configure):
     config = configure(**{"celery.result_expires": "1 day"})
     with pytest.raises(ConfigurationError, match=re.escape("celery.result_expires")):
         config.commit()
+
+
+@pytest.mark.parametrize(("value", "count"), [("4", 4), ("auto", "auto")])
+def test_number_of_processes(value, count):
+    """It is a number, or the word that Celery has for the size of the machine."""
+    settings = {"celery.worker_concurrency": value}
+    assert extract_celery_settings(settings) == {"worker_concurrency": count}
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_web_process_without_a_broker(configure, caplog, eager):
+    """Without a broker tasks would go to Celery's default: a warning says so."""
+    configure(**{"celery.task_always_eager": eager}).commit()
+    assert ("celery.broker_url is not set" in caplog.text) is not eager

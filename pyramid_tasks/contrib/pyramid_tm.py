@@ -78,7 +78,7 @@ def includeme(config: Configurator) -> None:
     include_deriver(config)
     tasks = get_tasks(config.registry)
     tasks.deliveries["commit"] = deliver_on_commit
-    tasks.delivery = "commit"
+    tasks.delivery = config.get_settings().get("pyramid_tasks.delivery", "commit")
     add_outbox(config)
 
 

@@ -13,9 +13,11 @@ from typing import Any, NoReturn
 import click
 from celery import Celery, signals
 from celery.bin.base import CeleryOption
+from kombu.utils.url import maybe_sanitize_url
 from pyramid.exceptions import ConfigurationExecutionError
 
 from ..exceptions import LoadError, PyramidTasksError
+from ..registry import names_broker
 from .cli import ENVIRON_KEY, URI_KEY, VARIABLES_KEY, keep_variables, make_options
 from .protocol import find_loader
 
@@ -72,19 +74,47 @@ def load_app(config_uri: str, variables: dict[str, str]) -> Celery:
     if configures_logging:
         loader.setup_logging(variables)
     app = loader.get_celery_app(defaults=variables)
-    conf = app.conf
-    if not (conf.broker_read_url or conf.broker_write_url or conf.broker_transport):
+    if not names_broker(app):
         message = (
             f"{config_uri} names no broker. Set celery.broker_url in the section of "
             "the application, or broker_url in [celery:NAME]; Celery's own default "
             "would be amqp://."
         )
         raise LoadError(message, config_uri)
-    if configures_logging and not conf.value_set_for("worker_hijack_root_logger"):
+    _check_servers(app, config_uri)
+    if configures_logging and not app.conf.value_set_for("worker_hijack_root_logger"):
         # A receiver is what tells Celery that logging is set up.
         signals.setup_logging.connect(_keep_logging)
     app.origin = (load_app, (config_uri, variables))
     return app
+
+
+def _check_servers(app: Celery, config_uri: str) -> None:
+    """Find out whether Celery knows what is configured, without connecting to it.
+
+    Raises:
+        LoadError: It does not, or a package is missing.
+    """
+    conf = app.conf
+    what = f"The broker {_sanitize(conf.broker_read_url or conf.broker_transport)}"
+    try:
+        with app.connection_for_read() as connection:
+            connection.transport  # noqa: B018 made here, connected later
+        what = f"The result backend {_sanitize(conf.result_backend)}"
+        app.backend  # noqa: B018
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        message = (
+            f"{config_uri}: {what} cannot be used: {reason} Is its name right, and the "
+            "package installed that Celery needs for it, as in "
+            "pip install 'celery[redis]'?"
+        )
+        raise LoadError(message, config_uri) from error
+
+
+def _sanitize(url: object) -> str:
+    """Return a URL, or several separated by semicolons, without passwords."""
+    return ";".join(maybe_sanitize_url(part) for part in str(url).split(";"))
 
 
 def _load(config_uri: str | None, variables: dict[str, str]) -> Celery:

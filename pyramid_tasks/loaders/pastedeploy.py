@@ -17,7 +17,7 @@ from ..registry import PyramidLoader, check_arguments, get_tasks
 from ..settings import Settings, coerce_settings, merge_settings
 from .errors import plain_errors, setting_source
 from .protocol import Defaults, the_only
-from .sections import read_routes, read_schedule
+from .sections import read_routes, read_schedule, warn_of_misspelt
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +172,7 @@ class Loader(plaster_pastedeploy.Loader):
 
     def _celery_section(self, reader: CeleryConfigLoader, name: str) -> str | None:
         sections = reader.parser.sections()
+        warn_of_misspelt(reader)
         if f"celery:{name}" in sections or (name == "main" and "celery" in sections):
             return reader.find_config_section(CELERY, name)
         prefixes = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import LoadError
@@ -12,6 +14,9 @@ from ..settings import coerce_nested
 if TYPE_CHECKING:
     from paste.deploy.loadwsgi import ConfigLoader
 
+logger = logging.getLogger(__name__)
+
+_KINDS = ("celery", "celerybeat", "celeryroute")
 _BEAT_KEYS = {"task", "type", "schedule", "args", "kwargs", "options"}
 
 
@@ -36,6 +41,17 @@ def read_routes(reader: ConfigLoader) -> dict[str, dict[str, Any]]:
         }
         for name, items in _sections(reader, "celeryroute:")
     }
+
+
+def warn_of_misspelt(reader: ConfigLoader) -> None:
+    """Log a warning for each section whose name is nearly one of Celery's."""
+    for section in reader.parser.sections():
+        kind, colon, _ = section.partition(":")
+        nearest = get_close_matches(kind, _KINDS, n=1, cutoff=0.8)
+        if colon and nearest and kind not in _KINDS:
+            logger.warning(
+                "%s, [%s]: did you mean [%s:...]?", reader.filename, section, nearest[0]
+            )
 
 
 def _sections(

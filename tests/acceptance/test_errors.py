@@ -126,6 +126,30 @@ MISTAKES = {
         "[app:main]\nuse = call:exampleapp:main\n[celery:main]\nworker_concurrency=1\n",
         ["no broker", "celery.broker_url"],
     ),
+    "misspelt transport": (
+        APP.replace("{broker}", "rediss-typo://:" + PASSWORD + "@localhost"),
+        ["The broker rediss-typo://", "cannot be used", "No such transport"],
+    ),
+    "misspelt result backend": (
+        APP + "celery.result_backend = reddis://:" + PASSWORD + "@localhost\n",
+        ["The result backend reddis://", "cannot be used"],
+    ),
+    "folder of the results missing": (
+        APP + "celery.result_backend = file:///no/such/folder\n",
+        ["The result backend file:///no/such/folder", "cannot be used"],
+    ),
+    "misspelt delivery": (
+        APP + "pyramid_tasks.delivery = imediate\n",
+        ["pyramid_tasks.delivery = imediate", "immediate"],
+    ),
+    "bad number of processes": (
+        APP + "[celery:main]\nworker_concurrency = two\n",
+        ["[celery:main]", "worker_concurrency", "'two'", "whole number"],
+    ),
+    "scan without an include": (
+        APP.replace("exampleapp:main", "brokenapp:not_included"),
+        ["exampleapp.", " is a task", 'config.include("pyramid_tasks")'],
+    ),
     "both [celery] and [celery:main]": (
         APP + "[celery]\n[celery:main]\n",
         ["[celery]", "[celery:main]", "Keep one"],

@@ -48,3 +48,10 @@ def scanned(global_config, **settings):
 def not_celery(loader, global_config, **settings):
     """A ``[celery:NAME]`` factory that returns something else."""
     return "not celery"
+
+
+def not_included(global_config, **settings):
+    """Scan tasks, and do not include pyramid_tasks."""
+    config = Configurator(settings=settings)
+    config.scan("exampleapp")
+    return config.make_wsgi_app()
