@@ -9,13 +9,12 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from celery import Celery, Task, concurrency, signals
-from celery.loaders.app import AppLoader
+from celery import Celery, Task
 from pyramid.config import PHASE0_CONFIG
 
-from .delivery import Delivery, choose_delivery, deliver_immediately
-from .events import CeleryWorkerProcessInit
-from .exceptions import AmbiguousTask, TaskNotRegistered
+from .application import PyramidCelery, PyramidLoader, names_broker
+from .delivery import Delivery, deliver_immediately
+from .exceptions import AmbiguousTask, SettingError, TaskNotRegistered
 from .loading import current_load
 from .settings import Settings, extract_celery_settings, merge_settings
 from .worker import TaskRunner
@@ -113,6 +112,25 @@ class Tasks:
             return self.app.tasks[names[0]]
         raise TaskNotRegistered(task, self._nearest(task))
 
+    def get_delivery(self, name: str | None = None) -> Delivery:
+        """Return the delivery of a name, or that of the application.
+
+        Raises:
+            SettingError: There is no delivery of that name.
+        """
+        name = name or self.delivery
+        try:
+            return self.deliveries[name]
+        except KeyError:
+            known = ", ".join(sorted(self.deliveries))
+            hint = ""
+            if "commit" not in self.deliveries:
+                hint = " Include pyramid_tasks.contrib.pyramid_tm for the others."
+            raise SettingError(
+                "pyramid_tasks.delivery",
+                f"= {name} is none of those known: {known}.{hint}",
+            ) from None
+
     def _nearest(self, task: object) -> str | None:
         name = task if isinstance(task, str) else getattr(task, "__qualname__", "")
         # The name of the function alone is as likely a slip as a misspelt one.
@@ -129,12 +147,6 @@ def _identity(func: object) -> Hashable:
     return func
 
 
-def names_broker(app: Celery) -> bool:
-    """Whether the configuration says which broker to use."""
-    conf = app.conf
-    return bool(conf.broker_read_url or conf.broker_write_url or conf.broker_transport)
-
-
 def check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Check a call against the signature of a task, as ``Task.apply_async`` does.
 
@@ -143,57 +155,6 @@ def check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     """
     if task.typing and hasattr(task, "__header__"):
         task.__header__(*args, **kwargs)
-
-
-class PyramidCelery(Celery):
-    """A Celery application that belongs to a Pyramid application.
-
-    Attributes:
-        origin: A function and its arguments that load the application again, where
-            there are such: in the children of a prefork pool that spawns instead of
-            forking (``worker_pool_start_method = spawn``, the default on macOS).
-    """
-
-    origin: tuple[Callable[..., Celery], tuple[Any, ...]] | None = None
-
-    def __reduce__(self) -> tuple[Callable[..., Celery], tuple[Any, ...]]:
-        if self.origin is None:
-            raise TypeError(
-                "This application was not loaded from an ini, so a spawned process "
-                "cannot load it: start the worker with --ini, or set "
-                "worker_pool_start_method = fork"
-            )
-        return self.origin
-
-
-class PyramidLoader(AppLoader):
-    """Celery's hooks into a worker, for one application.
-
-    A loader belongs to its Celery application, and Celery calls these hooks in worker
-    processes only; a web process connects nothing.
-    """
-
-    def __init__(self, app: Celery, registry: Registry) -> None:
-        super().__init__(app)
-        self.registry = registry
-
-    def on_worker_init(self) -> None:
-        # Celery 5.3 takes the methods of two loaders for one, but for their uid.
-        uid = f"{_KEY}.{id(self)}"
-        signals.worker_process_init.connect(self._notify_process_init, dispatch_uid=uid)
-        signals.worker_init.connect(self._on_worker_ready_to_build, dispatch_uid=uid)
-
-    def _on_worker_ready_to_build(self, sender: Any, **_: Any) -> None:
-        if sender.app is not self.app:  # another worker in this process
-            return
-        # The prefork and solo pools send worker_process_init themselves; the others
-        # run tasks in this process and do not.
-        pool = concurrency.get_implementation(sender.pool_cls)
-        if not pool.__module__.endswith((".prefork", ".solo")):
-            self._notify_process_init()
-
-    def _notify_process_init(self, **_: Any) -> None:
-        self.registry.notify(CeleryWorkerProcessInit(self.registry))
 
 
 def includeme(config: Configurator) -> None:
@@ -222,7 +183,7 @@ def includeme(config: Configurator) -> None:
             )
 
     def check() -> None:
-        choose_delivery(tasks, None)
+        tasks.get_delivery()
 
     # Before anything else is registered, as Celery binds its tasks to the settings.
     config.action((_KEY, "settings"), configure, order=PHASE0_CONFIG)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .delivery import choose_delivery
 from .events import BeforeDeferTask
 from .registry import get_tasks
 from .worker import TASK_ENVIRON_KEY
@@ -68,7 +67,7 @@ def defer_task_with_options(
     task = tasks.find(func_or_name)
     event = BeforeDeferTask(request, task, tuple(args), dict(kwargs or {}), options)
     request.registry.notify(event)
-    deliver = choose_delivery(tasks, options.pop("delivery", None))
+    deliver = tasks.get_delivery(options.pop("delivery", None))
     return deliver(request, task, event.args, event.kwargs, options)
 
 

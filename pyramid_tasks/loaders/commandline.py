@@ -16,8 +16,8 @@ from celery.bin.base import CeleryOption
 from kombu.utils.url import maybe_sanitize_url
 from pyramid.exceptions import ConfigurationExecutionError
 
+from ..application import names_broker
 from ..exceptions import LoadError, PyramidTasksError
-from ..registry import names_broker
 from .cli import ENVIRON_KEY, URI_KEY, VARIABLES_KEY, keep_variables, make_options
 from .protocol import find_loader
 

@@ -11,9 +11,10 @@ from celery import Celery, Task
 from paste.deploy import loadwsgi
 from paste.deploy.util import fix_call
 
+from ..application import PyramidLoader
 from ..exceptions import AmbiguousTask, LoadError, TaskNotRegistered
 from ..loading import loading
-from ..registry import PyramidLoader, check_arguments, get_tasks
+from ..registry import check_arguments, get_tasks
 from ..settings import Settings, coerce_settings, merge_settings
 from .errors import plain_errors, setting_source
 from .protocol import Defaults, the_only
