@@ -10,7 +10,7 @@ import pytest
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
-from pyramid.interfaces import IRequestFactory
+from pyramid.interfaces import IRequestFactory, ISecurityPolicy
 from pyramid.request import Request
 from pyramid.scripting import prepare
 from support import unique
@@ -136,6 +136,24 @@ def test_retry_aborts(app, resource):
     with request_of(registry) as request:
         request.defer_task("work")
     assert sorted(resource.outcomes) == ["aborted", "committed"]
+
+
+@pytest.mark.parametrize(("annotate", "user"), [("true", "alice"), ("false", "")])
+def test_user_is_noted_as_in_a_view(app, annotate, user):
+    """tm.annotate_user puts the user, and the task, on the transaction."""
+
+    class Policy:
+        def authenticated_userid(self, request):
+            return "alice"
+
+    def work(request):
+        transaction = request.tm.get()
+        return transaction.user, transaction.description
+
+    registry = app((work, {"name": "work"}), tm__annotate_user=annotate)
+    registry.registerUtility(Policy(), ISecurityPolicy)
+    with request_of(registry) as request:
+        assert tuple(request.defer_task("work").get()) == (user, "work")
 
 
 def test_task_can_opt_out(app, resource):
