@@ -182,10 +182,7 @@ def includeme(config: Configurator) -> None:
                 "celery.broker_url is not set: tasks go to Celery's default, amqp://"
             )
 
-    def check() -> None:
-        tasks.get_delivery()
-
     # Before anything else is registered, as Celery binds its tasks to the settings.
     config.action((_KEY, "settings"), configure, order=PHASE0_CONFIG)
     if not config.autocommit:  # where nothing is known of what is included later
-        config.action((_KEY, "delivery"), check)
+        config.action((_KEY, "delivery"), tasks.get_delivery)
