@@ -169,11 +169,11 @@ class Loader(plaster_pastedeploy.Loader):
         global_conf = self._get_defaults(defaults)
         reader = CeleryConfigLoader(self.uri.path)
         reader.update_defaults(global_conf, overwrite=False)
+        warn_of_misspelt(reader)
         return reader, global_conf
 
     def _celery_section(self, reader: CeleryConfigLoader, name: str) -> str | None:
         sections = reader.parser.sections()
-        warn_of_misspelt(reader)
         if f"celery:{name}" in sections or (name == "main" and "celery" in sections):
             return reader.find_config_section(CELERY, name)
         prefixes = [
