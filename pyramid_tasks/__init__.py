@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
     from .directives import task
     from .events import (
+        AfterTask,
         BeforeDeferTask,
+        BeforeTask,
         CeleryWorkerProcessInit,
         TaskDeliveryFailed,
+        TaskFailed,
+        TaskRetried,
     )
     from .exceptions import PyramidTasksError
 
@@ -24,8 +28,12 @@ if TYPE_CHECKING:
 __all__ = [  # noqa: RUF022 grouped: the decorator, the events, the errors
     "task",
     "BeforeDeferTask",
-    "CeleryWorkerProcessInit",
+    "BeforeTask",
+    "AfterTask",
+    "TaskFailed",
+    "TaskRetried",
     "TaskDeliveryFailed",
+    "CeleryWorkerProcessInit",
     "PyramidTasksError",
     "includeme",
 ]
@@ -54,10 +62,18 @@ def includeme(config: Configurator) -> None:
     config.add_request_method(methods + "defer_task")
     config.add_request_method(methods + "defer_task", name="delay_task")
     config.add_request_method(methods + "defer_task_with_options")
+    config.add_request_method(methods + "defer_tasks")
+    config.add_request_method(methods + "defer_canvas")
+    config.add_request_method(methods + "task_signature")
     config.add_request_method(methods + "get_task_result")
 
     # Running tasks.
     config.add_request_method(methods + "current_task", property=True)
+    config.add_request_method(methods + "deferred_by", property=True)
+
+    # What tasks know of the requests that deferred them.
+    config.add_directive("add_task_context", ".directives.add_task_context")
+    config.include(".builtin_contexts")
 
 
 def __getattr__(name: str) -> Any:

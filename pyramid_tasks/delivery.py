@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from celery import Task
-    from celery.result import AsyncResult
+    from celery import Celery, Task
+    from celery.canvas import Signature
+    from celery.result import AsyncResult, ResultBase
     from pyramid.request import Request
 
-#: ``deliver(request, task, args, kwargs, options)`` queues a task, now or later.
-Delivery = Callable[
-    ["Request", "Task", tuple[Any, ...], dict[str, Any], dict[str, Any]], "AsyncResult"
-]
 
+class Delivery:
+    """Delivery ``immediate``, and what the others are made from: sends at once."""
 
-def deliver_immediately(
-    _request: Request,
-    task: Task,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    options: dict[str, Any],
-) -> AsyncResult:
-    """Queue a task at once."""
-    return task.apply_async(args, kwargs, **options)
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+
+    def deliver_task(
+        self,
+        _request: Request,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
+    ) -> AsyncResult:
+        """Queue one task, with options of ``Task.apply_async``; the shortest way."""
+        return task.apply_async(args, kwargs, **options)
+
+    def deliver(
+        self, _request: Request, signatures: Sequence[Signature]
+    ) -> list[ResultBase]:
+        """Queue tasks, chains, groups and chords, with the options they have."""
+        with self.app.producer_or_acquire() as producer:
+            return [each.apply_async(producer=producer) for each in signatures]

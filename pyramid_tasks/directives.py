@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from celery.schedules import BaseSchedule
     from pyramid.config import Configurator
 
-    from .worker import TaskRunner
+    from .context import Capture, Restore
 
 _Func = TypeVar("_Func", bound=Callable[..., Any])
 
@@ -60,7 +60,7 @@ def register_task(
             config.registry, config.package, name, {**options, "bind": bind}, original
         )
         derived = derive_task(_innermost(original, bind=bind), info)
-        run = _make_run(derived, tasks.runner, tasks.execution_policy)
+        run = _make_run(derived, tasks.runner.attempt, tasks.execution_policy)
         present_as(run, original, signature)
         tasks.add(run, original, name, options)
 
@@ -129,6 +129,34 @@ def add_periodic_task(
     )
 
 
+def add_task_context(
+    config: Configurator, name: str, capture: Capture | str, restore: Restore | str
+) -> None:
+    """Have every task know something of the request that deferred it.
+
+    It travels in a header of the message. A task that defers a task hands on what came
+    to itself.
+
+    Args:
+        name: The name of the context.
+        capture: ``capture(request)`` is called when a task is deferred, and returns
+            what JSON can hold, or ``None`` for nothing.
+        restore: ``restore(request, value)`` is called with the request of the task,
+            which has its methods and properties, before its root, its derivers and the
+            task; not where the message brings no value.
+
+    Both can be dotted names.
+    """
+    functions = config.maybe_dotted(capture), config.maybe_dotted(restore)
+
+    def register() -> None:
+        get_tasks(config.registry).contexts.add(name, *functions)
+
+    introspectable = config.introspectable("task contexts", name, name, "task context")
+    introspectable.update(name=name, capture=functions[0], restore=functions[1])
+    config.action(("task context", name), register, introspectables=(introspectable,))
+
+
 def make_celery_app(config: Configurator) -> Celery:
     """Commit the configuration and return the Celery application.
 
@@ -193,18 +221,18 @@ def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:
 
 
 def _make_run(
-    derived: TaskFunc, runner: TaskRunner, policy: ExecutionPolicy | None
+    derived: TaskFunc, attempt: Callable[..., Any], policy: ExecutionPolicy | None
 ) -> Callable[..., Any]:
-    """Return what Celery runs: the derived task, inside its request."""
+    """Return what Celery runs: the derived task, with a request."""
 
     def run(self: Task, /, *args: Any, **kwargs: Any) -> Any:
-        return runner.run(self, derived, args, kwargs)
+        return attempt(self, derived, args, kwargs)
 
     if policy is None:
         return run
 
     def run_by_policy(self: Task, /, *args: Any, **kwargs: Any) -> Any:
-        return policy(lambda environ: runner.run(self, derived, args, kwargs, environ))
+        return policy(lambda environ: attempt(self, derived, args, kwargs, environ))
 
     return run_by_policy
 

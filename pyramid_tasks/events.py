@@ -40,6 +40,109 @@ class BeforeDeferTask:
         self.options = options
 
 
+class _TaskEvent:
+    def __init__(
+        self,
+        request: Request,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.request = request
+        self.task = task
+        self.task_name: str = task.name
+        self.args = args
+        self.kwargs = kwargs
+
+
+class BeforeTask(_TaskEvent):
+    """A task is about to run: its request is ready, its derivers have not begun.
+
+    Where ``pyramid_retry`` runs a task again, sent for each attempt. An error of a
+    subscriber is an error of the task.
+
+    Attributes:
+        request: The request of the task.
+        task: The Celery task.
+        task_name: The name it is registered under.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+    """
+
+
+class AfterTask(_TaskEvent):
+    """A task has returned and its derivers have ended: its transaction has committed.
+
+    An error of a subscriber is an error of the task, which fails then.
+
+    Attributes:
+        request: The request of the task.
+        task: The Celery task.
+        task_name: The name it is registered under.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        result: What it returned.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+    ) -> None:
+        super().__init__(request, task, args, kwargs)
+        self.result = result
+
+
+class _TaskNotDone(_TaskEvent):
+    def __init__(
+        self,
+        request: Request,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        exception: Exception,
+    ) -> None:
+        super().__init__(request, task, args, kwargs)
+        self.exception = exception
+
+
+class TaskFailed(_TaskNotDone):
+    """A task has failed, and does not run again.
+
+    Sent in the process that ran it: not when that process was killed, by a hard time
+    limit for example. An error of a subscriber is logged, with the name and the id of
+    the task, which has failed with its own.
+
+    Attributes:
+        request: The request of the task.
+        task: The Celery task.
+        task_name: The name it is registered under.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        exception: What it raised.
+    """
+
+
+class TaskRetried(_TaskNotDone):
+    """A task will run again, by ``task.retry()`` or ``autoretry_for``.
+
+    An error of a subscriber is logged, with the name and the id of the task.
+
+    Attributes:
+        request: The request of the task.
+        task: The Celery task.
+        task_name: The name it is registered under.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        exception: The `Retry
+            <https://docs.celeryq.dev/en/stable/reference/celery.exceptions.html>`_;
+            ``exception.exc`` is what the task raised, if it did.
+    """
+
+
 class CeleryWorkerProcessInit:
     """A process that runs tasks has started.
 

@@ -13,7 +13,8 @@ from celery import Celery, Task
 from pyramid.config import PHASE0_CONFIG
 
 from .application import PyramidCelery, PyramidLoader, names_broker
-from .delivery import Delivery, deliver_immediately
+from .context import TaskContexts
+from .delivery import Delivery
 from .exceptions import AmbiguousTask, SettingError, TaskNotRegistered
 from .loading import current_load
 from .settings import Settings, extract_celery_settings, merge_settings
@@ -42,6 +43,7 @@ class Tasks:
 
     Attributes:
         app: The Celery application.
+        contexts: What its tasks know of the requests that deferred them.
         runner: What runs its tasks.
         section_settings: What the ini says of this process beside the settings of
             the application: the keys of ``[celery:NAME]``, schedules and routes.
@@ -52,9 +54,10 @@ class Tasks:
 
     def __init__(self, app: Celery, registry: Registry) -> None:
         self.app = app
-        self.runner = TaskRunner(registry)
+        self.contexts = TaskContexts()
+        self.runner = TaskRunner(registry, self.contexts)
         self.section_settings: Settings = {}
-        self.deliveries: dict[str, Delivery] = {"immediate": deliver_immediately}
+        self.deliveries: dict[str, Delivery] = {"immediate": Delivery(app)}
         self.delivery = "immediate"
         self.execution_policy: ExecutionPolicy | None = None
         # The names a function, or its dotted name, is registered under, in order.
@@ -84,7 +87,10 @@ class Tasks:
         # Celery would share the task with every application in the process, and make
         # it later.
         options = {**options, "shared": False, "lazy": False}
-        self.app.task(run, name=name, bind=True, **options)
+        task = self.app.task(run, name=name, bind=True, **options)
+        # Around what Celery makes of it: the request outlives autoretry_for, so that
+        # subscribers learn of a retry, with the request.
+        task.run = partial(self.runner.run, task, task.run)
         self._names[_identity(func)][name] = None
         qualname = getattr(func, "__qualname__", None)
         if qualname is not None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from celery.utils import uuid
+
+from .builtin_contexts import DEFERRED_BY
+from .canvas import as_canvas, as_signature, check_leaf, leaves
 from .events import BeforeDeferTask
-from .registry import get_tasks
+from .registry import check_arguments, get_tasks
+from .results import DeferredGroupResult
 from .worker import TASK_ENVIRON_KEY
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     from celery import Task
-    from celery.result import AsyncResult
+    from celery.canvas import Signature
+    from celery.result import AsyncResult, GroupResult, ResultBase
     from pyramid.request import Request
 
     TaskLike: TypeAlias = Callable[..., Any] | str | Task
@@ -65,10 +71,133 @@ def defer_task_with_options(
     """
     tasks = get_tasks(request.registry)
     task = tasks.find(func_or_name)
+    if "link" in options or "link_error" in options:
+        delivery = options.pop("delivery", None)
+        signature = task.signature(tuple(args), dict(kwargs or {}), **options)
+        return defer_canvas(request, signature, delivery=delivery)
+    if tasks.contexts:
+        _add_headers(options, tasks.contexts.capture(request))
     event = BeforeDeferTask(request, task, tuple(args), dict(kwargs or {}), options)
     request.registry.notify(event)
-    deliver = tasks.get_delivery(options.pop("delivery", None))
-    return deliver(request, task, event.args, event.kwargs, options)
+    delivery = tasks.get_delivery(options.pop("delivery", None))
+    return delivery.deliver_task(request, task, event.args, event.kwargs, options)
+
+
+def defer_tasks(
+    request: Request,
+    func_or_name: TaskLike,
+    iterable: Iterable[tuple[Any, ...] | Mapping[str, Any]],
+    **options: Any,
+) -> GroupResult:
+    """Queue many calls of one task, in less time than one by one.
+
+    Args:
+        func_or_name: The task, as for :func:`defer_task`.
+        iterable: For each call, a tuple of positional arguments or a dictionary of
+            keyword arguments.
+        options: Those of each call, as for :func:`defer_task_with_options`.
+
+    Returns:
+        The results, in the order of the calls.
+
+    Raises:
+        TypeError: An item is not such, or has other arguments than the task; nothing is
+            queued.
+        And as :func:`defer_task`.
+    """
+    tasks = get_tasks(request.registry)
+    task = tasks.find(func_or_name)
+    name = options.pop("delivery", None)
+    _add_headers(options, tasks.contexts.capture(request))
+    signatures = []
+    for number, item in enumerate(iterable):
+        if isinstance(item, tuple):
+            args, kwargs = item, {}
+        elif isinstance(item, Mapping):
+            args, kwargs = (), dict(item)
+        else:
+            raise TypeError(
+                f"Item {number} for {task.name} must be a tuple of positional "
+                f"arguments, such as ({item!r},), or a dictionary of keyword arguments"
+            )
+        own = {**options, "delivery": name}
+        event = BeforeDeferTask(request, task, args, kwargs, own)
+        request.registry.notify(event)
+        name = own.pop("delivery", name)
+        try:
+            check_arguments(task, event.args, event.kwargs)
+        except TypeError as error:
+            raise TypeError(f"Item {number} for {task.name}: {error}") from error
+        signatures.append(task.signature(event.args, event.kwargs, **own))
+    results = tasks.get_delivery(name).deliver(request, signatures)
+    return DeferredGroupResult(uuid(), results, app=tasks.app)
+
+
+def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultBase:
+    """Queue a chain, a group, a chord or a signature, as a whole.
+
+    Subscribers of :class:`~pyramid_tasks.BeforeDeferTask` are told of each task in it,
+    and each task knows the context of this request.
+
+    Args:
+        canvas: What :func:`task_signature` returns, or was made of it; see `Canvas
+            <https://docs.celeryq.dev/en/stable/userguide/canvas.html>`_. It stays as
+            it is and can be queued again.
+        options: As for :func:`defer_task_with_options`; what they mean for a canvas,
+            Celery says.
+
+    Returns:
+        What ``canvas.apply_async()`` returns: for a chain and a chord the result of the
+        last task, for a group a ``GroupResult``.
+
+    Raises:
+        TypeError: It is no canvas, or a task in it cannot be called so.
+        And as :func:`defer_task`.
+    """
+    if not isinstance(canvas, dict):
+        raise TypeError(
+            f"{canvas!r} is no canvas: give a signature, as request.task_signature() "
+            "returns, or a chain, group or chord of such"
+        )
+    tasks = get_tasks(request.registry)
+    name = options.pop("delivery", None)
+    whole = as_canvas(canvas)
+    whole["options"].update(options)
+    headers = tasks.contexts.capture(request)
+    for leaf in leaves(whole):
+        signature = leaf.signature
+        task = tasks.find(signature["task"])
+        own = signature["options"]
+        _add_headers(own, headers)
+        args, kwargs = tuple(signature["args"]), signature["kwargs"]
+        event = BeforeDeferTask(request, task, args, kwargs, own)
+        request.registry.notify(event)
+        name = own.pop("delivery", name)
+        signature["args"], signature["kwargs"] = event.args, event.kwargs
+        check_leaf(leaf, task)
+    delivery = tasks.get_delivery(name)
+    return delivery.deliver(request, [as_signature(whole, tasks.app)])[0]
+
+
+def task_signature(
+    request: Request, func_or_name: TaskLike, /, *args: Any, **kwargs: Any
+) -> Signature:
+    """Return a task with arguments, to make a chain, group or chord of.
+
+    :func:`defer_canvas` queues it. See `Signatures
+    <https://docs.celeryq.dev/en/stable/userguide/canvas.html#signatures>`_.
+
+    Args:
+        func_or_name: The task, as for :func:`defer_task`.
+        args: Positional arguments of the task, after the request and, in a chain, after
+            the result of the task before; all or some.
+        kwargs: Keyword arguments of the task.
+
+    Raises:
+        TaskNotRegistered: The application has no such task.
+        AmbiguousTask: The function is registered under several names.
+    """
+    return get_tasks(request.registry).find(func_or_name).s(*args, **kwargs)
 
 
 def get_task_result(request: Request, task_id: str) -> AsyncResult:
@@ -87,3 +216,18 @@ def current_task(request: Request) -> Task | None:
     ``.request.retries``) and the methods ``.retry()`` and ``.update_state()``.
     """
     return request.environ.get(TASK_ENVIRON_KEY)
+
+
+def deferred_by(request: Request) -> Any:
+    """Return the ``authenticated_userid`` of the request that deferred this task.
+
+    ``None`` if it had none, in a view, and without ``pyramid_tasks.context = user`` in
+    the settings.
+    """
+    return request.environ.get(DEFERRED_BY)
+
+
+def _add_headers(options: dict[str, Any], headers: dict[str, str]) -> None:
+    """Add headers to those that the options have, which win."""
+    if headers:
+        options["headers"] = {**headers, **(options.get("headers") or {})}

@@ -8,15 +8,21 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from celery.exceptions import Ignore, Reject, Retry
 from pyramid.interfaces import IRequestExtensions, IRequestFactory, IRootFactory
 from pyramid.request import Request
 from pyramid.threadlocal import manager
 from pyramid.traversal import DefaultRootFactory
-from pyramid.util import InstancePropertyHelper
+from zope.interface import implementedBy
+
+from .events import AfterTask, BeforeTask, TaskFailed, TaskRetried
+from .extensions import ExtendedClasses
 
 if TYPE_CHECKING:
     from celery import Task
     from pyramid.registry import Registry
+
+    from .context import TaskContexts
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +31,9 @@ TASK_ENVIRON_KEY = "pyramid_tasks.task"
 # Keys whose values are objects, or switches, of the server and of packages.
 _RESERVED = ("wsgi.", "webob.", "tm.", "retry.", "pyramid_tasks.")
 
-_BASE_ENVIRON = Request.blank("/").environ
+
+class TaskThreadlocals(dict[str, Any]):
+    """What a task has on Pyramid's stack of threadlocals while it runs."""
 
 
 class TaskRunner:
@@ -34,15 +42,54 @@ class TaskRunner:
     The request is what :func:`pyramid.scripting.prepare` would make with the
     application's request factory: it has the registry, the request methods and
     properties, the threadlocals, the root and the context.
+
+    Attributes:
+        base_environ: What the environ of each request has at first.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, contexts: TaskContexts) -> None:
         self.registry = registry
-        # A request class with the properties of the application, by the class that
-        # the request factory makes, with the properties it was made for.
-        self._classes: dict[type, tuple[dict[str, Any], type]] = {}
+        self.contexts = contexts
+        self.base_environ: dict[str, Any] = Request.blank("/").environ
+        self._classes = ExtendedClasses()
 
     def run(
+        self, task: Task, call: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run a task, tell subscribers how it ended, and leave its request cleanly.
+
+        The finished callbacks of the request run whatever way the task ends, and no
+        threadlocal stays behind.
+
+        Args:
+            task: The Celery task.
+            call: What Celery made of the task, ``autoretry_for`` and the like: comes
+                to :meth:`attempt`.
+            args: The positional arguments of the task.
+            kwargs: The keyword arguments of the task.
+        """
+        stack = manager.stack
+        depth = len(stack)
+        threadlocals = TaskThreadlocals(registry=self.registry, request=None)
+        stack.append(threadlocals)
+        try:
+            try:
+                result = call(*args, **kwargs)
+                request = threadlocals["request"]
+                if self._has_subscribers(AfterTask):
+                    self.registry.notify(AfterTask(request, task, args, kwargs, result))
+                _run_finished_callbacks(request)
+            except BaseException as error:
+                self._notify_end(task, args, kwargs, threadlocals, error)
+                _end_attempt(task, threadlocals)
+                raise
+            return result
+        finally:
+            # By depth, not by a pop: a time limit can strike anywhere, and a task can
+            # leave threadlocals of its own.
+            del stack[depth:]
+
+    def attempt(
         self,
         task: Task,
         func: Callable[..., Any],
@@ -50,74 +97,91 @@ class TaskRunner:
         kwargs: dict[str, Any],
         environ: dict[str, Any] | None = None,
     ) -> Any:
-        """Call ``func(request, *args, **kwargs)`` and leave the request cleanly.
-
-        The finished callbacks of the request run whatever way the call ends, and no
-        threadlocal stays behind.
+        """Call ``func(request, *args, **kwargs)``, inside :meth:`run`.
 
         Args:
-            task: The Celery task, whose header ``environ`` fills the WSGI environ.
-            environ: What else the environ has.
+            task: The Celery task.
+            func: The derived task.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            environ: What the environ has besides, in a task that may run again.
         """
-        depth = len(manager.stack)
-        try:
-            request = self._make_request(task, environ)
-            manager.push({"registry": self.registry, "request": request})
-            try:
-                self._extend(request)
-                _set_context(request)
-                result = func(request, *args, **kwargs)
-            except BaseException:
-                # What the task raised decides what becomes of it (a Retry, an Ignore,
-                # a failure); an error in a callback must not take its place.
-                try:
-                    _run_finished_callbacks(request)
-                except Exception:
-                    logger.exception(
-                        "A finished callback of %s[%s] failed",
-                        task.name,
-                        task.request.id,
-                    )
-                raise
-            _run_finished_callbacks(request)
-            return result
-        finally:
-            # By depth, not by a pop: a time limit can strike anywhere, and a task can
-            # leave threadlocals of its own.
-            del manager.stack[depth:]
+        stack = manager.stack
+        while type(threadlocals := stack[-1]) is not TaskThreadlocals:
+            stack.pop()  # left by the attempt before
+        if threadlocals["request"] is not None:
+            _end_attempt(task, threadlocals)
+        request = self._enter_request(task, threadlocals, environ)
+        if self._has_subscribers(BeforeTask):
+            self.registry.notify(BeforeTask(request, task, args, kwargs))
+        return func(request, *args, **kwargs)
 
-    def _make_request(self, task: Task, extra: dict[str, Any] | None) -> Request:
-        environ = dict(_BASE_ENVIRON)
-        if headers := task.request.headers:
-            environ.update(_environ_header(headers))
+    def _enter_request(
+        self,
+        task: Task,
+        threadlocals: TaskThreadlocals,
+        extra: dict[str, Any] | None = None,
+    ) -> Request:
+        registry = self.registry
+        headers = task.request.headers
+        given = _environ_header(headers) if headers else None
+        environ = self.base_environ.copy()
+        if given:
+            environ.update(given)
         if extra:
             environ.update(extra)
         environ["wsgi.input"] = BytesIO()
         environ["wsgi.errors"] = sys.stderr
         environ[TASK_ENVIRON_KEY] = task
-        factory = self.registry.queryUtility(IRequestFactory, default=Request)
+        factory = registry.queryUtility(IRequestFactory, default=Request)
         request = factory(environ)
-        request.registry = self.registry
+        request.registry = registry
+        threadlocals["request"] = request
+        extensions = registry.queryUtility(IRequestExtensions)
+        if extensions is not None:
+            self._classes.extend(request, extensions)
+        if self.contexts:
+            self.contexts.restore(request, _context_headers(task))
+            if given:  # for this one task, where the context is for all of them
+                request.environ.update(given)
+        _set_context(request)
         return request
 
-    def _extend(self, request: Any) -> None:
-        """Give a request its methods and properties.
+    def _has_subscribers(self, event_type: type) -> bool:
+        # That of the class, which the registry caches; to make an event for nobody
+        # takes longer.
+        required = (implementedBy(event_type),)
+        return bool(self.registry.adapters.subscriptions(required, None))
 
-        As :func:`pyramid.request.apply_request_extensions`, which makes a class anew
-        for each request; that takes longer than all the rest.
+    def _notify_end(
+        self,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        threadlocals: TaskThreadlocals,
+        error: BaseException,
+    ) -> None:
+        """Tell subscribers that a task failed, or will run again.
+
+        An error in one of them is logged: what the task raised decides what becomes of
+        it.
         """
-        extensions = self.registry.queryUtility(IRequestExtensions)
-        if extensions is None:
+        if isinstance(error, (Ignore, Reject)) or not isinstance(error, Exception):
             return
-        parent = request.__class__
-        for name, method in extensions.methods.items():
-            setattr(request, name, method.__get__(request, parent))
-        properties, extended = self._classes.get(parent, (None, parent))
-        if properties != extensions.descriptors:
-            InstancePropertyHelper.apply_properties(request, extensions.descriptors)
-            extended = request.__class__
-            self._classes[parent] = (dict(extensions.descriptors), extended)
-        request.__class__ = extended
+        event_type = TaskRetried if isinstance(error, Retry) else TaskFailed
+        if not self._has_subscribers(event_type):
+            return
+        try:
+            # There is none if the arguments were refused, by pydantic for example.
+            request = threadlocals["request"] or self._enter_request(task, threadlocals)
+            self.registry.notify(event_type(request, task, args, kwargs, error))
+        except Exception:
+            logger.exception(
+                "A subscriber of %s failed for %s[%s]",
+                event_type.__name__,
+                task.name,
+                task.request.id,
+            )
 
 
 def _environ_header(headers: dict[str, Any]) -> dict[str, str]:
@@ -133,12 +197,34 @@ def _environ_header(headers: dict[str, Any]) -> dict[str, str]:
     return environ
 
 
+def _context_headers(task: Task) -> dict[str, Any]:
+    """Return the headers that have the context: for a plain call, the caller's."""
+    if task.request.called_directly:
+        # As Celery's map, starmap and chunks call a task.
+        task = task.app.current_worker_task or task
+    return task.request.headers or {}
+
+
 def _set_context(request: Any) -> None:
     factory = request.registry.queryUtility(IRootFactory, default=DefaultRootFactory)
     root = factory(request)
     if getattr(request, "context", None) is None:
         request.context = root
     request.root = root
+
+
+def _end_attempt(task: Task, threadlocals: TaskThreadlocals) -> None:
+    """Leave a request after an error, which nothing here must take the place of."""
+    request = threadlocals["request"]
+    if request is None:
+        return
+    try:
+        _run_finished_callbacks(request)
+    except Exception:
+        logger.exception(
+            "A finished callback of %s[%s] failed", task.name, task.request.id
+        )
+    threadlocals["request"] = None
 
 
 def _run_finished_callbacks(request: Any) -> None:

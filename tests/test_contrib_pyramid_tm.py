@@ -21,6 +21,9 @@ from pyramid_tasks.exceptions import BrokerUnavailable, ResultNotReady
 pytest.importorskip("pyramid_tm")
 from transaction import TransactionManager
 
+from pyramid_tasks.contrib.message import Message
+from pyramid_tasks.registry import get_tasks
+
 
 class Resource:
     """A resource that records what becomes of the transactions it joins."""
@@ -281,12 +284,14 @@ def test_arguments_are_those_of_the_moment(app, sent):
     assert sent == [[1]]
 
 
-def test_times_count_from_deferring():
+def test_times_count_from_deferring(app, sent):
     """Countdown and expires become points in time when the task is deferred."""
-    from pyramid_tasks.contrib.message import as_of_now
-
+    celery = get_tasks(app(recorder(sent))).app
     before = datetime.now(timezone.utc)
-    options = as_of_now({"countdown": 60, "expires": 120, "queue": "x"})
+    task = celery.tasks["record"]
+    signature = task.signature((1,), countdown=60, expires=120, queue="x")
+    options = Message(celery, signature).signature.options
+    assert "countdown" not in options
     assert (options["eta"] - before).total_seconds() == pytest.approx(60, abs=5)
     assert (options["expires"] - before).total_seconds() == pytest.approx(120, abs=5)
     assert options["queue"] == "x"

@@ -7,67 +7,53 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import KombuError
 
-from ..delivery import deliver_immediately
 from ..events import TaskDeliveryFailed
 from ..exceptions import BrokerUnavailable
 from ..registry import get_tasks
-from .message import Message
-from .outgoing import Outgoing, in_transaction
+from .outgoing import Outgoing, TransactionalDelivery
 
 if TYPE_CHECKING:
-    from celery import Task
-    from celery.result import AsyncResult
     from pyramid.request import Request
+
+    from .message import Message
 
 logger = logging.getLogger(__name__)
 
 
-def deliver_on_commit(
-    request: Request,
-    task: Task,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    options: dict[str, Any],
-) -> AsyncResult:
-    """Send a task when the transaction of the request commits, or at once without one.
+class CommitDelivery(TransactionalDelivery):
+    """Sends when the transaction has committed."""
 
-    Everything that can be wrong with the call is found now, in the code that made it.
-    """
-    if not in_transaction(request):
-        return deliver_immediately(request, task, args, kwargs, options)
-    message = Message(request, task, args, kwargs, options)
-    _OnCommit.of(request).messages.append(message)
-    return message.result
+    def hold(self, request: Request, messages: list[Message]) -> None:
+        _OnCommit.of(request).messages.extend(messages)
 
 
-class _OnCommit(Outgoing[Message]):
+class _OnCommit(Outgoing["Message"]):
     def prepare(self, _messages: list[Message]) -> None:
         _check_broker(self.registry)
 
     def deliver(self, messages: list[Message]) -> None:
         """Send; what fails now is reported, as the transaction cannot be undone."""
         for message in messages:
+            signature = message.signature
             try:
-                message.task.apply_async(
-                    message.args, message.kwargs, **message.options
-                )
-                message.result.sent = True
+                signature.apply_async()
+                message.sent = True
             except Exception as error:
                 logger.exception(
                     "The transaction committed, but its task could not be sent. Send "
                     "it by hand: %s args=%r kwargs=%r options=%r",
-                    message.task.name,
-                    message.args,
-                    message.kwargs,
-                    message.options,
+                    signature.task,
+                    signature.args,
+                    signature.kwargs,
+                    signature.options,
                 )
                 self.registry.notify(
                     TaskDeliveryFailed(
                         self.registry,
-                        message.task,
-                        message.args,
-                        message.kwargs,
-                        message.options,
+                        get_tasks(self.registry).app.tasks[signature.task],
+                        tuple(signature.args),
+                        signature.kwargs,
+                        signature.options,
                         error,
                     )
                 )

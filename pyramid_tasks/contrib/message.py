@@ -1,91 +1,66 @@
-"""A task deferred in a transaction: the call as it will be sent, and its result."""
+"""What is deferred in a transaction, as it will be sent."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from celery.result import AsyncResult
-from celery.utils import uuid
 from kombu.serialization import dumps, loads
 
-from ..exceptions import ResultNotReady
-from ..registry import check_arguments, get_tasks
+from ..canvas import leaves
+from ..results import deferred
 
 if TYPE_CHECKING:
-    from celery import Task
-    from pyramid.request import Request
-
-
-class PendingResult(AsyncResult):
-    """The result of a task that is sent when the transaction commits."""
-
-    sent = False
-
-    def get(self, *args: Any, **kwargs: Any) -> Any:
-        """Wait for the result; as in Celery, once the task has been sent.
-
-        Raises:
-            ResultNotReady: The transaction has not committed.
-        """
-        if not self.sent:
-            raise ResultNotReady(self.id)
-        return super().get(*args, **kwargs)
-
-    wait = get
-
-    def ready(self) -> bool:
-        """Whether the task has ended."""
-        return self.sent and bool(super().ready())
+    from celery import Celery
+    from celery.canvas import Signature
 
 
 class Message:
-    """A call as it will be sent: checked, and independent of what the caller keeps.
+    """A task, chain, group or chord as it will be sent.
 
-    Everything that can be wrong with the call is found when this is made, in the code
-    that defers the task.
+    Independent of what the caller keeps: everything that can be wrong with it is found
+    when this is made, in the code that defers it.
 
     Attributes:
-        task: The Celery task.
-        args: Its positional arguments, as a worker will get them.
-        kwargs: Its keyword arguments, the same.
-        options: The options of ``Task.apply_async``, with points in time in place of
-            delays, and a ``task_id``.
+        signature: What is sent: with the arguments as a worker will get them, points in
+            time in place of delays, and ids.
         result: What the caller gets.
+        sent: Whether it has been sent.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> None:
-        check_arguments(task, args, kwargs)
-        # Celery 5.7 and later send pydantic models as dictionaries.
-        if dump := getattr(task, "_dump_pydantic_arguments", None):
-            args, kwargs = dump(args, kwargs)
-        serializer = options.get("serializer") or task.serializer
-        content_type, encoding, body = dumps((args, kwargs), serializer)
-        self.args, self.kwargs = loads(
-            body, content_type, encoding, accept={content_type}
-        )
-        self.task = task
-        self.options = {"task_id": uuid(), **as_of_now(options)}
-        self.result = PendingResult(
-            self.options["task_id"],
-            app=get_tasks(request.registry).app,
-            task_name=task.name,
-        )
+    def __init__(self, app: Celery, signature: Signature) -> None:
+        self.sent = False
+        self.signature = signature
+        for leaf in leaves(signature):
+            _fix_arguments(app, leaf.signature)
+            if leaf.is_first:
+                _fix_times(leaf.signature["options"])
+        _fix_times(signature.options)
+        ids = {}
+        # As Celery does when it sends, which a relay does outside the task.
+        if parent := app.current_worker_task:
+            ids["root_id"] = parent.request.root_id or parent.request.id
+            ids["parent_id"] = parent.request.id
+        self.result = deferred(signature.freeze(**ids), self)
 
 
-def as_of_now(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options whose times are counted from now, not from the commit."""
+def _fix_arguments(app: Celery, signature: dict[str, Any]) -> None:
+    task = app.tasks[signature["task"]]
+    args, kwargs = tuple(signature["args"]), signature["kwargs"]
+    # Celery 5.7 and later send pydantic models as dictionaries.
+    if dump := getattr(task, "_dump_pydantic_arguments", None):
+        args, kwargs = dump(args, kwargs)
+    serializer = signature["options"].get("serializer") or task.serializer
+    content_type, encoding, body = dumps((args, kwargs), serializer)
+    signature["args"], signature["kwargs"] = loads(
+        body, content_type, encoding, accept={content_type}
+    )
+
+
+def _fix_times(options: dict[str, Any]) -> None:
+    """Count from now, not from the commit."""
     now = datetime.now(timezone.utc)
-    options = dict(options)
     if (countdown := options.pop("countdown", None)) is not None:
         options["eta"] = now + timedelta(seconds=countdown)
     if isinstance(expires := options.get("expires"), (int, float)):
         options["expires"] = now + timedelta(seconds=expires)
-    return options

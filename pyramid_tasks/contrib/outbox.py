@@ -35,19 +35,17 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.json import dumps
 from pyramid.exceptions import ConfigurationError
 
-from ..delivery import deliver_immediately
 from ..registry import get_tasks
-from .message import Message, PendingResult
 from .outbox_place import KEY, Outbox, engine_of, get_outbox, set_task_outbox
-from .outgoing import Outgoing, in_transaction
+from .outgoing import Outgoing, TransactionalDelivery
 
 if TYPE_CHECKING:
-    from celery import Task
-    from celery.result import AsyncResult
+    from celery.canvas import Signature
     from pyramid.config import Configurator
     from pyramid.request import Request
     from sqlalchemy.orm import Session
 
+    from .message import Message
     from .outbox_table import OutboxMessage
 
 logger = logging.getLogger(__name__)
@@ -62,12 +60,13 @@ def includeme(config: Configurator) -> None:
 def add_outbox(config: Configurator) -> None:
     """Make delivery by outbox known. SQLAlchemy is needed where it is used."""
     registry = config.registry
-    get_tasks(registry).deliveries["outbox"] = deliver_to_outbox
+    tasks = get_tasks(registry)
+    tasks.deliveries["outbox"] = OutboxDelivery(tasks.app)
     registry[KEY] = Outbox(registry)
     config.add_directive("set_task_outbox", set_task_outbox)
 
     def check() -> None:
-        if get_tasks(registry).delivery == "outbox" and not find_spec("sqlalchemy"):
+        if tasks.delivery == "outbox" and not find_spec("sqlalchemy"):
             raise ConfigurationError(
                 "pyramid_tasks.delivery = outbox needs SQLAlchemy: install "
                 "pyramid-tasks[outbox]."
@@ -76,79 +75,68 @@ def add_outbox(config: Configurator) -> None:
     config.action((KEY, "check"), check)
 
 
-def deliver_to_outbox(
-    request: Request,
-    task: Task,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    options: dict[str, Any],
-) -> AsyncResult:
-    """Store a task in the transaction of the request, or send it at once without one.
+class OutboxDelivery(TransactionalDelivery):
+    """Stores in the transaction, and sends when that has committed.
 
     Raises:
         TypeError: The arguments are not those of the task, or something of the call
             cannot be stored as JSON.
         OutboxError: There is no session, or no table.
     """
-    if not in_transaction(request):
-        return deliver_immediately(request, task, args, kwargs, options)
-    from .outbox_table import OutboxMessage, database_time
 
-    outbox = get_outbox(request.registry)
-    session = outbox.get_session(request)
-    outbox.check_table(session)
-    message = Message(request, task, args, kwargs, options)
-    row = OutboxMessage(
-        task=task.name,
-        task_id=message.options["task_id"],
-        message=_as_json(message),
-        created=database_time(),
-        not_before=database_time() + outbox.number("outbox_lease", 5),
-    )
-    # Through the session, so that zope.sqlalchemy sees a change to commit.
-    session.add(row)
-    _InOutbox.of(request).messages.append((session, row, message.result))
-    return message.result
+    def hold(self, request: Request, messages: list[Message]) -> None:
+        from sqlalchemy import select
+
+        from .outbox_table import OutboxMessage, database_time
+
+        outbox = get_outbox(request.registry)
+        session = outbox.get_session(request)
+        outbox.check_table(session)
+        now: Any = database_time()
+        if len(messages) > 1:
+            # Rows without expressions are inserted all at once.
+            now = session.scalar(select(now))
+        rows = [
+            OutboxMessage(
+                task=message.signature.task,
+                task_id=message.result.id,
+                message=_as_json(message.signature),
+                created=now,
+                not_before=now + outbox.number("outbox_lease", 5),
+            )
+            for message in messages
+        ]
+        # Through the session, so that zope.sqlalchemy sees a change to commit.
+        session.add_all(rows)
+        _InOutbox.of(request).messages += [
+            (session, row, message) for row, message in zip(rows, messages, strict=True)
+        ]
 
 
-def _as_json(message: Message) -> str:
-    options = dict(message.options)
-    for key in ("eta", "expires"):
-        if hasattr(options.get(key), "isoformat"):
-            options[key] = options[key].isoformat()
-    # As Celery does when it sends, which a relay does outside the task.
-    app = message.task.app
-    if parent := app.current_worker_task:
-        options.setdefault("root_id", parent.request.root_id or parent.request.id)
-        options.setdefault("parent_id", parent.request.id)
-    content = {"args": message.args, "kwargs": message.kwargs, "options": options}
+def _as_json(signature: Signature) -> str:
     try:
-        body: str = dumps(content)
+        body: str = dumps(signature)
     except Exception as error:
         raise TypeError(
-            f"{message.task.name} cannot be delivered by outbox, which stores JSON: "
+            f"{signature.task} cannot be delivered by outbox, which stores JSON: "
             f"{error}"
         ) from error
     return body
 
 
-class _InOutbox(Outgoing[tuple["Session", "OutboxMessage", PendingResult]]):
-    def prepare(
-        self, messages: list[tuple[Session, OutboxMessage, PendingResult]]
-    ) -> None:
+class _InOutbox(Outgoing[tuple["Session", "OutboxMessage", "Message"]]):
+    def prepare(self, messages: list[tuple[Session, OutboxMessage, Message]]) -> None:
         # Flushed by now, and about to be detached from the session.
         self.engine = engine_of(messages[0][0])
         self.ids = [row.id for _, row, _ in messages if row.id is not None]
 
-    def deliver(
-        self, messages: list[tuple[Session, OutboxMessage, PendingResult]]
-    ) -> None:
+    def deliver(self, messages: list[tuple[Session, OutboxMessage, Message]]) -> None:
         """Send at once; what cannot be sent now, a relay will."""
         from .outbox_rows import is_waiting, leave_to_relay, send_rows
 
         outbox = get_outbox(self.registry)
-        for _, _, result in messages:
-            result.sent = True
+        for _, _, message in messages:
+            message.sent = True
         if not self.ids:  # rolled back, by a savepoint of the session
             return
         try:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
@@ -73,7 +71,7 @@ def send_rows(
             if late or stopped():
                 break
             try:
-                _publish(app, row, timeout)
+                publish(app, {**loads(row.message), "task": row.task}, timeout)
             except BrokerDown as error:
                 result.broker_down = error
                 break
@@ -146,17 +144,6 @@ def _has_skip_locked(connection: Connection) -> bool:
         needed = (10, 6) if dialect.is_mariadb else (8, 0, 1)
         return bool(dialect.server_version_info >= needed)
     return False
-
-
-def _publish(app: Celery, row: Any, timeout: float) -> None:
-    message = loads(row.message)
-    options = message["options"]
-    for key in ("eta", "expires"):
-        if isinstance(value := options.get(key), str):
-            # Celery reads more forms of text than Python 3.10 does.
-            with suppress(ValueError):
-                options[key] = datetime.fromisoformat(value)
-    publish(app, row.task, message["args"], message["kwargs"], options, timeout)
 
 
 def _settle(connection: Connection, result: Round, max_attempts: int) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from transaction.interfaces import IDataManagerSavepoint, ISavepointDataManager
 from zope.interface import implementer
 
+from ..delivery import Delivery
+from ..registry import check_arguments
+from .message import Message
+
 if TYPE_CHECKING:
+    from celery import Task
+    from celery.canvas import Signature
+    from celery.result import AsyncResult, ResultBase
     from pyramid.request import Request
     from typing_extensions import Self
 
@@ -20,6 +28,39 @@ def in_transaction(request: Request) -> bool:
     # a transaction, which nobody would commit.
     manager = getattr(request.tm, "manager", request.tm)
     return manager._txn is not None  # noqa: SLF001
+
+
+class TransactionalDelivery(Delivery):
+    """Sends when the transaction of the request commits, and at once without one.
+
+    Everything that can be wrong with the call is found now, in the code that made it.
+    """
+
+    def deliver_task(
+        self,
+        request: Request,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
+    ) -> AsyncResult:
+        if not in_transaction(request):
+            return super().deliver_task(request, task, args, kwargs, options)
+        check_arguments(task, args, kwargs)
+        return self.deliver(request, [task.signature(args, kwargs, **options)])[0]
+
+    def deliver(
+        self, request: Request, signatures: Sequence[Signature]
+    ) -> list[ResultBase]:
+        if not in_transaction(request):
+            return super().deliver(request, signatures)
+        messages = [Message(self.app, each) for each in signatures]
+        self.hold(request, messages)
+        return [message.result for message in messages]
+
+    def hold(self, request: Request, messages: list[Message]) -> None:
+        """Keep messages until the transaction of the request commits."""
+        raise NotImplementedError
 
 
 @implementer(ISavepointDataManager)

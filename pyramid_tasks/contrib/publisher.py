@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from kombu import pools
 from kombu.exceptions import KombuError, LimitExceeded, OperationalError
 
+from ..canvas import as_signature, leaves
 from ..exceptions import TaskNotRegistered
 
 if TYPE_CHECKING:
     from celery import Celery
     from kombu.connection import Connection
     from kombu.messaging import Producer
+
+    from ..canvas import Canvas
 
 # Answers of Redis about its own state, whatever the message.
 _REDIS_STATES = {"BusyLoadingError", "OutOfMemoryError", "ReadOnlyError"}
@@ -25,15 +28,8 @@ class BrokerDown(Exception):  # noqa: N818 a state, not a mistake
     """The broker takes no message at the moment, whatever is in it."""
 
 
-def publish(
-    app: Celery,
-    name: str,
-    args: list[Any],
-    kwargs: dict[str, Any],
-    options: dict[str, Any],
-    timeout: float,
-) -> None:
-    """Send a task, once, waiting for the broker no longer than ``timeout`` seconds.
+def publish(app: Celery, canvas: Canvas, timeout: float) -> None:
+    """Send a canvas, once, waiting for the broker no longer than ``timeout`` seconds.
 
     Celery's own way waits much longer for a broker, or a result backend, that is down.
 
@@ -41,11 +37,11 @@ def publish(
         BrokerDown: The broker cannot be reached, or takes nothing.
         Exception: Anything else is about this message.
     """
-    task = app.tasks.get(name)
-    if task is None:
-        raise TaskNotRegistered(name)
+    for leaf in leaves(canvas):
+        _leave_unsubscribed(app, leaf.signature)
+    signature = as_signature(canvas, app)
     if app.conf.task_always_eager:
-        task.apply_async(args, kwargs, **options)
+        signature.apply_async()
         return
     # A connection of the pool may have died since it was used: then once more, on a
     # new one. An error on a new one is the message's.
@@ -57,13 +53,7 @@ def publish(
             is_new = not connection.connected
             _connect(connection, timeout)
             try:
-                task.apply_async(
-                    args,
-                    kwargs,
-                    **_without_subscription(options, task),
-                    producer=producer,
-                    retry=False,
-                )
+                signature.apply_async(producer=producer, retry=False)
             except Exception as error:
                 # After an error RabbitMQ closes the channel at least.
                 connection.collect()
@@ -122,15 +112,19 @@ def _connect(connection: Connection, timeout: float) -> None:
         raise BrokerDown(_in_words(error)) from error
 
 
-def _without_subscription(options: dict[str, Any], task: Any) -> dict[str, Any]:
-    """Return options with which Celery does not subscribe to the result.
+def _leave_unsubscribed(app: Celery, signature: Canvas) -> None:
+    """Have Celery not subscribe to the result of a task.
 
     It would wait 20 seconds for a result backend that is down, and never unsubscribe
     in a relay. ``get()`` subscribes as well. The header has the last word.
     """
+    task = app.tasks.get(signature["task"])
+    if task is None:
+        raise TaskNotRegistered(signature["task"])
+    options = signature["options"]
     ignore = options.get("ignore_result", task.ignore_result)
-    headers = {"ignore_result": ignore, **(options.get("headers") or {})}
-    return {**options, "ignore_result": True, "headers": headers}
+    options["ignore_result"] = True
+    options["headers"] = {"ignore_result": ignore, **(options.get("headers") or {})}
 
 
 def _is_of_transport(error: Exception, connection: Connection) -> bool:
