@@ -62,6 +62,8 @@ class Tasks:
         self.execution_policy: ExecutionPolicy | None = None
         # The names a function, or its dotted name, is registered under, in order.
         self._names: defaultdict[Hashable, dict[str, None]] = defaultdict(dict)
+        # What was found for what, since the last one was added.
+        self._found: dict[object, Task] = {}
 
     def add(
         self,
@@ -87,6 +89,7 @@ class Tasks:
         # Celery would share the task with every application in the process, and make
         # it later.
         options = {**options, "shared": False, "lazy": False}
+        self._found.clear()
         task = self.app.task(run, name=name, bind=True, **options)
         # Around what Celery makes of it: the request outlives autoretry_for, so that
         # subscribers learn of a retry, with the request.
@@ -104,6 +107,15 @@ class Tasks:
             TaskNotRegistered: There is none.
             AmbiguousTask: It is a function with several names.
         """
+        try:
+            return self._found[task]
+        except (KeyError, TypeError):  # a callable object can be unhashable
+            found = self._find(task)
+        if isinstance(task, Hashable):
+            self._found[task] = found
+        return found
+
+    def _find(self, task: object) -> Task:
         if isinstance(task, Task):
             name = task.name
             if self.app.tasks.get(name) is task:

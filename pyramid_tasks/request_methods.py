@@ -9,7 +9,7 @@ from celery.utils import uuid
 
 from .builtin_contexts import DEFERRED_BY
 from .canvas import as_canvas, as_signature, check_leaf, leaves
-from .events import BeforeDeferTask
+from .events import BeforeDeferTask, has_subscribers
 from .registry import check_arguments, get_tasks
 from .results import DeferredGroupResult
 from .worker import TASK_ENVIRON_KEY
@@ -77,10 +77,9 @@ def defer_task_with_options(
         return defer_canvas(request, signature, delivery=delivery)
     if tasks.contexts:
         _add_headers(options, tasks.contexts.capture(request))
-    event = BeforeDeferTask(request, task, tuple(args), dict(kwargs or {}), options)
-    request.registry.notify(event)
+    args, kwargs = _notify(request, task, tuple(args), dict(kwargs or {}), options)
     delivery = tasks.get_delivery(options.pop("delivery", None))
-    return delivery.deliver_task(request, task, event.args, event.kwargs, options)
+    return delivery.deliver_task(request, task, args, kwargs, options)
 
 
 def defer_tasks(
@@ -121,14 +120,13 @@ def defer_tasks(
                 f"arguments, such as ({item!r},), or a dictionary of keyword arguments"
             )
         own = {**options, "delivery": name}
-        event = BeforeDeferTask(request, task, args, kwargs, own)
-        request.registry.notify(event)
+        args, kwargs = _notify(request, task, args, kwargs, own)
         name = own.pop("delivery", name)
         try:
-            check_arguments(task, event.args, event.kwargs)
+            check_arguments(task, args, kwargs)
         except TypeError as error:
             raise TypeError(f"Item {number} for {task.name}: {error}") from error
-        signatures.append(task.signature(event.args, event.kwargs, **own))
+        signatures.append(task.signature(args, kwargs, **own))
     results = tasks.get_delivery(name).deliver(request, signatures)
     return DeferredGroupResult(uuid(), results, app=tasks.app)
 
@@ -169,11 +167,10 @@ def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultB
         task = tasks.find(signature["task"])
         own = signature["options"]
         _add_headers(own, headers)
-        args, kwargs = tuple(signature["args"]), signature["kwargs"]
-        event = BeforeDeferTask(request, task, args, kwargs, own)
-        request.registry.notify(event)
+        signature["args"], signature["kwargs"] = _notify(
+            request, task, tuple(signature["args"]), signature["kwargs"], own
+        )
         name = own.pop("delivery", name)
-        signature["args"], signature["kwargs"] = event.args, event.kwargs
         check_leaf(leaf, task)
     delivery = tasks.get_delivery(name)
     return delivery.deliver(request, [as_signature(whole, tasks.app)])[0]
@@ -225,6 +222,21 @@ def deferred_by(request: Request) -> Any:
     the settings.
     """
     return request.environ.get(DEFERRED_BY)
+
+
+def _notify(
+    request: Request,
+    task: Task,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Tell subscribers of a call, and return its arguments as they leave them."""
+    if not has_subscribers(request.registry, BeforeDeferTask):
+        return args, kwargs
+    event = BeforeDeferTask(request, task, args, kwargs, options)
+    request.registry.notify(event)
+    return event.args, event.kwargs
 
 
 def _add_headers(options: dict[str, Any], headers: dict[str, str]) -> None:

@@ -13,9 +13,8 @@ from pyramid.interfaces import IRequestExtensions, IRequestFactory, IRootFactory
 from pyramid.request import Request
 from pyramid.threadlocal import manager
 from pyramid.traversal import DefaultRootFactory
-from zope.interface import implementedBy
 
-from .events import AfterTask, BeforeTask, TaskFailed, TaskRetried
+from .events import AfterTask, BeforeTask, TaskFailed, TaskRetried, has_subscribers
 from .extensions import ExtendedClasses
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class TaskRunner:
             try:
                 result = call(*args, **kwargs)
                 request = threadlocals["request"]
-                if self._has_subscribers(AfterTask):
+                if has_subscribers(self.registry, AfterTask):
                     self.registry.notify(AfterTask(request, task, args, kwargs, result))
                 _run_finished_callbacks(request)
             except BaseException as error:
@@ -112,7 +111,7 @@ class TaskRunner:
         if threadlocals["request"] is not None:
             _end_attempt(task, threadlocals)
         request = self._enter_request(task, threadlocals, environ)
-        if self._has_subscribers(BeforeTask):
+        if has_subscribers(self.registry, BeforeTask):
             self.registry.notify(BeforeTask(request, task, args, kwargs))
         return func(request, *args, **kwargs)
 
@@ -147,12 +146,6 @@ class TaskRunner:
         _set_context(request)
         return request
 
-    def _has_subscribers(self, event_type: type) -> bool:
-        # That of the class, which the registry caches; to make an event for nobody
-        # takes longer.
-        required = (implementedBy(event_type),)
-        return bool(self.registry.adapters.subscriptions(required, None))
-
     def _notify_end(
         self,
         task: Task,
@@ -169,7 +162,7 @@ class TaskRunner:
         if isinstance(error, (Ignore, Reject)) or not isinstance(error, Exception):
             return
         event_type = TaskRetried if isinstance(error, Retry) else TaskFailed
-        if not self._has_subscribers(event_type):
+        if not has_subscribers(self.registry, event_type):
             return
         try:
             # There is none if the arguments were refused, by pydantic for example.
@@ -177,7 +170,7 @@ class TaskRunner:
             self.registry.notify(event_type(request, task, args, kwargs, error))
         except Exception:
             logger.exception(
-                "A subscriber of %s failed for %s[%s]",
+                "Not all subscribers of %s could be told of %s[%s]",
                 event_type.__name__,
                 task.name,
                 task.request.id,

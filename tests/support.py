@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from celery.result import AsyncResult
 
 #: Where the console scripts of the environment under test are.
 BIN = Path(sys.executable).parent
@@ -231,6 +234,31 @@ use = egg:pyramid_tasks
 
 {more}
 """
+
+
+class Site:
+    """The example application, in this process, beside its worker."""
+
+    def __init__(self, broker: dict[str, str], folder: Path) -> None:
+        import exampleapp
+        from pyramid.scripting import prepare
+
+        settings = {f"celery.{key}": value for key, value in broker.items()}
+        config = exampleapp.configure(settings)
+        config.make_celery_app()
+        env = prepare(registry=config.registry)
+        self.request = env["request"]
+        self.close = env["closer"]
+        self.folder = folder
+        self.worker: Process | None = None
+
+    def defer(self, name: str, *args: Any, **kwargs: Any) -> AsyncResult:
+        return self.request.defer_task(f"exampleapp.{name}", *args, **kwargs)
+
+    def defer_with(self, name: str, *args: Any, **options: Any) -> AsyncResult:
+        return self.request.defer_task_with_options(
+            f"exampleapp.{name}", args, **options
+        )
 
 
 def ini_form(ini: object, command: str, *options: object, after: bool) -> list[object]:

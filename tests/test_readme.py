@@ -157,7 +157,7 @@ def test_settings_are_read_as_they_say(tmp_path: Path) -> None:
 @pytest.fixture
 def snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the snippets about tasks, one after the other, as a module."""
-    headings = ("Tasks", "Results", "Transactions", "Schedules")
+    headings = ("Tasks", "Events", "Results", "Transactions", "Schedules")
     code = [text for heading, text in blocks("python") if heading in headings]
     assert len(code) >= len(headings)
     (tmp_path / "snippets.py").write_text("\n".join(code))
@@ -175,6 +175,7 @@ def test_snippets_about_tasks(snippets: ModuleType) -> None:
         "celery.broker_url": "memory://",
         "celery.result_backend": "cache+memory://",
         "mail.host": "localhost",
+        "support.mail": "support@example.com",
     }
     with Configurator(settings=settings) as config:
         config.include("pyramid_tasks")
@@ -191,6 +192,29 @@ def test_snippets_about_tasks(snippets: ModuleType) -> None:
         snippets.view_with_host(request)
         request.matchdict = snippets.start(request)
         assert snippets.status(request) == {"state": "PENDING", "done": False}
+
+
+def test_snippet_about_events(
+    snippets: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The subscriber of the snippet tells of a task that fails."""
+    settings = {
+        "celery.broker_url": "memory://",
+        "mail.host": "localhost",
+        "support.mail": "support@example.com",
+    }
+
+    def fail(request: object) -> None:
+        raise ValueError("no")
+
+    with Configurator(settings=settings) as config:
+        config.include("pyramid_tasks")
+        config.scan(snippets)
+        config.register_task(fail, name="fail")
+    get_tasks(config.registry).app.tasks["fail"].apply()
+    assert capsys.readouterr().out == (
+        "To support@example.com: fail: ValueError('no')\n"
+    )
 
 
 def test_snippets_about_transactions(snippets: ModuleType) -> None:

@@ -6,23 +6,19 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import celery
 import pytest
 from celery.bin.worker import worker
 from support import (
     QUICK,
-    Process,
+    Site,
     example_config,
     ini_form,
     start,
     start_worker,
     wait_until,
 )
-
-if TYPE_CHECKING:
-    from celery.result import AsyncResult
 
 pytestmark = pytest.mark.acceptance
 
@@ -40,31 +36,6 @@ ENDS = {
     "sleep": "FAILURE",  # by its soft time limit
 }
 TIMES = {"retry": 3}
-
-
-class Site:
-    """The web application of an ini, in this process, beside its worker."""
-
-    def __init__(self, broker: dict[str, str], folder: Path) -> None:
-        import exampleapp
-        from pyramid.scripting import prepare
-
-        settings = {f"celery.{key}": value for key, value in broker.items()}
-        config = exampleapp.configure(settings)
-        config.make_celery_app()
-        env = prepare(registry=config.registry)
-        self.request = env["request"]
-        self.close = env["closer"]
-        self.folder = folder
-        self.worker: Process | None = None
-
-    def defer(self, name: str, *args: Any, **kwargs: Any) -> AsyncResult:
-        return self.request.defer_task(f"exampleapp.{name}", *args, **kwargs)
-
-    def defer_with(self, name: str, *args: Any, **options: Any) -> AsyncResult:
-        return self.request.defer_task_with_options(
-            f"exampleapp.{name}", args, **options
-        )
 
 
 def write_ini(broker: dict[str, str], folder: Path) -> None:
