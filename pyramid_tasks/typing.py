@@ -100,6 +100,7 @@ class RequestWithTasks(Protocol):
             self,
             func_or_name: TaskLike,
             iterable: Iterable[tuple[Any, ...] | Mapping[str, Any]],
+            **options: Any,
         ) -> GroupResult: ...
 
         def task_signature(

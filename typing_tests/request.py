@@ -16,7 +16,7 @@ def uses(request: RequestWithTasks) -> None:
     request.defer_task_with_options(add, [1], {"y": 2}, countdown=60)
     request.defer_task_with_options("add", (1,), queue="mail")
     request.defer_tasks(add, [(1, 2), (3, 4)])
-    request.defer_tasks(add, ({"x": n} for n in range(3)))
+    request.defer_tasks(add, ({"x": n} for n in range(3)), queue="mail")
     request.defer_canvas(request.task_signature(add, 1), countdown=60)
     request.defer_canvas(chain(request.task_signature("add", 1, y=2)))
     request.get_task_result("id").get()
