@@ -42,6 +42,7 @@ lint: $(STAMPS)/lint  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python typing_tests/check.py $(VENV)/celery-types
 
 format: $(STAMPS)/lint  ## format the code
 	$(BIN)/ruff format .
@@ -70,6 +71,8 @@ $(STAMPS)/test: $(STAMPS)/venv $(REQUIREMENTS)
 	touch $@ $(STAMPS)/demo
 
 # The types of what the sample uses are checked too, so it needs what the tests need.
-$(STAMPS)/lint: $(STAMPS)/venv $(REQUIREMENTS)
+$(STAMPS)/lint: $(STAMPS)/venv $(REQUIREMENTS) typing_tests/requirements.txt
 	$(PIP_INSTALL) --editable '.[test,lint]' --editable sample
+	$(PIP_INSTALL) --upgrade --no-deps --target $(VENV)/celery-types \
+		--requirement typing_tests/requirements.txt
 	touch $@ $(STAMPS)/test $(STAMPS)/demo

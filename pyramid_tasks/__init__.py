@@ -22,11 +22,13 @@ if TYPE_CHECKING:
         TaskRetried,
     )
     from .exceptions import PyramidTasksError
+    from .request_methods import defer_task
 
     __version__: str
 
-__all__ = [  # noqa: RUF022 grouped: the decorator, the events, the errors
+__all__ = [  # noqa: RUF022 grouped: the functions, the events, the errors
     "task",
+    "defer_task",
     "BeforeDeferTask",
     "BeforeTask",
     "AfterTask",
@@ -81,7 +83,7 @@ def __getattr__(name: str) -> Any:
 
     if name == "__version__":
         return import_module("importlib.metadata").version("pyramid-tasks")
-    for module in ("directives", "events", "exceptions"):
+    for module in ("directives", "request_methods", "events", "exceptions"):
         if name in __all__ and hasattr(
             found := import_module(f".{module}", __name__), name
         ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from celery.utils import uuid
 
@@ -15,20 +15,44 @@ from .results import DeferredGroupResult
 from .worker import TASK_ENVIRON_KEY
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Concatenate
 
     from celery import Task
     from celery.canvas import Signature
     from celery.result import AsyncResult, GroupResult, ResultBase
     from pyramid.request import Request
 
-    TaskLike: TypeAlias = Callable[..., Any] | str | Task
+    from .typing import AnyRequest, AnyTask, P, R, RequestT, TaskLike, TaskT
 
 
+@overload
 def defer_task(
-    request: Request, func_or_name: TaskLike, /, *args: Any, **kwargs: Any
-) -> AsyncResult:
+    request: AnyRequest,
+    func_or_name: Callable[Concatenate[RequestT, P], R],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> AsyncResult[R]: ...
+@overload
+def defer_task(
+    request: AnyRequest,
+    func_or_name: Callable[Concatenate[TaskT, RequestT, P], R],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> AsyncResult[R]: ...
+@overload
+def defer_task(
+    request: AnyRequest, func_or_name: str | AnyTask, /, *args: Any, **kwargs: Any
+) -> AsyncResult[Any]: ...
+def defer_task(
+    request: AnyRequest, func_or_name: TaskLike, /, *args: Any, **kwargs: Any
+) -> AsyncResult[Any]:
     """Queue a task.
+
+    The method ``request.defer_task``, and ``pyramid_tasks.defer_task(request, ...)``
+    for those who want type checkers to check the arguments without annotating the
+    request with :class:`~pyramid_tasks.typing.RequestWithTasks`.
 
     Args:
         func_or_name: The task: its function, dotted name, registered name or the

@@ -120,6 +120,29 @@ def test_wheel_metadata(wheel: dict[str, bytes], wheel_metadata: Message) -> Non
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel)
 
 
+def test_types_of_the_wheel(built: Path, tmp_path: Path) -> None:
+    """A project sees the types of the package: mypy finds the errors of the README."""
+    (path,) = built.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "installed")
+    readme = (ROOT / "README.md").read_text()
+    snippet = re.search(r"\n### Types\n.*?```python\n(.*?)```", readme, re.DOTALL)
+    assert snippet
+    (tmp_path / "views.py").write_text(snippet[1])
+    options = "--strict", "--ignore-missing-imports", "--allow-subclassing-any"
+    result = run(
+        *("mypy", *options, "views.py"),
+        cwd=tmp_path,
+        PYTHONPATH=str(tmp_path / "installed"),
+    )
+    found = re.findall(r"^views.py:(\d+): error: ", result.stdout, re.MULTILINE)
+    lines = snippet[1].splitlines()
+    assert found, result.stdout + result.stderr
+    assert [lines[int(number) - 1] for number in found] == [
+        line for line in lines if line.endswith("  # error")
+    ]
+
+
 def test_sdist_has_the_project(sources: Path, sdist: set[str]) -> None:
     """The sdist has all that a developer needs: the tests, the sample, make and tox."""
     assert (FILES | files_below(sources, *FOLDERS)) - LITTER <= sdist

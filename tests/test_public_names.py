@@ -23,9 +23,10 @@ def test_public_names(name):
 
 def test_names_are_those_of_their_modules():
     """A public name is the object of its module, not a copy."""
-    from pyramid_tasks import directives, events
+    from pyramid_tasks import directives, events, request_methods
 
     assert pyramid_tasks.task is directives.task
+    assert pyramid_tasks.defer_task is request_methods.defer_task
     assert pyramid_tasks.BeforeDeferTask is events.BeforeDeferTask
     assert pyramid_tasks.CeleryWorkerProcessInit is events.CeleryWorkerProcessInit
     assert pyramid_tasks.PyramidTasksError is exceptions.PyramidTasksError
@@ -67,7 +68,13 @@ def test_get_celery_app_by_its_short_name():
 
 
 @pytest.mark.parametrize(
-    "module", ["pyramid_tasks", "pyramid_tasks.loaders", "pyramid_tasks.loaders.cli"]
+    "module",
+    [
+        "pyramid_tasks",
+        "pyramid_tasks.loaders",
+        "pyramid_tasks.loaders.cli",
+        "pyramid_tasks.typing",
+    ],
 )
 def test_imports_are_light(module):
     """Every ``celery`` command imports these: they must not import what is heavy."""

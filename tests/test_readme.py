@@ -157,7 +157,7 @@ def test_settings_are_read_as_they_say(tmp_path: Path) -> None:
 @pytest.fixture
 def snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the snippets about tasks, one after the other, as a module."""
-    headings = ("Tasks", "Events", "Results", "Transactions", "Schedules")
+    headings = "Tasks", "Types", "Events", "Results", "Transactions", "Schedules"
     code = [text for heading, text in blocks("python") if heading in headings]
     assert len(code) >= len(headings)
     (tmp_path / "snippets.py").write_text("\n".join(code))
@@ -190,6 +190,8 @@ def test_snippets_about_tasks(snippets: ModuleType) -> None:
         request = env["request"]
         snippets.view(request)
         snippets.view_with_host(request)
+        with pytest.raises(TypeError, match="missing .* argument: 'word'"):
+            snippets.typed_view(request, request)
         request.matchdict = snippets.start(request)
         assert snippets.status(request) == {"state": "PENDING", "done": False}
 
