@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyramid.util import InstancePropertyHelper
+from zope.interface import implementedBy
 
 # A request factory could make a class for each request.
 _MAX_CLASSES = 16
@@ -45,8 +46,10 @@ class ExtendedClasses:
         except KeyError:
             if len(self._classes) == _MAX_CLASSES:
                 self._classes.clear()
-            # This is what takes care that adapters are looked up as for the parent.
+            # Adapters are looked up as for the parent: this gives it a specification of
+            # its own, and the next line hands that on.
+            implementedBy(parent)
             InstancePropertyHelper.apply_properties(
-                request, {**self._methods, **self._descriptors}
+                request, {**self._descriptors, **self._methods}
             )
             self._classes[parent] = request.__class__
