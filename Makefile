@@ -54,7 +54,7 @@ dist: $(STAMPS)/test  ## build the sdist, and the wheel from it, in dist/
 clean:  ## remove everything that these targets made
 	rm -rf $(VENV) .tox .coverage .coverage.* build dist *.egg-info
 	rm -rf sample/build sample/*.egg-info sample/var
-	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find pyramid_tasks sample tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/venv:

@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from difflib import get_close_matches
-from functools import partial
+from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, cast
 
 from celery import Celery, Task
@@ -93,7 +93,7 @@ class Tasks:
         task = self.app.task(run, name=name, bind=True, **options)
         # Around what Celery makes of it: the request outlives autoretry_for, so that
         # subscribers learn of a retry, with the request.
-        task.run = partial(self.runner.run, task, task.run)
+        task.run = update_wrapper(partial(self.runner.run, task, task.run), task.run)
         self._names[_identity(func)][name] = None
         qualname = getattr(func, "__qualname__", None)
         if qualname is not None:
