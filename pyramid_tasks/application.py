@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery, concurrency, signals
+from celery import Celery, _state, concurrency, signals
 from celery.loaders.app import AppLoader
 
 from .events import CeleryWorkerProcessInit
@@ -33,6 +33,19 @@ class PyramidCelery(Celery):
                 "worker_pool_start_method = fork"
             )
         return self.origin
+
+    def send_task(self, *args: Any, **kwargs: Any) -> Any:
+        """Send a task, as the current application of Celery.
+
+        The receivers of Celery's signals about sending get the name of a task, and
+        look it up there: those of OpenTelemetry, for one.
+        """
+        current = _state._tls.current_app  # noqa: SLF001 get_current_app() makes one
+        self.set_current()
+        try:
+            return super().send_task(*args, **kwargs)
+        finally:
+            _state._set_current_app(current)  # noqa: SLF001 set_current() of None
 
 
 class PyramidLoader(AppLoader):
