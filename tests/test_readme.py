@@ -16,7 +16,7 @@ import pytest
 from celery import Celery
 from pyramid.config import Configurator
 from pyramid.scripting import prepare
-from support import BIN, environment, free_port, start, wait_until
+from support import BIN, environment, free_port, run, start, wait_until
 
 from pyramid_tasks.contrib.outbox_place import get_outbox
 from pyramid_tasks.registry import get_tasks
@@ -259,6 +259,56 @@ def test_snippets_about_the_outbox(snippets: ModuleType) -> None:
         config.include(snippets.add_outbox)
     assert get_outbox(config.registry).session == "db"
     assert "pyramid_tasks_outbox" in snippets.target_metadata().tables
+
+
+# What a process does with the snippets about tracing.
+TRACED = """
+import sentry_sdk
+from pyramid.config import Configurator
+from pyramid.interfaces import ITweens
+from snippets import *
+from webtest import TestApp
+
+
+def view(request):
+    return request.defer_task_with_options("tell", delivery="immediate").get()
+
+settings = {
+    "celery.task_always_eager": True,
+    "pyramid.includes": "pyramid_tm pyramid_tasks.contrib.pyramid_tm",
+    "sentry.dsn": "",
+}
+with Configurator(settings=settings) as config:
+    config.include(add_opentelemetry)
+    config.include(add_trace_context)
+    config.include(add_sentry)
+    config.include(add_request_id)
+    config.register_task(lambda request: request.request_id, name="tell")
+    config.add_view(view, renderer="string")
+    app = TestApp(config.make_wsgi_app())
+tweens = [name for name, _ in config.registry.getUtility(ITweens).implicit()]
+trace, tm = "trace_tween_factory", "pyramid_tm.tm_tween_factory"
+assert tweens[0].endswith(trace) and tm in tweens, tweens
+assert {"celery", "pyramid"} <= set(sentry_sdk.get_client().integrations)
+assert app.get("/", headers={"X-Request-ID": "17"}).text == "17"
+"""
+
+
+@pytest.mark.acceptance
+def test_snippets_about_tracing(tmp_path: Path) -> None:
+    """They make one trace, around the transaction; Sentry and the id are there too."""
+    pytest.importorskip("opentelemetry.instrumentation.celery")
+    pytest.importorskip("opentelemetry.instrumentation.pyramid")
+    pytest.importorskip("pyramid_tm")
+    pytest.importorskip("sentry_sdk")
+    code = [text for heading, text in blocks("python") if heading == "Tracing"]
+    assert len(code) == 4
+    (tmp_path / "snippets.py").write_text("\n".join(code))
+    (tmp_path / "traced.py").write_text(TRACED)
+    done = run("python", "traced.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r'"name": "(?:run/tell|GET /?)"', done.stdout)) == 2
+    assert len(set(re.findall(r'"trace_id": "(\w+)"', done.stdout))) == 1
 
 
 def test_testing_snippet() -> None:
