@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, _state, concurrency, signals
@@ -43,7 +44,9 @@ class PyramidCelery(Celery):
         current = _state._tls.current_app  # noqa: SLF001 get_current_app() makes one
         self.set_current()
         try:
-            return super().send_task(*args, **kwargs)
+            # The receivers of OpenTelemetry (0.66) leave their span in the context when
+            # the sending fails: it would be the parent of all that comes after.
+            return copy_context().run(super().send_task, *args, **kwargs)
         finally:
             _state._set_current_app(current)  # noqa: SLF001 set_current() of None
 
