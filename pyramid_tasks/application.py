@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, _state, concurrency, signals
@@ -44,9 +43,7 @@ class PyramidCelery(Celery):
         current = _state._tls.current_app  # noqa: SLF001 get_current_app() makes one
         self.set_current()
         try:
-            # The receivers of OpenTelemetry (0.66) leave their span in the context when
-            # the sending fails: it would be the parent of all that comes after.
-            return copy_context().run(super().send_task, *args, **kwargs)
+            return super().send_task(*args, **kwargs)
         finally:
             _state._set_current_app(current)  # noqa: SLF001 set_current() of None
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-
-import pytest
 from celery import _state, current_app, signals
-from kombu.exceptions import OperationalError
 from pyramid.scripting import prepare
-from support import free_port
 
 
 def test_current_application_while_a_task_is_sent(configure) -> None:
@@ -28,20 +23,3 @@ def test_current_application_while_a_task_is_sent(configure) -> None:
         env["request"].defer_task("sent")
     assert found == [app.tasks["sent"]] * 2
     assert _state._tls.current_app is before
-
-
-def test_context_after_a_task_could_not_be_sent(configure) -> None:
-    """What a receiver of Celery's signals sets for the sending ends with it."""
-    url = f"redis://localhost:{free_port()}/0"
-    config = configure(**{"celery.broker_url": url})
-    config.register_task(lambda request: None, name="sent")
-    config.commit()
-    span: ContextVar[str] = ContextVar("span")
-
-    def begin(**_):
-        span.set("begun, and ended after the sending")
-
-    signals.before_task_publish.connect(begin)
-    with prepare(registry=config.registry) as env, pytest.raises(OperationalError):
-        env["request"].defer_task_with_options("sent", retry=False)
-    assert span.get(None) is None
