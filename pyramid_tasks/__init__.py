@@ -16,7 +16,12 @@ if TYPE_CHECKING:
         AfterTask,
         BeforeDeferTask,
         BeforeTask,
+        CeleryBeatInit,
+        CeleryWorkerInit,
         CeleryWorkerProcessInit,
+        CeleryWorkerProcessShutdown,
+        CeleryWorkerReady,
+        CeleryWorkerShutdown,
         TaskDeliveryFailed,
         TaskFailed,
         TaskRetried,
@@ -35,7 +40,12 @@ __all__ = [  # noqa: RUF022 grouped: the functions, the events, the errors
     "TaskFailed",
     "TaskRetried",
     "TaskDeliveryFailed",
+    "CeleryBeatInit",
+    "CeleryWorkerInit",
     "CeleryWorkerProcessInit",
+    "CeleryWorkerProcessShutdown",
+    "CeleryWorkerReady",
+    "CeleryWorkerShutdown",
     "PyramidTasksError",
     "includeme",
 ]
@@ -55,6 +65,7 @@ def includeme(config: Configurator) -> None:
     config.add_directive("register_task", ".directives.register_task")
     config.add_directive("add_periodic_task", ".directives.add_periodic_task")
     config.add_directive("add_task_deriver", ".taskderivers.add_task_deriver")
+    config.add_directive("add_fork_safe", ".forking.add_fork_safe")
     config.add_directive(
         "make_celery_app", ".directives.make_celery_app", action_wrap=False
     )

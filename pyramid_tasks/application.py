@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery, _state, concurrency, signals
+from celery import Celery, _state, signals
 from celery.loaders.app import AppLoader
+from celery.platforms import EX_FAILURE
 
-from .events import CeleryWorkerProcessInit
+from .events import (
+    CeleryBeatInit,
+    CeleryWorkerProcessInit,
+    CeleryWorkerProcessShutdown,
+)
+from .forking import leave_to_parent
+from .lifecycle import WorkerEvents, logged, notify
 
 if TYPE_CHECKING:
     from pyramid.registry import Registry
+
+
+_SECONDS_BETWEEN_ATTEMPTS = 1.0
 
 
 class PyramidCelery(Celery):
@@ -26,13 +39,14 @@ class PyramidCelery(Celery):
     origin: tuple[Callable[..., Celery], tuple[Any, ...]] | None = None
 
     def __reduce__(self) -> tuple[Callable[..., Celery], tuple[Any, ...]]:
+        # Celery pickles an application for a process that it spawns, and only then.
         if self.origin is None:
             raise TypeError(
                 "This application was not loaded from an ini, so a spawned process "
                 "cannot load it: start the worker with --ini, or set "
                 "worker_pool_start_method = fork"
             )
-        return self.origin
+        return _load_in_spawned_process, self.origin
 
     def send_task(self, *args: Any, **kwargs: Any) -> Any:
         """Send a task, as the current application of Celery.
@@ -48,34 +62,90 @@ class PyramidCelery(Celery):
             _state._set_current_app(current)  # noqa: SLF001 set_current() of None
 
 
+def _load_in_spawned_process(
+    load: Callable[..., Celery], args: tuple[Any, ...]
+) -> Celery:
+    app = load(*args)
+    # The beat of ``worker -B`` does not have the loader prepare a spawned process.
+    app.loader.connect_beat()
+    return app
+
+
 class PyramidLoader(AppLoader):
     """Celery's hooks into a worker, for one application.
 
-    A loader belongs to its Celery application, and Celery calls these hooks in worker
-    processes only; a web process connects nothing.
+    A loader belongs to its Celery application, and Celery calls these hooks only in
+    processes of its own: a web process connects nothing to Celery's signals.
+
+    Attributes:
+        is_ready: Whether the worker of this process, or of its parent, takes tasks.
     """
+
+    is_ready = False
 
     def __init__(self, app: Celery, registry: Registry) -> None:
         super().__init__(app)
         self.registry = registry
+        self._pid = os.getpid()
+        self._inherited: list[Any] = []
+        # Celery 5.3 takes the methods of two loaders for one, but for their uid.
+        self._uid = f"pyramid_tasks.{id(self)}"
 
     def on_worker_init(self) -> None:
-        # Celery 5.3 takes the methods of two loaders for one, but for their uid.
-        uid = f"pyramid_tasks.{id(self)}"
-        signals.worker_process_init.connect(self._notify_process_init, dispatch_uid=uid)
-        signals.worker_init.connect(self._on_worker_ready_to_build, dispatch_uid=uid)
+        # In a worker, in beat, and in a child of the prefork pool that was spawned.
+        self.app.steps["worker"].add(WorkerEvents)
+        self.connect_beat()
 
-    def _on_worker_ready_to_build(self, sender: Any, **_: Any) -> None:
-        if sender.app is not self.app:  # another worker in this process
-            return
-        # The prefork and solo pools send worker_process_init themselves; the others
-        # run tasks in this process and do not.
-        pool = concurrency.get_implementation(sender.pool_cls)
-        if not pool.__module__.endswith((".prefork", ".solo")):
-            self._notify_process_init()
+    def connect_beat(self) -> None:
+        """Have ``CeleryBeatInit`` sent if beat starts in this process, or a fork."""
+        signals.beat_init.connect(self._on_beat_init, dispatch_uid=self._uid)
 
-    def _notify_process_init(self, **_: Any) -> None:
-        self.registry.notify(CeleryWorkerProcessInit(self.registry))
+    def on_worker_process_init(self) -> None:
+        # In a child of the prefork pool, of this application's worker and no other.
+        with _ending_the_process():
+            self._leave_to_parent()
+        signals.worker_process_init.connect(
+            self._on_process_init, dispatch_uid=self._uid
+        )
+        signals.worker_process_shutdown.connect(
+            self._on_process_shutdown, dispatch_uid=self._uid
+        )
+
+    def _on_process_init(self, **_: Any) -> None:
+        with _ending_the_process():
+            try:
+                notify(CeleryWorkerProcessInit(self.registry))
+            except Exception:
+                # While the worker starts, it watches for children that end at once.
+                # Later it starts others without a pause.
+                if self.is_ready:
+                    time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+                raise
+
+    def _on_process_shutdown(self, **_: Any) -> None:
+        with suppress(Exception):  # logged
+            notify(CeleryWorkerProcessShutdown(self.registry))
+
+    def _on_beat_init(self, sender: Any, **_: Any) -> None:
+        if sender.app is self.app:
+            with _ending_the_process():
+                self._leave_to_parent()
+                notify(CeleryBeatInit(self.registry))
+
+    def _leave_to_parent(self) -> None:
+        if os.getpid() != self._pid:
+            self._pid = os.getpid()
+            with logged("Leaving connections to the parent process"):
+                self._inherited += leave_to_parent(self.registry)
+
+
+@contextmanager
+def _ending_the_process() -> Iterator[None]:
+    """Turn an error into the end of a process, where a signal would swallow it."""
+    try:
+        yield
+    except Exception as error:
+        raise SystemExit(EX_FAILURE) from error
 
 
 def names_broker(app: Celery) -> bool:

@@ -150,12 +150,12 @@ class TaskRetried(_TaskNotDone):
     """
 
 
-class CeleryWorkerProcessInit:
-    """A process that runs tasks has started.
+class ProcessEvent:
+    """Something that happens to a process of Celery: the base of such events.
 
-    Sent in each child of the prefork pool after the fork, and once in a worker whose
-    pool runs tasks in the worker's own process (solo, threads, gevent, eventlet). The
-    place to open what must not be shared across a fork.
+    Subscribers run with the registry as a threadlocal, as those of Pyramid's
+    ``ApplicationCreated`` do. The error of one is logged with the name of the event;
+    what it stops, each event says.
 
     Attributes:
         registry: The registry of the application.
@@ -163,6 +163,66 @@ class CeleryWorkerProcessInit:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+
+
+class CeleryWorkerInit(ProcessEvent):
+    """A worker is about to be built: it has no pool and no connection yet.
+
+    Sent in the worker's own process, once. After an error in a subscriber the worker
+    does not start.
+    """
+
+
+class CeleryWorkerReady(ProcessEvent):
+    """A worker takes tasks from now on.
+
+    Sent in the worker's own process, once: not again when it reconnects to the broker.
+    After an error in a subscriber it goes on.
+    """
+
+
+class CeleryWorkerShutdown(ProcessEvent):
+    """A worker has stopped: its tasks have ended, its pool is gone.
+
+    Sent in the worker's own process, whether it was asked to stop at once or to let
+    running tasks end first, but not when it was killed, or ended before it tried to
+    reach the broker. After an error in a subscriber it stops all the same.
+    """
+
+
+class CeleryWorkerProcessInit(ProcessEvent):
+    """A process that runs tasks has started.
+
+    Sent in each child of the prefork pool, forked or spawned, and once in a worker
+    whose pool runs tasks in the worker's own process (solo, threads, gevent, eventlet).
+    The place to open what must not be shared across a fork.
+
+    A process in which a subscriber fails runs no tasks. A child ends, and the pool
+    starts another; if that happens while the worker starts, Celery may end the worker
+    instead, as "Could not start worker processes". A worker that is itself the process
+    does not start.
+    """
+
+
+class CeleryWorkerProcessShutdown(ProcessEvent):
+    """A process that runs tasks will run no more of them.
+
+    Sent where ``CeleryWorkerProcessInit`` was, once its subscribers had all succeeded:
+    in a child of the prefork pool before it ends, also when it is replaced
+    (``worker_max_tasks_per_child``), and in any other worker when its pool has stopped,
+    before ``CeleryWorkerShutdown``. Not sent in a process that is killed, as by the
+    hard time limit of a task or the end of its parent. After an error in a subscriber
+    the process ends all the same.
+    """
+
+
+class CeleryBeatInit(ProcessEvent):
+    """Beat is about to queue what is scheduled.
+
+    Sent in the process of ``celery beat``, and with ``celery worker -B`` in the process
+    that the worker starts for it. After an error in a subscriber beat does not start;
+    a worker with ``-B`` goes on without it.
+    """
 
 
 class TaskDeliveryFailed:

@@ -39,6 +39,10 @@ class TaskError(PyramidTasksError, ConfigurationError):
     """A function that cannot be a task as it was registered."""
 
 
+class ForkSafetyError(PyramidTasksError, ConfigurationError):
+    """What was handed over to be disposed of in forked processes cannot be."""
+
+
 class TaskNotRegistered(PyramidTasksError, NotRegistered):
     """A task was named that the application has not registered.
 
