@@ -743,6 +743,7 @@ def test_process_init(configure, pool, count):
         trace.reset_worker_optimizations(app)
     assert [event.registry for event in seen] == [config.registry] * count
     if not count:  # as each child does after the fork
+        app.loader.init_worker_process()
         signals.worker_process_init.send(sender=None)
         assert [event.registry for event in seen] == [config.registry]
     assert others == []
