@@ -23,7 +23,6 @@ from .lifecycle import WorkerEvents, logged, notify
 if TYPE_CHECKING:
     from pyramid.registry import Registry
 
-
 _SECONDS_BETWEEN_ATTEMPTS = 1.0
 
 

@@ -63,9 +63,9 @@ def leave_to_parent(registry: Registry) -> list[Pool]:
     """Make a forked process forget the connections that it inherited.
 
     Returns:
-        The pools of these connections, to be kept for as long as the process lives: a
-        driver may close a connection that nobody refers to any more, by telling the
-        server, and the parent would lose it.
+        The pools of these connections, to be kept for as long as the process lives. A
+        driver may close a connection that nobody refers to any more, and the parent
+        suffers: asyncpg takes it off the selector that both processes share.
     """
     inherited = []
     for engine in dict.fromkeys(_engines_on(registry)):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from functools import partial
 
 import pytest
@@ -231,6 +233,21 @@ def test_only_in_a_forked_process(engine, configure):
 
     assert in_child(is_forgotten_in_child)
     assert not is_forgotten_in_child()
+
+
+def test_pools_of_the_parent_are_kept(engine, configure):
+    """What the child has forgotten is not garbage, which a driver might close."""
+    config = configure()
+    config.registry["db"] = engine
+    app = config.make_celery_app()
+    pool = weakref.ref(engine.pool)
+
+    def run():
+        app.loader.init_worker_process()
+        gc.collect()
+        return engine.pool is not pool() and pool().checkedin() == 1
+
+    assert in_child(run)
 
 
 def test_before_the_subscribers(engine, configure):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+from contextlib import contextmanager
 
 import pytest
 from celery import signals
+from celery._state import _set_task_join_will_block
 from celery.app import trace
 from celery.contrib.testing.worker import start_worker
 from celery.utils.dispatch import Signal
@@ -31,6 +33,16 @@ def watched(configure):
         return config
 
     return watched
+
+
+@contextmanager
+def making(app):
+    """Make a worker that runs no tasks, and undo what that does to the process."""
+    try:
+        yield app.Worker(pool="solo")
+    finally:
+        trace.reset_worker_optimizations(app)
+        _set_task_join_will_block(blocks=False)
 
 
 def receivers():
@@ -120,11 +132,8 @@ def test_error_surfaces_where_the_worker_is_made(event, configure, caplog):
     config = configure(**{"celery.broker_url": "memory://"})
     config.add_subscriber(fail, event)
     app = config.make_celery_app()
-    try:
-        with pytest.raises(LookupError, match="nothing there"):
-            app.Worker(pool="solo")
-    finally:
-        trace.reset_worker_optimizations(app)
+    with pytest.raises(LookupError, match="nothing there"), making(app):
+        pass
     messages = [record.message for record in caplog.records]
     assert f"A subscriber of {event.__name__} failed" in messages
 
@@ -138,10 +147,8 @@ def test_subscribers_have_the_registry_as_threadlocal(configure):
     )
     app = config.make_celery_app()
     outside = get_current_registry()
-    try:
-        app.Worker(pool="solo")
-    finally:
-        trace.reset_worker_optimizations(app)
+    with making(app):
+        pass
     assert found == [config.registry]
     assert get_current_registry() is outside
 

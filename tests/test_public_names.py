@@ -123,6 +123,7 @@ def test_interfaces():
         "register_task",
         "add_periodic_task",
         "add_task_deriver",
+        "add_fork_safe",
         "make_celery_app",
     ],
 )

@@ -16,9 +16,11 @@ import pytest
 from celery import Celery
 from pyramid.config import Configurator
 from pyramid.scripting import prepare
+from sqlalchemy import create_engine
 from support import BIN, environment, free_port, run, start, wait_until
 
 from pyramid_tasks.contrib.outbox_place import get_outbox
+from pyramid_tasks.forking import leave_to_parent
 from pyramid_tasks.registry import get_tasks
 
 README = Path(__file__).parent.parent / "README.md"
@@ -217,6 +219,23 @@ def test_snippet_about_events(
     assert capsys.readouterr().out == (
         "To support@example.com: fail: ValueError('no')\n"
     )
+
+
+def test_snippet_about_forking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the snippet hands over is what a forked process leaves to its parent."""
+    engine = create_engine(f"sqlite:///{tmp_path}/test.sqlite")
+    pool = engine.pool
+    monkeypatch.setitem(sys.modules, "myapp.db", SimpleNamespace(engine=engine))
+    (tmp_path / "snippet.py").write_text(block("Forking", "python"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "snippet", raising=False)
+    snippet = importlib.import_module("snippet")
+    snippet.make_http_session = lambda: "new"
+    with Configurator() as config:
+        config.include("pyramid_tasks")
+        config.include(snippet.be_fork_safe)
+    assert leave_to_parent(config.registry) == [pool]
+    assert config.registry["http"] == "new"
 
 
 def test_snippets_about_transactions(snippets: ModuleType) -> None:

@@ -10,7 +10,6 @@ import zope.sqlalchemy
 from sqlalchemy import engine_from_config, event
 from sqlalchemy.orm import Session
 
-from pyramid_tasks import CeleryWorkerProcessInit
 from pyramid_tasks.contrib import outbox_table
 
 from .models import Base
@@ -40,7 +39,6 @@ def includeme(config: Configurator) -> None:
     create_tables(engine)
     config.registry[ENGINE] = engine
     config.add_request_method(dbsession, reify=True)
-    config.add_subscriber(forget_connections, CeleryWorkerProcessInit)
 
 
 def dbsession(request: Request) -> Session:
@@ -48,15 +46,6 @@ def dbsession(request: Request) -> Session:
     session = Session(request.registry[ENGINE])
     zope.sqlalchemy.register(session, transaction_manager=request.tm)
     return session
-
-
-def forget_connections(worker_process: CeleryWorkerProcessInit) -> None:
-    """Leave the connections that a worker process inherited to its parent.
-
-    Two processes must not talk over the same connection. It is not closed either,
-    for the parent still uses it.
-    """
-    worker_process.registry[ENGINE].dispose(close=False)
 
 
 def make_engine(settings: dict[str, Any]) -> Engine:
@@ -80,7 +69,7 @@ def create_tables(engine: Engine) -> None:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TABLES_LOCK})")
         Base.metadata.create_all(connection)
         outbox_table.metadata.create_all(connection)
-    # The worker forks later; connections would be shared by its children.
+    # The worker forks later, which SQLite does not want with an open database.
     engine.dispose()
 
 

@@ -20,7 +20,7 @@ from pyramid.response import Response
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from pyramid_tasks import CeleryWorkerProcessInit, task
+from pyramid_tasks import task
 from pyramid_tasks.contrib.outbox_table import metadata
 from pyramid_tasks.exceptions import BrokerUnavailable
 
@@ -99,10 +99,6 @@ def dbsession(request):
     return session
 
 
-def forget_connections(event):
-    event.registry["engine"].dispose(close=False)
-
-
 def answer_error(error, request):
     return Response(f"{type(error).__name__}: {error}", status=503)
 
@@ -114,7 +110,6 @@ def main(global_config, **settings):
         url = settings["sqlalchemy.url"]
         config.registry["engine"] = create_engine(url, pool_pre_ping=True)
         config.add_request_method(dbsession, reify=True)
-        config.add_subscriber(forget_connections, CeleryWorkerProcessInit)
         config.add_route("order", "/orders/{id}", request_method="POST")
         config.add_view(place_order, route_name="order", renderer="json")
         config.add_exception_view(answer_error, context=BrokerUnavailable)

@@ -13,7 +13,7 @@ from sampleapp.models import BadRow, Expense, Import, now
 from sampleapp.tasks import describe_error, import_expenses, remove_old_imports
 from sqlalchemy import func, inspect, select, text, update
 
-from pyramid_tasks import CeleryWorkerProcessInit
+from pyramid_tasks.forking import leave_to_parent
 from pyramid_tasks.loaders import get_celery_app
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class TestDatabase:
             pass
         pool = engine.pool
         assert pool.checkedin() == 1
-        site.registry.notify(CeleryWorkerProcessInit(site.registry))
+        leave_to_parent(site.registry)
         assert engine.pool is not pool
         assert engine.pool.checkedin() == 0
         # Not closed: the parent may be using it.
