@@ -129,7 +129,8 @@ def test_error_surfaces_where_the_worker_is_made(event, configure, caplog):
     def fail(event):
         raise LookupError("nothing there")
 
-    config = configure(**{"celery.broker_url": "memory://"})
+    settings = {"celery.worker_hijack_root_logger": False}  # caplog has its handler
+    config = configure(**{"celery.broker_url": "memory://"}, **settings)
     config.add_subscriber(fail, event)
     app = config.make_celery_app()
     with pytest.raises(LookupError, match="nothing there"), making(app):

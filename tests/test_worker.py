@@ -39,11 +39,9 @@ class Failure(BaseException):
 def _threadlocals():
     """Every test here leaves the threadlocals as it found them."""
     before = list(manager.stack)
-    level = logging.root.level
     yield
     assert manager.stack == before
-    # An embedded worker leaves its log level, and in Celery 5.3 the mark of a worker.
-    logging.root.setLevel(level)
+    # An embedded worker of Celery 5.3 leaves the mark of a worker.
     _set_task_join_will_block(False)  # noqa: FBT003
 
 
