@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from pyramid.request import Request
 from pyramid.settings import aslist
@@ -28,17 +29,25 @@ _HOST_KEYS = (
     "SCRIPT_NAME",
 )
 
-# The host of Request.blank(), and so of scripts, beat and tasks: no host at all. A
+# That of a script, and of a task without a base_url: pyramid.scripting makes it up. A
 # browser leaves out the port 80.
-_NO_HOST = Request.blank("/").environ["HTTP_HOST"]
+_BLANK = Request.blank("/").environ
+_NO_HOST = {key: _BLANK[key] for key in _HOST_KEYS}
+
+_BASE_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[\da-f:.]+\]|[^\s/?#@:[\]]+)"
+    r"(:(?P<port>\d{1,5}))?(?P<path>(/[^\s?#]*)?)",
+    re.ASCII | re.IGNORECASE,
+)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_LAST_PORT = 65535
 
 
 def capture_host(request: Request) -> dict[str, str] | None:
     """Return what the URLs of a request are made of."""
     environ = request.environ
-    if environ.get("HTTP_HOST") == _NO_HOST:
-        return None
-    return {key: environ[key] for key in _HOST_KEYS if key in environ} or None
+    host = {key: environ[key] for key in _HOST_KEYS if key in environ}
+    return host if host and host != _NO_HOST else None
 
 
 def restore_host(request: Request, value: Any) -> None:
@@ -46,19 +55,26 @@ def restore_host(request: Request, value: Any) -> None:
     if not isinstance(value, dict) or not all(
         key in _HOST_KEYS and isinstance(part, str) for key, part in value.items()
     ):
-        raise ValueError(f"The task context 'host' is none: {value!r}")
+        raise ValueError(f"What came as task context 'host' is none: {value!r:.200}")
+    # HTTP/1.0 has no Host, and a server can leave out an empty SCRIPT_NAME: those of
+    # base_url must not take their place.
+    for key in ("HTTP_HOST", "SCRIPT_NAME"):
+        request.environ.pop(key, None)
     request.environ.update(value)
 
 
-def capture_locale(request: Request) -> str:
+def capture_locale(request: Request) -> str | None:
     """Return the locale of a request."""
-    return str(request.locale_name)
+    name = request.locale_name
+    return None if name is None else str(name)
 
 
 def restore_locale(request: Request, value: Any) -> None:
     """Give a request that locale, whatever its locale negotiator would find."""
     if not isinstance(value, str):
-        raise ValueError(f"The task context 'locale' is none: {value!r}")  # noqa: TRY004 as the others
+        raise ValueError(  # noqa: TRY004 as for the host
+            f"What came as task context 'locale' is none: {value!r:.200}"
+        )
     request.locale_name = value
 
 
@@ -81,32 +97,35 @@ CONTEXTS: dict[str, tuple[Capture, Restore]] = {
 
 
 def environ_of(base_url: str) -> dict[str, Any]:
-    """Return the environ of a request for a URL.
+    """Return the environ of a request for the URL of an application.
 
     Raises:
         SettingError: It is not an absolute URL.
     """
-    parts = urlsplit(base_url)
-    try:
-        valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        environ: dict[str, Any] = Request.blank("/", base_url=base_url).environ
-    except ValueError:
-        valid = False
-    if not valid or parts.username is not None:
+    match = _BASE_URL.fullmatch(base_url)
+    if not match or not 0 < int(match["port"] or 1) <= _LAST_PORT:
         raise SettingError(
             "pyramid_tasks.base_url",
             f"= {base_url} is not the URL of an application, such as "
             "https://example.com or https://example.com/app.",
         )
-    # Without the default port, as a browser sends it.
-    environ["HTTP_HOST"] = parts.netloc
-    return environ
+    scheme, host, port = match["scheme"].lower(), match["host"], match["port"]
+    default = _DEFAULT_PORTS[scheme]
+    return {
+        **_BLANK,
+        "wsgi.url_scheme": scheme,
+        "HTTP_HOST": host if port in {None, default} else f"{host}:{port}",
+        "SERVER_NAME": host,
+        "SERVER_PORT": port or default,
+        # As WSGI has it: UTF-8, read as Latin-1.
+        "SCRIPT_NAME": unquote(match["path"].rstrip("/")).encode().decode("latin-1"),
+    }
 
 
 def includeme(config: Configurator) -> None:
     """Switch on what the settings ask for."""
     settings = config.get_settings()
-    for name in aslist(settings.get("pyramid_tasks.context", ())):
+    for name in dict.fromkeys(aslist(settings.get("pyramid_tasks.context", ()))):
         if name not in CONTEXTS:
             near = get_close_matches(name, CONTEXTS, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""

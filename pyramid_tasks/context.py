@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 #: The message header with the values, as JSON.
 HEADER = "pyramid_tasks_context"
 
-#: Where the request of a task has the values that its message brought.
+#: Where the request of a task has the header that its message brought.
 ENVIRON_KEY = "pyramid_tasks.context"
 
 #: ``capture(request)`` returns what JSON can hold, or ``None`` for nothing.
@@ -36,48 +36,61 @@ class TaskContexts:
         self._contexts[name] = capture, restore
 
     def capture(self, request: Request) -> dict[str, str]:
-        """Return the message header of a task that a request defers, or nothing.
+        """Return the message header of a task that a request defers.
 
-        A task hands on the values that came with its own message.
+        A task hands on what came with its own message: that, and nothing else.
 
         Raises:
             TypeError: JSON cannot hold a value.
         """
-        received = request.environ.get(ENVIRON_KEY, {})
-        values = {}
-        for name, (capture, _) in self._contexts.items():
-            value = received[name] if name in received else capture(request)
-            if value is None:
-                continue
-            try:
-                values[name] = dumps(value)
-            except TypeError as error:
-                raise TypeError(
-                    f"The task context {name!r} cannot travel, as JSON cannot hold "
-                    f"{value!r}: {error}"
-                ) from error
-        if not values:
+        if not self._contexts:
             return {}
-        # As one string, which every transport passes on as it is.
-        members = (f"{dumps(name)}: {value}" for name, value in values.items())
-        return {HEADER: f"{{{', '.join(members)}}}"}
+        text = request.environ.get(ENVIRON_KEY)
+        if text is None:
+            members = (
+                f"{dumps(name)}: {_as_json(name, value)}"
+                for name, (capture, _) in self._contexts.items()
+                if (value := capture(request)) is not None
+            )
+            # Also when there is none, so that the task knows what it is to hand on.
+            text = f"{{{', '.join(members)}}}"
+        # One string, which every transport passes on as it is.
+        return {HEADER: text}
 
     def restore(self, request: Request, headers: dict[str, Any]) -> None:
         """Give the request of a task what its message brought.
 
         Raises:
-            ValueError: The header, which could come from anyone, is not JSON.
+            ValueError: The header, which could come from anyone, is no JSON object.
         """
         text = headers.get(HEADER)
         if text is None:
             return
-        try:
-            values = dict(loads(text))
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"The header {HEADER!r} is no JSON object: {text!r}"
-            ) from error
-        request.environ[ENVIRON_KEY] = values
+        values = _from_json(text)
+        request.environ[ENVIRON_KEY] = text
         for name, (_, restore) in self._contexts.items():
-            if name in values:
-                restore(request, values[name])
+            if (value := values.get(name)) is not None:
+                restore(request, value)
+
+
+def _as_json(name: str, value: Any) -> str:
+    try:
+        text: str = dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"The task context {name!r} cannot travel, as JSON cannot hold "
+            f"{value!r:.200}: {error}"
+        ) from error
+    return text
+
+
+def _from_json(text: Any) -> dict[str, Any]:
+    try:
+        values = loads(text)
+        if not isinstance(values, dict):
+            raise TypeError(f"it is of type {type(values).__name__}")
+    except Exception as error:
+        raise ValueError(
+            f"The header {HEADER!r} is no JSON object: {text!r:.200}"
+        ) from error
+    return values

@@ -134,18 +134,20 @@ def add_task_context(
 ) -> None:
     """Have every task know something of the request that deferred it.
 
-    It travels in a header of the message. A task that defers a task hands on what came
-    to itself.
+    It travels in a header of the message, so it should be small, and whoever can write
+    to the broker can make it up. A task that defers a task hands on what came to itself.
 
     Args:
         name: The name of the context.
         capture: ``capture(request)`` is called when a task is deferred, and returns
-            what JSON can hold, or ``None`` for nothing.
+            what JSON can hold, or ``None`` for nothing. The request is that of a task
+            where no request deferred that, as with ``celery beat``.
         restore: ``restore(request, value)`` is called with the request of the task,
             which has its methods and properties, before its root, its derivers and the
             task; not where the message brings no value.
 
-    Both can be dotted names.
+    Both can be dotted names. An error of the one is raised where the task is deferred;
+    one of the other is an error of the task.
     """
     functions = config.maybe_dotted(capture), config.maybe_dotted(restore)
 
