@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -55,7 +56,9 @@ def restore_host(request: Request, value: Any) -> None:
     if not isinstance(value, dict) or not all(
         key in _HOST_KEYS and isinstance(part, str) for key, part in value.items()
     ):
-        raise ValueError(f"What came as task context 'host' is none: {value!r:.200}")
+        raise ValueError(
+            f"What came as task context 'host' is none: {reprlib.repr(value)}"
+        )
     # HTTP/1.0 has no Host, and a server can leave out an empty SCRIPT_NAME: those of
     # base_url must not take their place.
     for key in ("HTTP_HOST", "SCRIPT_NAME"):
@@ -73,7 +76,7 @@ def restore_locale(request: Request, value: Any) -> None:
     """Give a request that locale, whatever its locale negotiator would find."""
     if not isinstance(value, str):
         raise ValueError(  # noqa: TRY004 as for the host
-            f"What came as task context 'locale' is none: {value!r:.200}"
+            f"What came as task context 'locale' is none: {reprlib.repr(value)}"
         )
     request.locale_name = value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ def _as_json(name: str, value: Any) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(
             f"The task context {name!r} cannot travel, as JSON cannot hold "
-            f"{value!r:.200}: {error}"
+            f"{reprlib.repr(value)}: {error}"
         ) from error
     return text
 
@@ -91,6 +92,6 @@ def _from_json(text: Any) -> dict[str, Any]:
             raise TypeError(f"it is of type {type(values).__name__}")
     except Exception as error:
         raise ValueError(
-            f"The header {HEADER!r} is no JSON object: {text!r:.200}"
+            f"The header {HEADER!r} is no JSON object: {reprlib.repr(text)}"
         ) from error
     return values

@@ -205,6 +205,14 @@ MISTAKES = {
         APP + "[celerybeat:nightly]\ntask = exampleapp.add\nschedule = often\n",
         ["[celerybeat:nightly]", "'often'", "cron expression"],
     ),
+    "base_url without a scheme": (
+        APP + "pyramid_tasks.base_url = example.com\n",
+        ["[app:main]", "pyramid_tasks.base_url = example.com", "https://example.com"],
+    ),
+    "context that is not there": (
+        APP + "pyramid_tasks.context = host locales\n",
+        ["[app:main]", "pyramid_tasks.context = locales", "Did you mean locale?"],
+    ),
     "beat entry with an unknown task": (
         APP + "[celerybeat:nightly]\ntask = exampleapp.ad\nschedule = 10\n",
         ["[celerybeat:nightly]", "'exampleapp.ad'", "'exampleapp.add'"],

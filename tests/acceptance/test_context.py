@@ -1,0 +1,105 @@
+"""What a task knows of the request that deferred it, from process to process."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import (
+    QUICK,
+    as_ini,
+    free_port,
+    ini_form,
+    serve,
+    start,
+    start_worker,
+    wait_until,
+)
+
+pytestmark = pytest.mark.acceptance
+
+
+def config(broker: dict[str, str], more: str) -> str:
+    return f"""\
+[app:main]
+use = call:contextapp:main
+pyramid_tasks.context = host locale user
+pyramid_tasks.base_url = https://base.example/shop
+{as_ini(broker)}
+
+[celery:main]
+use = egg:pyramid_tasks
+worker_concurrency = 2
+
+{more}
+"""
+
+
+def get(url: str, **headers: str) -> dict[str, Any]:
+    # urllib makes X-Language of X-language, which is the same to HTTP.
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(url, headers=named)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return dict(json.load(response))
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"], indirect=True)
+def test_task_deferred_over_http(
+    broker: dict[str, str], write_ini: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A task, and a task of a task, know in a worker's child what the view knew."""
+    port = free_port()
+    server = f"[server:main]\nuse = egg:waitress#main\nlisten = localhost:{port}\n"
+    ini = write_ini(config(broker, server))
+    with (
+        start_worker(ini, cwd=tmp_path) as worker,
+        serve(ini, port, cwd=tmp_path) as url,
+    ):
+
+        def result(task_id: str) -> Any:
+            def is_done() -> Any:
+                found = get(f"{url}/result/{task_id}")
+                return found["state"] == "SUCCESS" and found
+
+            return wait_until(is_done, what=lambda: worker.output)["result"]
+
+        browser = {"X_Language": "de", "X_User": "anna", "Cookie": "a=s3cret"}
+        hosts = {f"localhost:{port}": {}, "shop.example": {"Host": "shop.example"}}
+        for host, header in hosts.items():
+            answer = get(f"{url}/defer/report", **browser, **header)
+            view = answer["view"]
+            assert view["route_url"] == f"http://{host}/defer/report"
+            assert view["locale_name"] == "de"
+            assert result(answer["id"]) == {**view, "deferred_by": "anna"}
+
+            answer = get(f"{url}/defer/report_of_another", **browser, **header)
+            assert result(result(answer["id"])) == {**view, "deferred_by": "anna"}
+        assert "s3cret" not in worker.output
+
+
+def test_beat(
+    redis_queue: dict[str, str], write_ini: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A task that beat queues knows the host of ``base_url``, and nobody's userid."""
+    schedule = """
+[celerybeat:often]
+task = report_into_file
+schedule = 0.2
+args = ["%(here)s/report.json"]
+"""
+    ini = write_ini(config(redis_queue, schedule))
+    report = tmp_path / "report.json"
+    with (
+        start_worker(ini, *QUICK, cwd=tmp_path),
+        start(*ini_form(ini, "beat", after=False), cwd=tmp_path) as beat,
+    ):
+        beat.wait_until(report.exists)
+        found = wait_until(lambda: (text := report.read_text()) and json.loads(text))
+    assert found["route_url"] == "https://base.example/shop/defer/report"
+    assert found["locale_name"] == "en"
+    assert found["deferred_by"] is None
+    assert found["authenticated_userid"] is None
