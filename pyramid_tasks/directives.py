@@ -135,7 +135,7 @@ def add_task_context(
     """Have every task know something of the request that deferred it.
 
     It travels in a header of the message, so it should be small, and whoever can write
-    to the broker can make it up. A task that defers a task hands on what came to itself.
+    to the broker can make it up. A task that defers a task hands on what came to it.
 
     Args:
         name: The name of the context.

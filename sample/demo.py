@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -176,9 +177,13 @@ def demonstrate(processes: list[Process], scratch: Path) -> None:
         print(f"{category:<20} {amount:>10}")
     for row in result["bad_rows"]:
         print(f"line {row['line']}: {row['reason']}")
+    print(result["notice"])
     bad_lines = [row["line"] for row in result["bad_rows"]]
     expect("the totals", result["totals"], EXPECTED_TOTALS)
     expect("the lines that cannot be read", bad_lines, EXPECTED_BAD_LINES)
+    # The worker has made it, and was never told the port.
+    links = re.findall(r"https?://\S+", result["notice"])
+    expect("the links in the notice", links, [f"{url}/imports/{record['id']}"])
 
     step("Both processes are stopped")
 

@@ -1,4 +1,4 @@
-"""The tables: an import, its expenses, and its rows that could not be read."""
+"""The tables: an import, its expenses, its unreadable rows, and its notice."""
 
 from __future__ import annotations
 
@@ -106,6 +106,17 @@ class BadRow(Base):
     )
     line: Mapped[int]
     reason: Mapped[str] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text)
+
+
+class Notice(Base):
+    """What is said to who sent a file once it is imported, as an e-mail would."""
+
+    __tablename__ = "notice"
+
+    import_id: Mapped[int] = mapped_column(
+        ForeignKey("import.id", ondelete="CASCADE"), primary_key=True
+    )
     text: Mapped[str] = mapped_column(Text)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import delete, insert, update
 from pyramid_tasks import task
 
 from .csvfile import ExpenseRow, UnreadableRow, count_rows, read_rows
-from .models import BadRow, Expense, Import, now
+from .models import BadRow, Expense, Import, Notice, now
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -115,7 +115,7 @@ def _claim(request: Request, import_id: int) -> tuple[int, str] | None:
         ).one_or_none()
         if claimed is None:
             return None
-        for table in (Expense, BadRow):
+        for table in (Expense, BadRow, Notice):
             request.dbsession.execute(
                 delete(table).where(table.import_id == import_id),
                 execution_options={"synchronize_session": False},
@@ -145,7 +145,19 @@ def _import_text(
         time.sleep(pause)
     with request.tm:
         _set(request, import_id, attempt, status="done")
+        _give_notice(request, import_id, done, bad)
     return {"rows": done, "bad": bad}
+
+
+def _give_notice(request: Request, import_id: int, rows: int, bad: int) -> None:
+    """Say that an import is done, and where its result is.
+
+    The link has the host that the browser used: "pyramid_tasks.context = host" tells
+    it to the task.
+    """
+    url = request.route_url("import", id=import_id)
+    text = f"Your file is imported, {rows - bad:,} of {rows:,} rows: {url}"
+    request.dbsession.add(Notice(import_id=import_id, text=text))
 
 
 def _set(request: Request, import_id: int, attempt: int, **values: Any) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from pyramid_tasks.exceptions import BrokerUnavailable
 
-from .models import Import, bad_rows, totals
+from .models import Import, Notice, bad_rows, totals
 from .tasks import import_expenses
 from .uploads import UploadError, is_bare_csv, read_upload
 
@@ -83,6 +83,7 @@ def import_page(request: Request) -> dict[str, Any]:
         "record": record,
         "totals": sums,
         "grand_total": sum(sums.values()),
+        "notice": _notice(request, record),
         "bad_rows": bad_rows(request.dbsession, record.id, BAD_ROWS_SHOWN),
     }
 
@@ -166,6 +167,7 @@ def describe(request: Request, record: Import) -> dict[str, Any]:
             category: str(amount)
             for category, amount in totals(request.dbsession, record.id).items()
         },
+        "notice": _notice(request, record),
     }
 
 
@@ -193,6 +195,11 @@ def _refuse(
         response = render_to_response("templates/home.jinja2", values, request)
     response.status_int = status
     return response
+
+
+def _notice(request: Request, record: Import) -> str | None:
+    notice: Notice | None = request.dbsession.get(Notice, record.id)
+    return notice.text if notice else None
 
 
 def _get_import(request: Request) -> Import:

@@ -95,6 +95,7 @@ def settings(tmp_path: Path) -> dict[str, Any]:
         "celery.broker_url": "memory://",
         "celery.result_backend": "cache+memory://",
         "celery.task_always_eager": "true",
+        "pyramid_tasks.context": "host",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,11 @@ def test_demo() -> None:
     assert "celery -A pyramid_tasks.loaders --ini" in output
     assert "Groceries                 43.00" in output
     assert "line 7: amount “twelve” is not a number such as 12.50" in output
+    served = re.search(
+        r"import 1 is waiting: (http://127\.0\.0\.1:\d+/imports/1)", output
+    )
+    assert served
+    assert f"Your file is imported, 4 of 6 rows: {served[1]}\n" in output
     assert "celery has stopped with exit status 0" in output
     assert "pserve has stopped with exit status 0" in output
 

@@ -234,6 +234,7 @@ def test_import(
     assert found["error"] is None
     assert found["totals"] == {"Groceries": "43.00", "Rent": "950.00"}
     assert [row["line"] for row in found["bad_rows"]] == [5]
+    assert found["notice"].endswith(f" rows: {production.url}{path}")
 
     result = wait_until(lambda: results(record["task_id"]))
     assert result["status"] == "SUCCESS"

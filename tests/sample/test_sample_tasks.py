@@ -278,6 +278,7 @@ class TestDatabase:
             "import",
             "expense",
             "bad_row",
+            "notice",
             "pyramid_tasks_outbox",
         }
         engine.dispose()

@@ -31,6 +31,7 @@ KEYS = [
     "error",
     "id",
     "name",
+    "notice",
     "rows_bad",
     "rows_done",
     "rows_total",
@@ -229,6 +230,21 @@ class TestPrograms:
             }
         ]
 
+    def test_notice(self, site: Site) -> None:
+        """The notice of the task has a link to the host that the program used."""
+        headers = {"Content-Type": "text/csv", "Host": "expenses.example:8443"}
+        environ = {"wsgi.url_scheme": "https"}
+        site.pages.post("/imports", CSV, headers=headers, extra_environ=environ)
+        assert site.json(1)["notice"] == (
+            "Your file is imported, 3 of 4 rows: "
+            "https://expenses.example:8443/imports/1"
+        )
+
+    def test_no_notice_yet(self, waiting_site: Site) -> None:
+        """There is no notice before the import is done."""
+        assert post_csv(waiting_site, CSV).json["notice"] is None
+        assert waiting_site.json(1)["notice"] is None
+
     def test_created_in_utc(self, site: Site) -> None:
         """The time of an import has a time zone, in the answer and later."""
         created = post_csv(site, CSV).json["created"]
@@ -327,6 +343,8 @@ class TestImportPage:
             "2024-05-32,Groceries,1.00",
         ]
         assert page.html.find(id="progress") is None
+        link = page.html.find(class_="notice").a
+        assert link["href"] == link.text == "http://localhost/imports/1"
 
     def test_many_bad_rows(self, site: Site) -> None:
         """Of very many unreadable rows the first are shown, and all are counted."""
