@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from configparser import ConfigParser
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from celery import Celery
 from pyramid.config import Configurator
+from pyramid.request import Request
 from pyramid.scripting import prepare
 from sqlalchemy import create_engine
 from support import BIN, environment, free_port, run, start, wait_until
@@ -159,7 +161,8 @@ def test_settings_are_read_as_they_say(tmp_path: Path) -> None:
 @pytest.fixture
 def snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the snippets about tasks, one after the other, as a module."""
-    headings = "Tasks", "Types", "Events", "Results", "Transactions", "Schedules"
+    headings = ["Tasks", "Context", "Types", "Events", "Results"]
+    headings += ["Transactions", "Schedules"]
     code = [text for heading, text in blocks("python") if heading in headings]
     assert len(code) >= len(headings)
     (tmp_path / "snippets.py").write_text("\n".join(code))
@@ -191,7 +194,6 @@ def test_snippets_about_tasks(snippets: ModuleType) -> None:
     with prepare(registry=config.registry) as env:
         request = env["request"]
         snippets.view(request)
-        snippets.view_with_host(request)
         with pytest.raises(TypeError, match="missing .* argument: 'word'"):
             snippets.typed_view(request, request)
         request.matchdict = snippets.start(request)
@@ -236,6 +238,33 @@ def test_snippet_about_forking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         config.include(snippet.be_fork_safe)
     assert leave_to_parent(config.registry) == [pool]
     assert config.registry["http"] == "new"
+
+
+def test_snippets_about_context(snippets: ModuleType) -> None:
+    """A task knows what the ini and the snippet say it does."""
+    ini = ConfigParser(interpolation=None)
+    ini.read_string(block("Context", "ini"))
+    settings = dict(ini["app:main"]) | {"celery.task_always_eager": True}
+    names = ("application_url", "locale_name", "deferred_by", "tenant")
+
+    def know(request: Request) -> list[object]:
+        return [getattr(request, name, None) for name in names]
+
+    with Configurator(settings=settings) as config:
+        config.include("pyramid_tasks")
+        config.include(snippets.add_tenant)
+        config.testing_securitypolicy("anna")
+        config.register_task(know, name="know")
+    environ = {"HTTP_HOST": "other.example", "HTTP_X_TENANT": "acme"}
+    with prepare(Request.blank("/?_LOCALE_=de", environ), config.registry) as env:
+        found = env["request"].defer_task("know").get()
+        assert found == ["http://other.example", "de", "anna", "acme"]
+        headers = {"environ": {"HTTP_HOST": "example.com"}}
+        result = env["request"].defer_task_with_options("know", headers=headers)
+        assert result.get()[0] == "http://example.com"
+    app = get_tasks(config.registry).app
+    found = app.tasks["know"].apply().get()
+    assert found == ["https://example.com/app", "en", None, None]
 
 
 def test_snippets_about_transactions(snippets: ModuleType) -> None:
@@ -339,8 +368,6 @@ def test_testing_snippet() -> None:
 
 def test_ini_snippets_can_be_parsed() -> None:
     """No ini of the README has a mistake that a parser would find."""
-    from configparser import ConfigParser
-
     snippets = blocks("ini")
     assert len(snippets) >= 6
     for _, text in snippets:
