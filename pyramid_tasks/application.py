@@ -19,6 +19,7 @@ from .events import (
 )
 from .forking import leave_to_parent
 from .lifecycle import WorkerEvents, logged, notify
+from .sending import SendingCelery
 
 if TYPE_CHECKING:
     from pyramid.registry import Registry
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_ATTEMPTS = 1.0
 
 
-class PyramidCelery(Celery):
+class PyramidCelery(SendingCelery):
     """A Celery application that belongs to a Pyramid application.
 
     Attributes:

@@ -6,98 +6,161 @@ See `Canvas <https://docs.celeryq.dev/en/stable/userguide/canvas.html>`_.
 from __future__ import annotations
 
 from collections import UserList
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from celery.canvas import chunks, maybe_signature
+from celery.canvas import Signature, chunks
 
 from .registry import check_arguments
 
 if TYPE_CHECKING:
     from celery import Celery, Task
-    from celery.canvas import Signature
+
+    from .registry import Tasks
 
 #: A signature with everything in it, as JSON holds it.
 Canvas = dict[str, Any]
 
+#: Celery's tasks that call another task with each of the items they are given.
+_MAPS = {"celery.map": lambda item: (item,), "celery.starmap": tuple}
 
-class Leaf(NamedTuple):
-    """One task of a canvas.
+#: Where those have their tasks that Celery sends at the same time.
+_MEMBERS = {"group": "tasks", "chord": "header"}
+
+
+class Node(NamedTuple):
+    """A chain, group, chord or task of a canvas.
 
     Attributes:
         signature: Its own dictionary: what is changed in it is changed in the canvas.
         is_first: Whether it is sent at once, and not by a worker after another task.
-        is_called_back: Whether another task says, as ``link`` or ``link_error``, with
-            which arguments it is called.
     """
 
     signature: Canvas
     is_first: bool
-    is_called_back: bool
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it is a task, and nothing that has tasks in it."""
+        return self.signature.get("subtask_type") not in {"chain", "group", "chord"}
+
+    @property
+    def results_before(self) -> tuple[None, ...]:
+        """What stands for the results that come before the arguments.
+
+        A task gets that of the task before, those of the group before as a list, and as
+        a ``link_error`` the id of the task that failed.
+        """
+        follows = not (self.is_first or self.signature.get("immutable"))
+        return (None,) if follows else ()
 
 
 def as_canvas(signature: Signature) -> Canvas:
     """Return a copy that shares nothing with the signature."""
-    if isinstance(signature, chunks):
-        # It divides itself when it is sent; afterwards it is a plain task.
-        signature = signature.group()
-    canvas: Canvas = _copy(signature)
+    canvas: Canvas = copy(signature)
     return canvas
 
 
 def as_signature(canvas: Canvas, app: Celery) -> Signature:
     """Return what can be sent."""
-    return maybe_signature(canvas, app=app)
+    signature = Signature.from_dict(canvas)
+    for node in nodes(signature):
+        # Celery would set that of the outermost, and have the others send through the
+        # current application, whichever that is.
+        if isinstance(node.signature, Signature):
+            node.signature._app = app  # noqa: SLF001
+    return signature
 
 
-def leaves(
-    canvas: Canvas, *, is_first: bool = True, is_called_back: bool = False
-) -> Iterator[Leaf]:
-    """Go through the tasks of a canvas, and of what is linked to them."""
-    kind, kwargs, options = (
-        canvas.get("subtask_type"),
-        canvas["kwargs"],
-        canvas["options"],
-    )
-    if kind == "chain":
-        for number, each in enumerate(kwargs["tasks"]):
-            yield from leaves(each, is_first=is_first and number == 0)
-    elif kind == "group":
-        for each in kwargs["tasks"]:
-            yield from leaves(each, is_first=is_first)
-    elif kind == "chord":
-        header = kwargs["header"]
-        for each in [header] if isinstance(header, dict) else header:
-            yield from leaves(each, is_first=is_first)
-        yield from leaves(kwargs["body"], is_first=False)
-    else:
-        yield Leaf(canvas, is_first, is_called_back)
+def nodes(canvas: Canvas, *, is_first: bool = True) -> Iterator[Node]:
+    """Go through a canvas: all that is in it, and what is linked to that."""
+    kwargs, options = canvas["kwargs"], canvas["options"]
+    yield Node(canvas, is_first)
+    match canvas.get("subtask_type"):
+        case "chain":
+            for number, each in enumerate(kwargs["tasks"]):
+                yield from nodes(each, is_first=is_first and number == 0)
+        case "group":
+            for each in kwargs["tasks"]:
+                yield from nodes(each, is_first=is_first)
+        case "chord":
+            for each in _as_list(kwargs["header"]):
+                yield from nodes(each, is_first=is_first)
+            yield from nodes(kwargs["body"], is_first=False)
     for key in ("link", "link_error"):
-        linked = options.get(key) or ()
-        for each in [linked] if isinstance(linked, dict) else linked:
-            yield from leaves(each, is_first=False, is_called_back=True)
+        for each in _as_list(options.get(key)):
+            yield from nodes(each, is_first=False)
 
 
-def check_leaf(leaf: Leaf, task: Task) -> None:
+def leaves(canvas: Canvas) -> Iterator[Node]:
+    """Go through the tasks of a canvas, and those that are linked to them."""
+    return (node for node in nodes(canvas) if node.is_task)
+
+
+def check_call(node: Node, task: Task, tasks: Tasks) -> None:
     """Check the call of a task as far as it is known.
 
     Raises:
+        TaskNotRegistered: It maps a task that the application does not have.
         TypeError: The task cannot be called so.
     """
-    if leaf.is_called_back:
-        return
-    signature = leaf.signature
-    args = tuple(signature["args"])
-    if not (leaf.is_first or signature.get("immutable")):
-        args = (None, *args)  # the result of the task before
-    check_arguments(task, args, signature["kwargs"])
+    signature = node.signature
+    args, kwargs = tuple(signature["args"]), signature["kwargs"]
+    if task.name in _MAPS:
+        mapped = tasks.find(kwargs["task"]["task"])
+        for item in kwargs["it"]:
+            check_arguments(mapped, _MAPS[task.name](item), {})
+        # As map.apply_async() does, for the routes of the task.
+        signature["options"].setdefault("route_name", mapped.name)
+    else:
+        check_arguments(task, (*node.results_before, *args), kwargs)
 
 
-def _copy(value: Any) -> Any:
+def dump_models(node: Node, task: Task) -> None:
+    """Make dictionaries of pydantic models, as Celery 5.7 does of the first tasks."""
+    if dump := getattr(task, "_dump_pydantic_arguments", None):
+        signature, before = node.signature, node.results_before
+        args, kwargs = dump((*before, *signature["args"]), signature["kwargs"])
+        signature["args"], signature["kwargs"] = tuple(args)[len(before) :], kwargs
+
+
+def copy(value: Any) -> Any:
+    """Return a copy of what an option or an argument can be, in plain containers."""
     if isinstance(value, dict):
-        return {key: _copy(each) for key, each in value.items()}
+        if value.get("task") == "celery.chunks":
+            value = _as_group(value)
+        copied = {key: copy(each) for key, each in value.items()}
+        if members := _MEMBERS.get(copied.get("subtask_type")):
+            copied["kwargs"][members] = _flat(copied["kwargs"][members])
+        return copied
     if isinstance(value, (list, UserList)):  # the latter is Celery's regen()
-        return [_copy(each) for each in value]
+        return [copy(each) for each in value]
     if type(value) is tuple:
-        return tuple(map(_copy, value))
+        return tuple(map(copy, value))
     return value
+
+
+def _as_group(signature: Canvas) -> Canvas:
+    """Divide chunks now, where Celery does when it sends them, or else in a worker."""
+    kwargs, options = signature["kwargs"], signature["options"]
+    group: Canvas = chunks(kwargs["task"], kwargs["it"], kwargs["n"]).group()
+    group["options"].update(options)
+    return group
+
+
+def _flat(signatures: Canvas | list[Canvas]) -> Canvas | list[Canvas]:
+    """Resolve groups in a group, as Celery does, but in their order.
+
+    Celery (5.3 to 5.7) turns the order round when it fixes the ids.
+    """
+    if isinstance(signatures, dict):  # the header of a chord can be a group
+        return signatures
+    flat: list[Canvas] = []
+    for each in signatures:
+        is_group = each.get("subtask_type") == "group"
+        flat += each["kwargs"]["tasks"] if is_group else [each]
+    return flat
+
+
+def _as_list(signatures: Canvas | Iterable[Canvas] | None) -> Iterable[Canvas]:
+    return [signatures] if isinstance(signatures, dict) else signatures or ()

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from celery import Celery, Task
+    from celery import Task
     from celery.canvas import Signature
     from celery.result import AsyncResult, ResultBase
     from pyramid.request import Request
+
+    from .sending import SendingCelery
 
 
 class Delivery:
     """Delivery ``immediate``, and what the others are made from: sends at once."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: SendingCelery) -> None:
         self.app = app
 
     def deliver_task(
@@ -33,5 +35,14 @@ class Delivery:
         self, _request: Request, signatures: Sequence[Signature]
     ) -> list[ResultBase]:
         """Queue tasks, chains, groups and chords, with the options they have."""
-        with self.app.producer_or_acquire() as producer:
-            return [each.apply_async(producer=producer) for each in signatures]
+        return self.send(signatures)
+
+    def send(
+        self, signatures: Sequence[Signature], backend: Any = None
+    ) -> list[ResultBase]:
+        """Send through one producer, with another result backend if one is given."""
+        app = self.app
+        if app.conf.task_always_eager:
+            return [each.apply_async() for each in signatures]
+        with app.producer_or_acquire() as producer, app.sending(producer, backend):
+            return [each.apply_async() for each in signatures]

@@ -89,6 +89,10 @@ class AmbiguousTask(PyramidTasksError, LookupError):
         return f"{self.task!r} is registered under several names: {names}. Give one."
 
 
+class DeferError(PyramidTasksError, TypeError):
+    """What was given cannot be deferred as it is."""
+
+
 class BrokerUnavailable(PyramidTasksError, OperationalError):
     """The broker cannot be reached, so the transaction was aborted.
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, cast
 
-from celery import Celery, Task
+from celery import Task
 from pyramid.config import PHASE0_CONFIG
 
 from .application import PyramidCelery, PyramidLoader, names_broker
@@ -52,7 +52,7 @@ class Tasks:
         execution_policy: What runs a task, if it is more than once.
     """
 
-    def __init__(self, app: Celery, registry: Registry) -> None:
+    def __init__(self, app: PyramidCelery, registry: Registry) -> None:
         self.app = app
         self.contexts = TaskContexts()
         self.runner = TaskRunner(registry, self.contexts)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
+from celery.canvas import Signature
 from celery.utils import uuid
 
 from .builtin_contexts import DEFERRED_BY
-from .canvas import as_canvas, as_signature, check_leaf, leaves
-from .events import BeforeDeferTask, has_subscribers
-from .registry import check_arguments, get_tasks
+from .canvas import as_canvas, as_signature, copy
+from .exceptions import DeferError
+from .preparation import add_headers, notify, one_delivery, prepare
+from .registry import get_tasks
 from .results import DeferredGroupResult
 from .worker import TASK_ENVIRON_KEY
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from typing import Concatenate
 
     from celery import Task
-    from celery.canvas import Signature
     from celery.result import AsyncResult, GroupResult, ResultBase
     from pyramid.request import Request
 
@@ -100,8 +101,8 @@ def defer_task_with_options(
         signature = task.signature(tuple(args), dict(kwargs or {}), **options)
         return defer_canvas(request, signature, delivery=delivery)
     if tasks.contexts:
-        _add_headers(options, tasks.contexts.capture(request))
-    args, kwargs = _notify(request, task, tuple(args), dict(kwargs or {}), options)
+        add_headers(options, tasks.contexts.capture(request))
+    args, kwargs = notify(request, task, tuple(args), dict(kwargs or {}), options)
     delivery = tasks.get_delivery(options.pop("delivery", None))
     return delivery.deliver_task(request, task, args, kwargs, options)
 
@@ -131,27 +132,27 @@ def defer_tasks(
     tasks = get_tasks(request.registry)
     task = tasks.find(func_or_name)
     name = options.pop("delivery", None)
-    _add_headers(options, tasks.contexts.capture(request))
+    headers = tasks.contexts.capture(request)
+    deliveries: set[str] = set()
     signatures = []
     for number, item in enumerate(iterable):
         if isinstance(item, tuple):
-            args, kwargs = item, {}
+            signature = task.signature(item, {}, **options)
         elif isinstance(item, Mapping):
-            args, kwargs = (), dict(item)
+            signature = task.signature((), dict(item), **options)
         else:
-            raise TypeError(
+            raise DeferError(
                 f"Item {number} for {task.name} must be a tuple of positional "
                 f"arguments, such as ({item!r},), or a dictionary of keyword arguments"
             )
-        own = {**options, "delivery": name}
-        args, kwargs = _notify(request, task, args, kwargs, own)
-        name = own.pop("delivery", name)
+        canvas = as_canvas(signature)
         try:
-            check_arguments(task, args, kwargs)
+            deliveries |= prepare(request, tasks, canvas, headers)
         except TypeError as error:
-            raise TypeError(f"Item {number} for {task.name}: {error}") from error
-        signatures.append(task.signature(args, kwargs, **own))
-    results = tasks.get_delivery(name).deliver(request, signatures)
+            raise DeferError(f"Item {number} for {task.name}: {error}") from error
+        signatures.append(as_signature(canvas, tasks.app))
+    delivery = tasks.get_delivery(one_delivery(deliveries, name))
+    results = delivery.deliver(request, signatures)
     return DeferredGroupResult(uuid(), results, app=tasks.app)
 
 
@@ -176,27 +177,17 @@ def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultB
         TypeError: It is no canvas, or a task in it cannot be called so.
         And as :func:`defer_task`.
     """
-    if not isinstance(canvas, dict):
-        raise TypeError(
+    if not isinstance(canvas, Signature):
+        raise DeferError(
             f"{canvas!r} is no canvas: give a signature, as request.task_signature() "
             "returns, or a chain, group or chord of such"
         )
     tasks = get_tasks(request.registry)
     name = options.pop("delivery", None)
     whole = as_canvas(canvas)
-    whole["options"].update(options)
-    headers = tasks.contexts.capture(request)
-    for leaf in leaves(whole):
-        signature = leaf.signature
-        task = tasks.find(signature["task"])
-        own = signature["options"]
-        _add_headers(own, headers)
-        signature["args"], signature["kwargs"] = _notify(
-            request, task, tuple(signature["args"]), signature["kwargs"], own
-        )
-        name = own.pop("delivery", name)
-        check_leaf(leaf, task)
-    delivery = tasks.get_delivery(name)
+    whole["options"].update(copy(options))
+    deliveries = prepare(request, tasks, whole, tasks.contexts.capture(request))
+    delivery = tasks.get_delivery(one_delivery(deliveries, name))
     return delivery.deliver(request, [as_signature(whole, tasks.app)])[0]
 
 
@@ -246,24 +237,3 @@ def deferred_by(request: Request) -> Any:
     the settings.
     """
     return request.environ.get(DEFERRED_BY)
-
-
-def _notify(
-    request: Request,
-    task: Task,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    options: dict[str, Any],
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Tell subscribers of a call, and return its arguments as they leave them."""
-    if not has_subscribers(request.registry, BeforeDeferTask):
-        return args, kwargs
-    event = BeforeDeferTask(request, task, args, kwargs, options)
-    request.registry.notify(event)
-    return event.args, event.kwargs
-
-
-def _add_headers(options: dict[str, Any], headers: dict[str, str]) -> None:
-    """Add headers to those that the options have, which win."""
-    if headers:
-        options["headers"] = {**headers, **(options.get("headers") or {})}

@@ -10,6 +10,7 @@ from kombu.exceptions import KombuError
 from ..events import TaskDeliveryFailed
 from ..exceptions import BrokerUnavailable
 from ..registry import get_tasks
+from .sending_backend import QuietBackend
 from .outgoing import Outgoing, TransactionalDelivery
 
 if TYPE_CHECKING:
@@ -33,10 +34,13 @@ class _OnCommit(Outgoing["Message"]):
 
     def deliver(self, messages: list[Message]) -> None:
         """Send; what fails now is reported, as the transaction cannot be undone."""
+        tasks = get_tasks(self.registry)
+        send = tasks.deliveries["immediate"].send
+        backend = QuietBackend(tasks.app)  # the caller has the results already
         for message in messages:
             signature = message.signature
             try:
-                signature.apply_async()
+                send([signature], backend)
                 message.sent = True
             except Exception as error:
                 logger.exception(
@@ -50,7 +54,7 @@ class _OnCommit(Outgoing["Message"]):
                 self.registry.notify(
                     TaskDeliveryFailed(
                         self.registry,
-                        get_tasks(self.registry).app.tasks[signature.task],
+                        tasks.app.tasks[signature.task],
                         tuple(signature.args),
                         signature.kwargs,
                         signature.options,

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.serialization import dumps, loads
 
-from ..canvas import leaves
+from ..canvas import dump_models, nodes
+from ..exceptions import DeferError
 from ..results import deferred
+from .sending_backend import QuietBackend
 
 if TYPE_CHECKING:
-    from celery import Celery
     from celery.canvas import Signature
+
+    from ..sending import SendingCelery
+    from ..canvas import Node
 
 
 class Message:
@@ -28,30 +32,40 @@ class Message:
         sent: Whether it has been sent.
     """
 
-    def __init__(self, app: Celery, signature: Signature) -> None:
+    def __init__(self, app: SendingCelery, signature: Signature) -> None:
         self.sent = False
         self.signature = signature
-        for leaf in leaves(signature):
-            _fix_arguments(app, leaf.signature)
-            if leaf.is_first:
-                _fix_times(leaf.signature["options"])
-        _fix_times(signature.options)
+        backend = QuietBackend(app)
+        for node in nodes(signature):
+            if node.is_task:
+                _fix_arguments(app, node)
+            elif node.signature["subtask_type"] == "chord":
+                backend.ensure_chords_allowed()
+            if node.is_first:
+                _fix_times(node.signature["options"])
         ids = {}
         # As Celery does when it sends, which a relay does outside the task.
         if parent := app.current_worker_task:
             ids["root_id"] = parent.request.root_id or parent.request.id
             ids["parent_id"] = parent.request.id
-        self.result = deferred(signature.freeze(**ids), self)
+        with app.sending(backend=backend):
+            result = signature.freeze(signature.options.get("task_id"), **ids)
+        self.result = deferred(result, self)
 
 
-def _fix_arguments(app: Celery, signature: dict[str, Any]) -> None:
+def _fix_arguments(app: SendingCelery, node: Node) -> None:
+    signature = node.signature
     task = app.tasks[signature["task"]]
-    args, kwargs = tuple(signature["args"]), signature["kwargs"]
-    # Celery 5.7 and later send pydantic models as dictionaries.
-    if dump := getattr(task, "_dump_pydantic_arguments", None):
-        args, kwargs = dump(args, kwargs)
+    dump_models(node, task)
     serializer = signature["options"].get("serializer") or task.serializer
-    content_type, encoding, body = dumps((args, kwargs), serializer)
+    try:
+        content_type, encoding, body = dumps(
+            (tuple(signature["args"]), signature["kwargs"]), serializer
+        )
+    except Exception as error:
+        raise DeferError(
+            f"The arguments of {task.name} cannot be sent as {serializer}: {error}"
+        ) from error
     signature["args"], signature["kwargs"] = loads(
         body, content_type, encoding, accept={content_type}
     )

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.json import dumps
 from pyramid.exceptions import ConfigurationError
 
+from ..exceptions import DeferError
 from ..registry import get_tasks
 from .outbox_place import KEY, Outbox, engine_of, get_outbox, set_task_outbox
 from .outgoing import Outgoing, TransactionalDelivery
@@ -117,7 +118,7 @@ def _as_json(signature: Signature) -> str:
     try:
         body: str = dumps(signature)
     except Exception as error:
-        raise TypeError(
+        raise DeferError(
             f"{signature.task} cannot be delivered by outbox, which stores JSON: "
             f"{error}"
         ) from error

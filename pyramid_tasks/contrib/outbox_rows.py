@@ -12,11 +12,13 @@ from kombu.utils.json import loads
 from sqlalchemy import delete, func, select, text, update
 
 from .outbox_table import OutboxMessage, database_time
-from .publisher import BrokerDown, publish
+from .publisher import publish
+from .sending_backend import BrokerDown
 
 if TYPE_CHECKING:
-    from celery import Celery
     from sqlalchemy import Connection, Engine
+
+    from ..sending import SendingCelery
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class Round:
 
 
 def send_rows(
-    app: Celery,
+    app: SendingCelery,
     engine: Engine,
     *,
     timeout: float,

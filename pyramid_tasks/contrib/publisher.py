@@ -11,12 +11,13 @@ from kombu.exceptions import KombuError, LimitExceeded, OperationalError
 
 from ..canvas import as_signature, leaves
 from ..exceptions import TaskNotRegistered
+from .sending_backend import BrokerDown, SendingBackend
 
 if TYPE_CHECKING:
-    from celery import Celery
     from kombu.connection import Connection
     from kombu.messaging import Producer
 
+    from ..sending import SendingCelery
     from ..canvas import Canvas
 
 # Answers of Redis about its own state, whatever the message.
@@ -24,11 +25,7 @@ _REDIS_STATES = {"BusyLoadingError", "OutOfMemoryError", "ReadOnlyError"}
 _REDIS_WORDS = ("LOADING", "MISCONF", "NOREPLICAS", "OOM", "READONLY")
 
 
-class BrokerDown(Exception):  # noqa: N818 a state, not a mistake
-    """The broker takes no message at the moment, whatever is in it."""
-
-
-def publish(app: Celery, canvas: Canvas, timeout: float) -> None:
+def publish(app: SendingCelery, canvas: Canvas, timeout: float) -> None:
     """Send a canvas, once, waiting for the broker no longer than ``timeout`` seconds.
 
     Celery's own way waits much longer for a broker, or a result backend, that is down.
@@ -38,11 +35,13 @@ def publish(app: Celery, canvas: Canvas, timeout: float) -> None:
         Exception: Anything else is about this message.
     """
     for leaf in leaves(canvas):
-        _leave_unsubscribed(app, leaf.signature)
+        if leaf.signature["task"] not in app.tasks:
+            raise TaskNotRegistered(leaf.signature["task"])
     signature = as_signature(canvas, app)
     if app.conf.task_always_eager:
         signature.apply_async()
         return
+    backend = SendingBackend(app, timeout)
     # A connection of the pool may have died since it was used: then once more, on a
     # new one. An error on a new one is the message's.
     for renew in (False, True):
@@ -53,7 +52,8 @@ def publish(app: Celery, canvas: Canvas, timeout: float) -> None:
             is_new = not connection.connected
             _connect(connection, timeout)
             try:
-                signature.apply_async(producer=producer, retry=False)
+                with app.sending(_WithoutRetry(producer), backend):
+                    signature.apply_async()
             except Exception as error:
                 # After an error RabbitMQ closes the channel at least.
                 connection.collect()
@@ -67,8 +67,21 @@ def publish(app: Celery, canvas: Canvas, timeout: float) -> None:
                 return
 
 
+class _WithoutRetry:
+    """A producer that tries once. As an option, Celery would hand that on to workers."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def publish(self, *args: Any, **options: Any) -> Any:
+        return self._producer.publish(*args, **{**options, "retry": False})
+
+
 @contextmanager
-def _producer(app: Celery, timeout: float) -> Iterator[Producer]:
+def _producer(app: SendingCelery, timeout: float) -> Iterator[Producer]:
     # Another application of the process may have another limit, and be using it.
     pools.set_limit(app.conf.broker_pool_limit, ignore_errors=True)
     connection = app.connection_for_write(connect_timeout=timeout)
@@ -110,21 +123,6 @@ def _connect(connection: Connection, timeout: float) -> None:
         raise BrokerDown(_in_words(error)) from error
     except connection.connection_errors as error:  # those it calls irrecoverable
         raise BrokerDown(_in_words(error)) from error
-
-
-def _leave_unsubscribed(app: Celery, signature: Canvas) -> None:
-    """Have Celery not subscribe to the result of a task.
-
-    It would wait 20 seconds for a result backend that is down, and never unsubscribe
-    in a relay. ``get()`` subscribes as well. The header has the last word.
-    """
-    task = app.tasks.get(signature["task"])
-    if task is None:
-        raise TaskNotRegistered(signature["task"])
-    options = signature["options"]
-    ignore = options.get("ignore_result", task.ignore_result)
-    options["ignore_result"] = True
-    options["headers"] = {"ignore_result": ignore, **(options.get("headers") or {})}
 
 
 def _is_of_transport(error: Exception, connection: Connection) -> bool:

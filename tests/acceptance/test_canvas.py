@@ -1,0 +1,371 @@
+"""Chains, groups and chords, sent to real workers in every way there is."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from celery import chain, chord, group
+from celery.exceptions import ChordError
+from pyramid.paster import get_app
+from pyramid.request import Request
+from pyramid.scripting import prepare
+from support import (
+    QUICK,
+    as_ini,
+    free_port,
+    need_service,
+    start_worker,
+    unique,
+    wait_until,
+)
+
+pytest.importorskip("pyramid_tm")
+pytest.importorskip("zope.sqlalchemy")
+from conftest import _delete_keys, _delete_queue, rabbitmq_settings, redis_settings
+from databases import database
+from redis import Redis
+from sqlalchemy import text
+
+from pyramid_tasks.contrib.outbox_table import metadata
+from pyramid_tasks.contrib.relay import Relay
+from pyramid_tasks.registry import get_tasks
+
+pytestmark = pytest.mark.acceptance
+
+TIMEOUT = 60
+
+CANVASES = {
+    "signature": (lambda s: s("add", 1, 2), 3),
+    "set": (lambda s: s("add", 1, 2).set(countdown=0.1, priority=3), 3),
+    "bound": (lambda s: s("bound_add", 1, 2), 3),
+    "chain": (lambda s: s("add", 1, 2) | s("double") | s("double").set(expires=60), 12),
+    "immutable": (
+        lambda s: s("add", 1, 2) | s("hear", "me").set(immutable=True),
+        "heard me",
+    ),
+    "chain of bound tasks": (lambda s: s("bound_add", 1, 2) | s("bound_add", 4), 7),
+    "group": (lambda s: group(s("add", 1, 2), s("add", 3, 4)), [3, 7]),
+    "group from a generator": (
+        lambda s: group(s("double", n) for n in range(5)),
+        [0, 2, 4, 6, 8],
+    ),
+    "empty group": (lambda s: group([]), []),
+    "group of chains": (
+        lambda s: group(
+            s("add", 1, 2) | s("double"),
+            s("add", 3, 4) | s("double") | s("double"),
+        ),
+        [6, 28],
+    ),
+    "group of groups": (
+        lambda s: group(
+            group(s("double", 1), group(s("double", 2), s("double", 3))),
+            s("double", 4),
+        ),
+        [2, 4, 6, 8],
+    ),
+    "chord of groups": (
+        lambda s: group([group(s("double", 1), s("double", 2)), s("double", 3)])
+        | s("hear"),
+        "heard [2, 4, 6]",
+    ),
+    "chord": (lambda s: chord([s("add", 1, 2), s("add", 3, 4)], s("total")), 10),
+    "chord of one": (lambda s: chord([s("add", 1, 2)], s("total")), 3),
+    "empty chord": (lambda s: chord([], s("total")), 0),
+    "chain of group into chord": (
+        lambda s: s("add", 1, 2) | group(s("add", 1), s("add", 2)) | s("total"),
+        9,
+    ),
+    "chord of chains": (
+        lambda s: chord(
+            [s("add", 1, 2) | s("double"), s("add", 3, 4) | s("double")], s("total")
+        ),
+        20,
+    ),
+    "chain with a chord in the middle": (
+        lambda s: chain(
+            s("add", 1, 2),
+            chord([s("add", 1), s("add", 2)], s("total")),
+            s("double"),
+            s("double"),
+        ),
+        36,
+    ),
+    "chord of chords": (
+        lambda s: chord(
+            [
+                chord([s("double", 1), s("double", 2)], s("total")),
+                chord([s("double", 3), s("double", 4)], s("total")),
+            ],
+            s("total"),
+        ),
+        20,
+    ),
+    "two chords, one after the other": (
+        lambda s: chain(
+            group(s("double", 1), s("double", 2)),
+            s("total"),
+            group(s("add", 1), s("add", 2)),
+            s("total"),
+        ),
+        15,
+    ),
+    "body is a chain": (
+        lambda s: chord([s("double", 1), s("double", 2)], s("total") | s("double")),
+        12,
+    ),
+    "body is a group": (
+        lambda s: chord(
+            [s("double", 1), s("double", 2)], group(s("total"), s("total") | s("double"))
+        ),
+        [6, 12],
+    ),
+    "chunks": (
+        lambda s: s("add").type.chunks([(n, n) for n in range(5)], 2),
+        [[0, 2], [4, 6], [8]],
+    ),
+    "chunks, and a task after them": (
+        lambda s: s("add").type.chunks([(n, n) for n in range(4)], 2)
+        | s("total_of_lists"),
+        12,
+    ),
+    "chunks in a group": (
+        lambda s: group(s("add").type.chunks([(1, 1), (2, 2)], 1), s("add", 1, 2)),
+        [[2], [4], 3],
+    ),
+    "map": (lambda s: s("double").type.map([1, 2]), [2, 4]),
+    "xmap": (lambda s: s("double").type.map(range(3)), [0, 2, 4]),
+    "starmap": (lambda s: s("add").type.starmap([(1, 2), (3, 4)]), [3, 7]),
+    "retry in the middle": (
+        lambda s: s("add", 1, 2) | s("retry_once") | s("double"),
+        6,
+    ),
+    "retry in a chord": (
+        lambda s: chord([s("retry_once", 1), s("retry_once", 2)], s("total")),
+        3,
+    ),
+}
+
+
+class Web:
+    """A web process: the application, as the test's own process loads it."""
+
+    def __init__(self, ini):
+        self.registry = get_app(str(ini)).registry
+        self.notes = self.registry.settings["canvas.notes"]
+
+    @contextmanager
+    def request(self):
+        request = Request.blank("/", base_url="https://shop.example.com:8443/eu")
+        with prepare(request, self.registry):
+            yield request
+
+    @contextmanager
+    def transaction(self):
+        with self.request() as request, request.tm:
+            yield request
+
+    def result(self, task_id):
+        with self.request() as request:
+            return request.get_task_result(task_id).get(timeout=TIMEOUT)
+
+    def runs(self, count):
+        """Return the runs since the last time, once there are that many."""
+        client = Redis()
+        wait_until(
+            lambda: client.llen(self.notes) >= count,
+            what=lambda: f"{count} runs in {client.lrange(self.notes, 0, -1)}",
+        )
+        found = [json.loads(each) for each in client.lrange(self.notes, 0, -1)]
+        client.delete(self.notes)
+        return found
+
+
+@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
+def system(request, tmp_path_factory):
+    """A worker, and two web processes; for one of them the broker is down."""
+    need_service("Redis", 6379, "redis-server --daemonize yes")
+    broker = redis_settings() if request.param == "redis" else rabbitmq_settings()
+    if request.param == "rabbitmq":
+        need_service("RabbitMQ", 5672, "rabbitmq-server -detached")
+    folder = tmp_path_factory.mktemp("canvas")
+    notes = unique("canvas")
+    with database("postgresql", folder) as url:
+
+        def write(name, **more):
+            path = folder / name
+            path.write_text(
+                f"[app:main]\nuse = call:canvasapp:main\ncanvas.notes = {notes}\n"
+                f"sqlalchemy.url = {url}\npyramid_tasks.context = host\n"
+                f"tm.manager_hook = pyramid_tm.explicit_manager\n"
+                f"{as_ini(broker | more)}\n"
+                "[celery:main]\nuse = egg:pyramid_tasks\nworker_concurrency = 2\n"
+            )
+            return path
+
+        ini = write("config.ini")
+        scheme = broker["broker_url"].partition(":")[0]
+        down = write("down.ini", broker_url=f"{scheme}://localhost:{free_port()}//")
+        web, cut_off = Web(ini), Web(down)
+        metadata.create_all(web.registry["engine"])
+        with start_worker(ini, *QUICK, cwd=folder) as worker:
+            yield SimpleNamespace(web=web, cut_off=cut_off, worker=worker)
+        for each in web, cut_off:
+            each.registry["engine"].dispose()
+    Redis().delete(notes)
+    if request.param == "rabbitmq":
+        _delete_queue(broker["broker_url"], broker["task_default_queue"])
+    _delete_keys(broker["result_backend_transport_options.global_keyprefix"])
+
+
+def relay(system):
+    """Send what is left in the outbox."""
+    registry = system.web.registry
+    with registry["engine"].begin() as connection:
+        connection.execute(text("UPDATE pyramid_tasks_outbox SET not_before = 0"))
+    Relay(registry, registry["engine"]).run_once()
+    with registry["engine"].connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM pyramid_tasks_outbox")) == 0
+
+
+@pytest.fixture(params=["immediate", "commit", "outbox", "relay"])
+def deferring(request, system):
+    """Return a context to defer something in, by one way of delivery."""
+    web = system.cut_off if request.param == "relay" else system.web
+    Redis().delete(web.notes)
+
+    @contextmanager
+    def deferring():
+        with web.transaction() as http:
+            yield http, "outbox" if request.param == "relay" else request.param
+        if request.param == "relay":
+            relay(system)
+
+    return deferring
+
+
+@pytest.fixture
+def defer(deferring):
+    """Return a function that defers a canvas, and returns the result."""
+
+    def defer(build, **options):
+        with deferring() as (http, delivery):
+            canvas = build(
+                lambda name, *args: http.task_signature(name_of(name), *args)
+            )
+            return http.defer_canvas(canvas, delivery=delivery, **options)
+
+    return defer
+
+
+@pytest.fixture
+def defer_tasks(deferring):
+    """Return a function that defers many calls of a task."""
+
+    def defer_tasks(name, items, **options):
+        with deferring() as (http, delivery):
+            return http.defer_tasks(name_of(name), items, delivery=delivery, **options)
+
+    return defer_tasks
+
+
+def name_of(task):
+    return f"canvasapp.{task}"
+
+
+@pytest.mark.parametrize("name", CANVASES)
+def test_result(defer, name):
+    """The result of each is what it should be, on each broker, by each delivery."""
+    build, expected = CANVASES[name]
+    assert defer(build).get(timeout=TIMEOUT) == expected
+
+
+def test_ids_and_context(defer, system):
+    """Each task runs once, under the id it had before the commit, with the context."""
+    def build(s):
+        after = s("add", 1).on_error(s("hear"))
+        canvas = chain(
+            s("add", 1, 2).set(link=s("hear")),
+            group(s("add", 1), after),
+            s("total").set(link=[s("double") | s("double")]),
+        )
+        return group(canvas, s("double", 4))
+
+    result = defer(build)
+    assert result.get(timeout=TIMEOUT) == [8, 8]
+    # add, its link, two in the chord, its body, two linked to that; and one more.
+    runs = system.web.runs(8)
+    assert Counter(run["name"].partition(".")[2] for run in runs) == {
+        "add": 3,
+        "hear": 1,
+        "total": 1,
+        "double": 3,
+    }
+    assert len({run["id"] for run in runs}) == 8
+    assert {run["url"] for run in runs} == {"https://shop.example.com:8443/eu"}
+    ids = {run["name"]: run["id"] for run in runs}
+    last, other = result.results
+    assert last.id == ids["canvasapp.total"]
+    assert other.id in {run["id"] for run in runs}
+    header = last.parent
+    first = header.parent
+    assert first.get(timeout=TIMEOUT) == 3
+    assert [each.get(timeout=TIMEOUT) for each in header] == [4, 4]
+    assert {first.id, *(each.id for each in header)} <= {run["id"] for run in runs}
+
+
+def test_error_in_the_middle(defer, system):
+    """What comes after an error does not run; link_error gets the id of the task."""
+    result = defer(
+        lambda s: chain(
+            s("add", 1, 2), s("fail").on_error(s("hear")), s("double").set(queue="no")
+        )
+    )
+    with pytest.raises(ValueError, match="as it should"):
+        result.get(timeout=TIMEOUT)
+    runs = {run["name"]: run for run in system.web.runs(3)}
+    assert set(runs) == {f"canvasapp.{name}" for name in ("add", "fail", "hear")}
+    assert {run["url"] for run in runs.values()} == {"https://shop.example.com:8443/eu"}
+    said = system.web.result(runs["canvasapp.hear"]["id"])
+    assert said == f"heard {runs['canvasapp.fail']['id']}"
+
+
+def test_error_in_a_chord(defer, system):
+    """The body of a chord does not run when a task of it fails; its link_error does."""
+    result = defer(
+        lambda s: chord(
+            [s("double", 1), s("fail")], s("total").on_error(s("hear"))
+        )
+    )
+    with pytest.raises((ChordError, ValueError), match="as it should"):
+        result.get(timeout=TIMEOUT)
+    runs = system.web.runs(3)
+    assert sorted(run["name"] for run in runs) == [
+        "canvasapp.double",
+        "canvasapp.fail",
+        "canvasapp.hear",
+    ]
+    assert {run["url"] for run in runs} == {"https://shop.example.com:8443/eu"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_defer_tasks(defer_tasks, system, count):
+    """Many calls of one task, from a generator, have their results in order."""
+    result = defer_tasks("double", ((number,) for number in range(count)))
+    relay(system)  # what a web process could not send in the time it has
+    assert result.get(timeout=TIMEOUT) == [2 * number for number in range(count)]
+    runs = system.web.runs(count)
+    assert {run["id"] for run in runs} == {each.id for each in result}
+    assert {run["url"] for run in runs} <= {"https://shop.example.com:8443/eu"}
+
+
+def test_defer_tasks_with_dictionaries(defer_tasks):
+    """An item is a tuple, or a dictionary; options are those of each."""
+    items = [(1, 2), {"x": 3, "y": 4}, (5, 6)]
+    result = defer_tasks("add", items, expires=60)
+    assert result.get(timeout=TIMEOUT) == [3, 7, 11]

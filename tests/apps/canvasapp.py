@@ -1,0 +1,87 @@
+"""Tasks to make chains, groups and chords of; each run of one is noted in Redis."""
+
+from __future__ import annotations
+
+import json
+
+import zope.sqlalchemy
+from pyramid.config import Configurator
+from redis import Redis
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+from pyramid_tasks import task
+
+
+@task
+def add(request, x, y):
+    return x + y
+
+
+@task(bind=True)
+def bound_add(self, request, x, y):
+    assert self is request.current_task
+    return x + y
+
+
+@task
+def total(request, numbers):
+    return sum(numbers)
+
+
+@task
+def total_of_lists(request, lists):
+    return sum(map(sum, lists))
+
+
+@task
+def double(request, x):
+    return 2 * x
+
+
+@task
+def hear(request, said):
+    return f"heard {said}"
+
+
+@task
+def fail(request, *args):
+    raise ValueError("as it should")
+
+
+@task(bind=True, max_retries=2, default_retry_delay=0)
+def retry_once(self, request, x):
+    if not self.request.retries:
+        raise self.retry()
+    return x
+
+
+def noted(task, info):
+    """Note each run: which task, which id, and what it knows of its request."""
+
+    def wrapper(request, *args, **kwargs):
+        settings = request.registry.settings
+        message = request.current_task.request
+        if not message.called_directly:
+            run = {"name": info.name, "id": message.id, "url": request.application_url}
+            Redis().rpush(settings["canvas.notes"], json.dumps(run))
+        return task(request, *args, **kwargs)
+
+    return wrapper
+
+
+def dbsession(request):
+    session = Session(request.registry["engine"])
+    zope.sqlalchemy.register(session, transaction_manager=request.tm)
+    return session
+
+
+def main(global_config, **settings):
+    with Configurator(settings=settings) as config:
+        config.include("pyramid_tm")
+        config.include("pyramid_tasks.contrib.pyramid_tm")
+        config.registry["engine"] = create_engine(settings["sqlalchemy.url"])
+        config.add_request_method(dbsession, reify=True)
+        config.add_task_deriver(noted)
+        config.scan(__name__)
+        return config.make_wsgi_app()
