@@ -130,7 +130,7 @@ def copy(value: Any) -> Any:
         if value.get("task") == "celery.chunks":
             value = _as_group(value)
         copied = {key: copy(each) for key, each in value.items()}
-        if members := _MEMBERS.get(copied.get("subtask_type")):
+        if members := _MEMBERS.get(copied.get("subtask_type") or ""):
             copied["kwargs"][members] = _flat(copied["kwargs"][members])
         return copied
     if isinstance(value, (list, UserList)):  # the latter is Celery's regen()

@@ -160,21 +160,30 @@ def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultB
     """Queue a chain, a group, a chord or a signature, as a whole.
 
     Subscribers of :class:`~pyramid_tasks.BeforeDeferTask` are told of each task in it,
-    and each task knows the context of this request.
+    and each task knows the context of this request, also those that workers send later.
+
+    All of it is sent by one ``delivery``; by ``commit`` and ``outbox`` all or nothing.
+    The ids of its tasks are fixed then, before the commit. That of a group inside a
+    chain is not, as Celery makes a new one when it sends the chain; those of the tasks
+    in that group are.
+
+    A ``link_error`` is called with the id of the task that failed.
 
     Args:
         canvas: What :func:`task_signature` returns, or was made of it; see `Canvas
             <https://docs.celeryq.dev/en/stable/userguide/canvas.html>`_. It stays as
             it is and can be queued again.
         options: As for :func:`defer_task_with_options`; what they mean for a canvas,
-            Celery says.
+            Celery says. What a task in it has as ``delivery``, or is given by a
+            subscriber, counts for the whole.
 
     Returns:
         What ``canvas.apply_async()`` returns: for a chain and a chord the result of the
         last task, for a group a ``GroupResult``.
 
     Raises:
-        TypeError: It is no canvas, or a task in it cannot be called so.
+        TypeError: It is no canvas, or a task in it cannot be called so, with the result
+            of the task before as its first argument.
         And as :func:`defer_task`.
     """
     if not isinstance(canvas, Signature):
@@ -204,6 +213,10 @@ def task_signature(
         args: Positional arguments of the task, after the request and, in a chain, after
             the result of the task before; all or some.
         kwargs: Keyword arguments of the task.
+
+    Returns:
+        What Celery's ``task.s()`` returns; ``.set(immutable=True)`` makes it what
+        ``task.si()`` returns.
 
     Raises:
         TaskNotRegistered: The application has no such task.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from celery.result import AsyncResult, GroupResult, ResultBase
-
 from vine import barrier
 
 from .exceptions import ResultNotReady

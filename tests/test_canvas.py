@@ -88,9 +88,11 @@ class App:
     @contextmanager
     def request(self, *, transaction=False):
         request = Request.blank("/", base_url="https://example.com")
-        with prepare(request, self.registry):
-            with request.tm if transaction else nullcontext():
-                yield request
+        with (
+            prepare(request, self.registry),
+            request.tm if transaction else nullcontext(),
+        ):
+            yield request
 
     def received(self, queue=None):
         """Return the messages that are in a queue, and empty it."""
@@ -230,16 +232,16 @@ def test_subscribers_and_context(engine, delivery):
     for message in first, second:
         assert "https" in message.headers[HEADER]
         assert message.headers["of"] == "the whole"
-        for signature in everything(message):
-            assert "https" in signature["options"]["headers"][HEADER]
-    names = {signature["task"] for signature in everything(first)}
+        for found in everything(message):
+            assert "https" in found["options"]["headers"][HEADER]
+    names = {found["task"] for found in everything(first)}
     assert names == {"add", "total"}
     assert second.properties["priority"] == 7
 
 
 @pytest.mark.parametrize("delivery", DELIVERIES)
 def test_links_of_one_call(app, delivery):
-    """link and link_error of defer_task_with_options and defer_tasks have it as well."""
+    """link and link_error of calls that are no canvas know the context as well."""
     with app.request(transaction=True) as request:
         linked = request.task_signature(add)
         options = {"link": linked, "link_error": [linked], "delivery": delivery}
@@ -251,8 +253,8 @@ def test_links_of_one_call(app, delivery):
     for message in messages:
         embed = message.payload[2]
         (link,), (error,) = embed["callbacks"], embed["errbacks"]
-        for signature in link, error:
-            assert "https" in signature["options"]["headers"][HEADER]
+        for found in link, error:
+            assert "https" in found["options"]["headers"][HEADER]
 
 
 @pytest.mark.parametrize("delivery", HELD)
@@ -496,9 +498,11 @@ def test_defer_tasks(app, delivery):
 )
 def test_defer_tasks_with_a_wrong_item(app, engine, delivery, item, words):
     """An item that could not run is an error that says which, and nothing is sent."""
-    with app.request(transaction=True) as request:
-        with pytest.raises(DeferError, match=words):
-            request.defer_tasks(add, [(1,), item], delivery=delivery)
+    with (
+        app.request(transaction=True) as request,
+        pytest.raises(DeferError, match=words),
+    ):
+        request.defer_tasks(add, [(1,), item], delivery=delivery)
     assert app.received() == []
     assert get_status(engine).waiting == 0
 
@@ -529,7 +533,8 @@ def test_defer_tasks_is_one_insert(tmp_path, kind):
 def test_one_producer(app, monkeypatch, delivery):
     """A canvas, and many tasks, take one producer from the pool, never one more."""
     taken = []
-    acquire = app.celery._acquire_producer
+    pool = app.celery.producer_pool
+    acquire = pool.acquire
 
     def count(*args, **options):
         assert not taken, "a second one is taken while the first is in use"
@@ -539,7 +544,7 @@ def test_one_producer(app, monkeypatch, delivery):
         producer.release = lambda: (taken.clear(), release())
         return producer
 
-    monkeypatch.setattr(app.celery, "_acquire_producer", count)
+    monkeypatch.setattr(pool, "acquire", count)
     with app.request(transaction=True) as request:
         request.defer_canvas(build(request.task_signature), delivery=delivery)
         request.defer_tasks(add, [(1,), (2,)], delivery=delivery)
@@ -637,7 +642,9 @@ def test_outbox_does_not_wait(engine, caplog, what, how, canvas):
     with silent_server() as port:
         url = f"redis://localhost:{1 if how == 'down' else port}/0"
         setting = "broker_url" if what == "broker" else what
-        app = App(engine, **{f"celery.{setting}": url}, pyramid_tasks__delivery_timeout=1)
+        app = App(
+            engine, **{f"celery.{setting}": url}, pyramid_tasks__delivery_timeout=1
+        )
         start = time.monotonic()
         with app.request(transaction=True) as request:
             s = request.task_signature

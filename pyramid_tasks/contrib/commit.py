@@ -10,8 +10,8 @@ from kombu.exceptions import KombuError
 from ..events import TaskDeliveryFailed
 from ..exceptions import BrokerUnavailable
 from ..registry import get_tasks
-from .sending_backend import QuietBackend
 from .outgoing import Outgoing, TransactionalDelivery
+from .sending_backend import QuietBackend
 
 if TYPE_CHECKING:
     from pyramid.request import Request

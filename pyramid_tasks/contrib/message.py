@@ -15,8 +15,8 @@ from .sending_backend import QuietBackend
 if TYPE_CHECKING:
     from celery.canvas import Signature
 
-    from ..sending import SendingCelery
     from ..canvas import Node
+    from ..sending import SendingCelery
 
 
 class Message:

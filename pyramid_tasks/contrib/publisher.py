@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from kombu.connection import Connection
     from kombu.messaging import Producer
 
-    from ..sending import SendingCelery
     from ..canvas import Canvas
+    from ..sending import SendingCelery
 
 # Answers of Redis about its own state, whatever the message.
 _REDIS_STATES = {"BusyLoadingError", "OutOfMemoryError", "ReadOnlyError"}
@@ -34,9 +34,7 @@ def publish(app: SendingCelery, canvas: Canvas, timeout: float) -> None:
         BrokerDown: The broker cannot be reached, or takes nothing.
         Exception: Anything else is about this message.
     """
-    for leaf in leaves(canvas):
-        if leaf.signature["task"] not in app.tasks:
-            raise TaskNotRegistered(leaf.signature["task"])
+    _check_tasks(app, canvas)
     signature = as_signature(canvas, app)
     if app.conf.task_always_eager:
         signature.apply_async()
@@ -67,8 +65,17 @@ def publish(app: SendingCelery, canvas: Canvas, timeout: float) -> None:
                 return
 
 
+def _check_tasks(app: SendingCelery, canvas: Canvas) -> None:
+    for leaf in leaves(canvas):
+        if leaf.signature["task"] not in app.tasks:
+            raise TaskNotRegistered(leaf.signature["task"])
+
+
 class _WithoutRetry:
-    """A producer that tries once. As an option, Celery would hand that on to workers."""
+    """A producer that tries once.
+
+    Celery would hand the option to do so on to the workers, in the body of a chord.
+    """
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer

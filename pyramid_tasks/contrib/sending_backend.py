@@ -44,8 +44,8 @@ class SendingBackend(QuietBackend):
     """A result backend that is not waited for, either.
 
     Celery subscribes to the result of each task that it sends, and a relay would never
-    unsubscribe; ``get()`` subscribes as well. What remains is what the backend must know
-    to count the tasks of a chord.
+    unsubscribe; ``get()`` subscribes as well. What remains is what the backend must
+    know to count the tasks of a chord.
 
     Args:
         timeout: How many seconds to wait for the backend.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -33,7 +32,6 @@ from sqlalchemy import text
 
 from pyramid_tasks.contrib.outbox_table import metadata
 from pyramid_tasks.contrib.relay import Relay
-from pyramid_tasks.registry import get_tasks
 
 pytestmark = pytest.mark.acceptance
 
@@ -70,8 +68,9 @@ CANVASES = {
         [2, 4, 6, 8],
     ),
     "chord of groups": (
-        lambda s: group([group(s("double", 1), s("double", 2)), s("double", 3)])
-        | s("hear"),
+        lambda s: (
+            group([group(s("double", 1), s("double", 2)), s("double", 3)]) | s("hear")
+        ),
         "heard [2, 4, 6]",
     ),
     "chord": (lambda s: chord([s("add", 1, 2), s("add", 3, 4)], s("total")), 10),
@@ -121,7 +120,8 @@ CANVASES = {
     ),
     "body is a group": (
         lambda s: chord(
-            [s("double", 1), s("double", 2)], group(s("total"), s("total") | s("double"))
+            [s("double", 1), s("double", 2)],
+            group(s("total"), s("total") | s("double")),
         ),
         [6, 12],
     ),
@@ -130,8 +130,9 @@ CANVASES = {
         [[0, 2], [4, 6], [8]],
     ),
     "chunks, and a task after them": (
-        lambda s: s("add").type.chunks([(n, n) for n in range(4)], 2)
-        | s("total_of_lists"),
+        lambda s: (
+            s("add").type.chunks([(n, n) for n in range(4)], 2) | s("total_of_lists")
+        ),
         12,
     ),
     "chunks in a group": (
@@ -287,6 +288,7 @@ def test_result(defer, name):
 
 def test_ids_and_context(defer, system):
     """Each task runs once, under the id it had before the commit, with the context."""
+
     def build(s):
         after = s("add", 1).on_error(s("hear"))
         canvas = chain(
@@ -338,9 +340,7 @@ def test_error_in_the_middle(defer, system):
 def test_error_in_a_chord(defer, system):
     """The body of a chord does not run when a task of it fails; its link_error does."""
     result = defer(
-        lambda s: chord(
-            [s("double", 1), s("fail")], s("total").on_error(s("hear"))
-        )
+        lambda s: chord([s("double", 1), s("fail")], s("total").on_error(s("hear")))
     )
     with pytest.raises((ChordError, ValueError), match="as it should"):
         result.get(timeout=TIMEOUT)
