@@ -162,7 +162,7 @@ def test_settings_are_read_as_they_say(tmp_path: Path) -> None:
 def snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the snippets about tasks, one after the other, as a module."""
     headings = ["Tasks", "Context", "Types", "Events", "Results"]
-    headings += ["Transactions", "Schedules"]
+    headings += ["Chains, groups and chords", "Transactions", "Schedules"]
     code = [text for heading, text in blocks("python") if heading in headings]
     assert len(code) >= len(headings)
     (tmp_path / "snippets.py").write_text("\n".join(code))
@@ -265,6 +265,33 @@ def test_snippets_about_context(snippets: ModuleType) -> None:
     app = get_tasks(config.registry).app
     found = app.tasks["know"].apply().get()
     assert found == ["https://example.com/app", "en", None, None]
+
+
+def test_snippets_about_canvases(snippets: ModuleType) -> None:
+    """The chord has the result it should have, and each call is one task."""
+    settings = {
+        "celery.task_always_eager": True,
+        "celery.task_store_eager_result": True,
+        "celery.result_backend": "cache+memory://",
+        "support.mail": "support@example.com",
+    }
+    calls = []
+    with Configurator(settings=settings) as config:
+        config.include("pyramid_tasks")
+        config.scan(snippets)
+        config.include(snippets.includeme)
+        config.add_subscriber(calls.append, "pyramid_tasks.BeforeDeferTask")
+    with prepare(registry=config.registry) as env:
+        request = env["request"]
+        result = request.get_task_result(snippets.count_all(request, ["a b", "c"]))
+        assert result.get(timeout=1) == 4
+        assert {call.task_name.rpartition(".")[2] for call in calls} == {
+            "count_words",
+            "add_up",
+            "report_error",
+            "increment",
+        }
+        assert len(snippets.resize_all(request, [1, 2, 3])) == 3
 
 
 def test_snippets_about_transactions(snippets: ModuleType) -> None:
