@@ -3,8 +3,8 @@
     python benchmarks/defer_tasks.py [CALLS] [REPETITIONS]
 
 Needs PostgreSQL and Redis on this machine. What is measured is a transaction, with its
-commit; no worker runs. By outbox, the broker is down in one of the cases, so that what is
-left is what the database takes.
+commit; no worker runs. By outbox, the broker is down in one of the cases, so that what
+is left is what the database takes.
 """
 
 from __future__ import annotations

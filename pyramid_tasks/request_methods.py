@@ -115,8 +115,8 @@ def defer_tasks(
 ) -> GroupResult:
     """Queue many calls of one task at once.
 
-    They go through one connection to the broker, one after the other. By ``outbox`` they
-    are one INSERT, where SQLAlchemy can do that: not for SQLite.
+    They go through one connection to the broker, one after the other. By ``outbox``
+    they are one INSERT, where SQLAlchemy can do that: not for SQLite.
 
     Args:
         func_or_name: The task, as for :func:`defer_task`.
