@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test faults lint format dist clean
+.PHONY: help demo serve test faults bench lint format dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,6 +38,9 @@ faults: export PYRAMID_TASKS_FAULTS := $(FAULTS)
 faults: $(STAMPS)/test  ## kill and stop things, and count what is lost; FAULTS=0.1 for a tenth
 	$(BIN)/pytest -m faults -s
 
+bench: $(STAMPS)/test  ## measure against plain Celery; QUICK=1 to try, WRITE=1 for docs/
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(WRITE),--write docs/benchmarks.md)
+
 lint: $(STAMPS)/lint  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,7 +58,7 @@ clean:  ## remove everything that these targets made
 	rm -rf $(VENV) .tox .coverage .coverage.* build dist *.egg-info
 	rm -rf sample/build sample/*.egg-info sample/var
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find pyramid_tasks sample tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks pyramid_tasks sample tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/venv:
 	$(PYTHON) -m venv $(VENV)
