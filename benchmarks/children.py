@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import sampleapp
-from celery.signals import worker_before_create_process
-from pyramid.settings import asbool
 
 from .brokers import REDIS, broker
 from .measuring import Effort, Sample, rows, take_turns
@@ -23,8 +17,8 @@ NOTE = """\
 Proportional set size (PSS, from `/proc/PID/smaps_rollup`) of each of four children of a
 worker with the sample's application, SQLAlchemy and SQLite, when each has run some
 hundred tasks: what it has for itself, and its part of what it shares with others.
-`gc.freeze()` is called in the parent before each fork, in a receiver of Celery's
-`worker_before_create_process`. In MiB, as the mean of the children."""
+`gc.freeze()` is called in the parent before each fork, unless
+`pyramid_tasks.gc_freeze = false`. In MiB, as the mean of the children."""
 
 _CHILDREN = 4
 _DEADLINE = 120.0
@@ -34,7 +28,7 @@ def run(effort: Effort) -> list[Section]:
     """Measure it."""
     tasks = _CHILDREN * effort.pick(500, 10)
     cases = {
-        "as it is": partial(_measure, tasks, "false"),
+        "without": partial(_measure, tasks, "false"),
         "with gc.freeze()": partial(_measure, tasks, "true"),
     }
     samples = take_turns("children", cases, effort.turns(5), warm_up=False)
@@ -45,26 +39,14 @@ def run(effort: Effort) -> list[Section]:
     return [Section("Children of a prefork worker", "children", NOTE, found)]
 
 
-def main(global_config: dict[str, str], **settings: Any) -> Any:
-    """Make the sample's application, from the ini of this benchmark."""
-    if asbool(settings.pop("benchmark.freeze")):
-        worker_before_create_process.connect(_freeze, weak=False)
-    return sampleapp.main(global_config, **settings)
-
-
-def _freeze(**_: Any) -> None:
-    gc.collect()
-    gc.freeze()
-
-
 def _measure(tasks: int, freeze: str) -> Sample:
     with tempfile.TemporaryDirectory() as folder, broker(REDIS) as here:
         side = Ours(
             Path(folder),
             here.settings(),
-            factory="benchmarks.children:main",
+            factory="sampleapp:main",
             **{
-                "benchmark.freeze": freeze,
+                "pyramid_tasks.gc_freeze": freeze,
                 "sqlalchemy.url": f"sqlite:///{folder}/sample.sqlite",
                 "pyramid_tasks.delivery": "commit",
             },

@@ -93,7 +93,10 @@ class PyramidLoader(AppLoader):
 
     def on_worker_init(self) -> None:
         # In a worker, in beat, and in a child of the prefork pool that was spawned.
+        from . import freezing  # which no web process needs
+
         self.app.steps["worker"].add(WorkerEvents)
+        freezing.connect(self.registry)
         self.connect_beat()
 
     def connect_beat(self) -> None:

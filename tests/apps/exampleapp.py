@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -51,6 +52,12 @@ def threadlocals_here(request):
     # Long enough for the others of the pool to get a task as well.
     time.sleep(0.05)
     return os.getpid(), threading.get_ident(), len(manager.stack)
+
+
+@task
+def frozen_objects(request):
+    """How many objects the garbage collector leaves alone."""
+    return gc.get_freeze_count()
 
 
 @task
