@@ -30,6 +30,8 @@ SERVER_ERRORS = (RedisError, KombuError, SQLAlchemyError, OSError)
 SERVERS = {"Redis": REDIS, "RabbitMQ": RABBITMQ}
 
 _DEADLINE = 60.0
+# A server may still be reading what a worker had sent when it was killed.
+_SETTLE = 0.3
 
 #: The same for both sides, beside the broker and the queue.
 _SETTINGS = {
@@ -77,7 +79,6 @@ class Broker:
                     channel.queue_delete(name)
                     channel.exchange_delete(name)
                     channel.close()
-        self.names.clear()
 
 
 @contextmanager
@@ -87,6 +88,7 @@ def broker(url: str) -> Iterator[Broker]:
     try:
         yield found
     finally:
+        time.sleep(_SETTLE)
         found.clean()
 
 

@@ -27,7 +27,7 @@ def _freeze(**_: Any) -> None:
     A collection writes to every object it looks at, and what a child writes to is
     copied for it. ``docs/benchmarks.md`` has the figures.
     """
-    # What the parent froze for an earlier child may be garbage by now.
-    gc.unfreeze()
+    # No gc.unfreeze() before: to collect what is shared with earlier children would
+    # write to it. Celery collects before each fork too, which is why they share little.
     gc.collect()
     gc.freeze()
