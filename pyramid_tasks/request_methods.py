@@ -14,7 +14,7 @@ from .exceptions import DeferError
 from .preparation import add_headers, notify, one_delivery, prepare
 from .registry import get_tasks
 from .results import DeferredGroupResult
-from .worker import TASK_ENVIRON_KEY
+from .worker import TASK_KEY
 
 if TYPE_CHECKING:
     from typing import Concatenate
@@ -243,7 +243,7 @@ def current_task(request: Request) -> Task | None:
     The Celery task has the message as ``.request`` (``.request.id``,
     ``.request.retries``) and the methods ``.retry()`` and ``.update_state()``.
     """
-    return request.environ.get(TASK_ENVIRON_KEY)
+    return request.environ.get(TASK_KEY)
 
 
 def deferred_by(request: Request) -> Any:

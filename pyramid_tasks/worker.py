@@ -25,14 +25,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TASK_ENVIRON_KEY = "pyramid_tasks.task"
+#: Where the environ of a request, and the threadlocals of a task, have the task.
+TASK_KEY = "pyramid_tasks.task"
 
 # Keys whose values are objects, or switches, of the server and of packages.
 _RESERVED = ("wsgi.", "webob.", "tm.", "retry.", "pyramid_tasks.")
-
-
-class TaskThreadlocals(dict[str, Any]):
-    """What a task has on Pyramid's stack of threadlocals while it runs."""
 
 
 class TaskRunner:
@@ -69,7 +66,7 @@ class TaskRunner:
         """
         stack = manager.stack
         depth = len(stack)
-        threadlocals = TaskThreadlocals(registry=self.registry, request=None)
+        threadlocals = {"registry": self.registry, "request": None, TASK_KEY: task}
         stack.append(threadlocals)
         try:
             try:
@@ -106,7 +103,7 @@ class TaskRunner:
             environ: What the environ has besides, in a task that may run again.
         """
         stack = manager.stack
-        while type(threadlocals := stack[-1]) is not TaskThreadlocals:
+        while TASK_KEY not in (threadlocals := stack[-1]):
             stack.pop()  # left by the attempt before
         if threadlocals["request"] is not None:
             _end_attempt(task, threadlocals)
@@ -118,7 +115,7 @@ class TaskRunner:
     def _enter_request(
         self,
         task: Task,
-        threadlocals: TaskThreadlocals,
+        threadlocals: dict[str, Any],
         extra: dict[str, Any] | None = None,
     ) -> Request:
         registry = self.registry
@@ -131,19 +128,24 @@ class TaskRunner:
             environ.update(extra)
         environ["wsgi.input"] = BytesIO()
         environ["wsgi.errors"] = sys.stderr
-        environ[TASK_ENVIRON_KEY] = task
-        factory = registry.queryUtility(IRequestFactory, default=Request)
+        environ[TASK_KEY] = task
+        # As queryUtility() does, without its defaults.
+        lookup = registry.utilities.lookup
+        factory = lookup((), IRequestFactory, "", Request)
         request = factory(environ)
         request.registry = registry
         threadlocals["request"] = request
-        extensions = registry.queryUtility(IRequestExtensions)
+        extensions = lookup((), IRequestExtensions)
         if extensions is not None:
             self._classes.extend(request, extensions)
         if self.contexts:
             self.contexts.restore(request, _context_headers(task))
             if given:  # for this one task, where the context is for all of them
                 request.environ.update(given)
-        _set_context(request)
+        root = lookup((), IRootFactory, "", DefaultRootFactory)(request)
+        if getattr(request, "context", None) is None:
+            request.context = root
+        request.root = root
         return request
 
     def _notify_end(
@@ -151,7 +153,7 @@ class TaskRunner:
         task: Task,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        threadlocals: TaskThreadlocals,
+        threadlocals: dict[str, Any],
         error: BaseException,
     ) -> None:
         """Tell subscribers that a task failed, or will run again.
@@ -198,15 +200,7 @@ def _context_headers(task: Task) -> dict[str, Any]:
     return task.request.headers or {}
 
 
-def _set_context(request: Any) -> None:
-    factory = request.registry.queryUtility(IRootFactory, default=DefaultRootFactory)
-    root = factory(request)
-    if getattr(request, "context", None) is None:
-        request.context = root
-    request.root = root
-
-
-def _end_attempt(task: Task, threadlocals: TaskThreadlocals) -> None:
+def _end_attempt(task: Task, threadlocals: dict[str, Any]) -> None:
     """Leave a request after an error, which nothing here must take the place of."""
     request = threadlocals["request"]
     if request is None:
@@ -222,7 +216,8 @@ def _end_attempt(task: Task, threadlocals: TaskThreadlocals) -> None:
 
 def _run_finished_callbacks(request: Any) -> None:
     """Run the finished callbacks, all of them even when one fails."""
-    if not request.finished_callbacks:
+    # The attribute itself would be made now, for nothing.
+    if not request.__dict__.get("finished_callbacks"):
         return
     try:
         request._process_finished_callbacks()  # noqa: SLF001 as pyramid.scripting does
