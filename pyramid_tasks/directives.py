@@ -10,7 +10,7 @@ import venusian
 from pyramid.exceptions import ConfigurationError
 
 from .exceptions import TaskError
-from .registry import ExecutionPolicy, check_arguments, get_tasks
+from .registry import ExecutionPolicy, check_arguments, get_tasks, relate
 from .schedules import parse_schedule
 from .signature import default_name, present_as, signature_less_request
 from .taskderivers import TaskDeriverInfo, TaskFunc, derive_task
@@ -59,7 +59,8 @@ def register_task(
         info = TaskDeriverInfo(
             config.registry, config.package, name, {**options, "bind": bind}, original
         )
-        derived = derive_task(_innermost(original, bind=bind), info)
+        innermost = _innermost(original, bind=bind)
+        derived = derive_task(innermost, info, introspectable)
         run = _make_run(derived, tasks.runner.attempt, tasks.execution_policy)
         present_as(run, original, signature)
         tasks.add(run, original, name, options)
@@ -113,6 +114,7 @@ def add_periodic_task(
             config.maybe_dotted(func_or_name) if is_relative else func_or_name
         )
         check_arguments(task, args, kwargs)
+        relate(introspectable, config.registry, "tasks", task.name)
         tasks.app.add_periodic_task(
             schedule, task.signature(), args, kwargs, name=title, **opts
         )

@@ -22,7 +22,7 @@ from .worker import TaskRunner
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
-    from pyramid.registry import Registry
+    from pyramid.registry import Introspectable, Registry
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Tasks:
         self.contexts = TaskContexts()
         self.runner = TaskRunner(registry, self.contexts)
         self.section_settings: Settings = {}
-        self.deliveries: dict[str, Delivery] = {"immediate": Delivery(app)}
+        self.deliveries: dict[str, Delivery] = {}
         self.delivery = "immediate"
         self.execution_policy: ExecutionPolicy | None = None
         # The names a function, or its dotted name, is registered under, in order.
@@ -175,6 +175,33 @@ def check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         task.__header__(*args, **kwargs)
 
 
+def relate(
+    introspectable: Introspectable, registry: Registry, category: str, name: str
+) -> None:
+    """Relate an introspectable to another, if there is that other.
+
+    There is none where a part of the application has introspection switched off.
+    """
+    if registry.introspector.get(category, name) is not None:
+        introspectable.relate(category, name)
+
+
+def add_delivery(config: Configurator, name: str, delivery: Delivery) -> None:
+    """Make a way known in which a task can be delivered."""
+    tasks = get_tasks(config.registry)
+    tasks.deliveries[name] = delivery
+    introspectable = config.introspectable(
+        "task deliveries", name, name, "task delivery"
+    )
+    introspectable.update(name=name, delivery=delivery)
+
+    def register() -> None:
+        # Known when the settings have been read, and all has been included.
+        introspectable["default"] = tasks.delivery == name
+
+    config.action(("task delivery", name), register, introspectables=(introspectable,))
+
+
 def includeme(config: Configurator) -> None:
     """Put a Celery application on the registry, configured when that is committed."""
     registry = config.registry
@@ -185,6 +212,7 @@ def includeme(config: Configurator) -> None:
         set_as_current=False,
     )
     registry[_KEY] = tasks = Tasks(app, registry)
+    add_delivery(config, "immediate", Delivery(app))
     load = current_load()
     if load:
         tasks.section_settings = load.settings

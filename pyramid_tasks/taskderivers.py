@@ -12,12 +12,13 @@ from pyramid.viewderivers import INGRESS
 from zope.interface import implementer
 
 from .interfaces import ITaskDeriverInfo, ITaskDerivers
+from .registry import relate
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from pyramid.config import Configurator
-    from pyramid.registry import Registry
+    from pyramid.registry import Introspectable, Registry
 
 TaskFunc = Callable[..., Any]
 
@@ -95,12 +96,22 @@ def add_task_deriver(
     )
 
 
-def derive_task(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
-    """Return ``task`` wrapped by every deriver of the application."""
+def derive_task(
+    task: TaskFunc, info: TaskDeriverInfo, introspectable: Introspectable
+) -> TaskFunc:
+    """Return ``task`` wrapped by every deriver of the application.
+
+    Args:
+        introspectable: That of the task. It learns the names of the derivers, the
+            outermost first, and is related to theirs.
+    """
     derivers = info.registry.queryUtility(ITaskDerivers)
-    if derivers is not None:
-        for _, deriver in reversed(derivers.sorted()):
-            task = deriver(task, info)
+    chain = [] if derivers is None else derivers.sorted()
+    for _, deriver in reversed(chain):
+        task = deriver(task, info)
+    introspectable["derivers"] = [name for name, _ in chain]
+    for name, _ in chain:
+        relate(introspectable, info.registry, "task derivers", name)
     return task
 
 

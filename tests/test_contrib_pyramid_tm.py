@@ -343,6 +343,16 @@ def test_failure_after_the_commit_is_reported(app, resource, caplog):
     assert isinstance(failure.exception, OSError)
 
 
+def test_deliveries_are_introspectable(app):
+    """Tools can list the deliveries, and say which is the default."""
+    registry = app(pyramid_tasks__delivery="outbox")
+    found = registry.introspector.get_category("task deliveries")
+    assert {
+        item["introspectable"].title: item["introspectable"]["default"]
+        for item in found
+    } == {"immediate": False, "commit": False, "outbox": True}
+
+
 def test_unknown_delivery_is_an_error(app, sent):
     """A delivery that does not exist names those that do."""
     with (

@@ -501,6 +501,7 @@ def test_task_is_introspectable(configure):
     assert found["dotted"] == "exampleapp.add"
     assert found["options"] == {"rate_limit": "1/m"}
     assert found["bind"] is False
+    assert found["derivers"] == []
     assert found.action_info.file == __file__
 
 
@@ -519,6 +520,26 @@ def test_periodic_task_is_introspectable(configure):
         "kwargs": {"y": 2},
         "options": {"queue": "slow"},
     }
+    (task,) = config.registry.introspector.related(found)
+    assert task is config.registry.introspector.get("tasks", "plus")
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_introspection_switched_off(*, autocommit):
+    """An application without introspection has its tasks all the same."""
+    config = Configurator(
+        settings={"celery.broker_url": "memory://"},
+        introspection=False,
+        autocommit=autocommit,
+    )
+    config.include("pyramid_tasks")
+    config.add_task_deriver(lambda task, info: task, name="plain")
+    config.register_task(add, name="plus")
+    config.add_periodic_task(60, "plus", (1, 2), name="often")
+    app = config.make_celery_app()
+    assert "plus" in app.tasks
+    assert list(app.conf.beat_schedule) == ["often"]
+    assert not config.registry.introspector.get_category("tasks")
 
 
 # config.add_periodic_task

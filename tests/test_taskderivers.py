@@ -281,6 +281,31 @@ def test_introspectable(eager, noting):
     }
 
 
+def test_introspectable_of_a_task(eager, noting):
+    """The introspectable of a task has its derivers in order, and is related to them."""
+    eager.add_task_deriver(noting("inner"))
+    eager.add_task_deriver(noting("outer"), over="inner")
+    eager.register_task(add, name="it")
+    eager.commit()
+    introspector = eager.registry.introspector
+    found = introspector.get("tasks", "it")
+    assert found["derivers"] == ["outer", "inner"]
+    assert introspector.related(found) == [
+        introspector.get("task derivers", name) for name in found["derivers"]
+    ]
+
+
+def test_deriver_without_introspection(eager, noting, run, trace):
+    """A deriver from a part without introspection is no obstacle."""
+    eager.introspection = False
+    eager.add_task_deriver(noting("hidden"))
+    eager.introspection = True
+    eager.register_task(add, name="it")
+    run(1)
+    assert trace == ["hidden"]
+    assert eager.registry.introspector.get("tasks", "it")["derivers"] == ["hidden"]
+
+
 # What a deriver sees.
 
 

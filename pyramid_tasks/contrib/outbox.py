@@ -36,7 +36,7 @@ from kombu.utils.json import dumps
 from pyramid.exceptions import ConfigurationError
 
 from ..exceptions import DeferError
-from ..registry import get_tasks
+from ..registry import add_delivery, get_tasks
 from .outbox_place import KEY, Outbox, engine_of, get_outbox, set_task_outbox
 from .outgoing import Outgoing, TransactionalDelivery
 
@@ -62,7 +62,7 @@ def add_outbox(config: Configurator) -> None:
     """Make delivery by outbox known. SQLAlchemy is needed where it is used."""
     registry = config.registry
     tasks = get_tasks(registry)
-    tasks.deliveries["outbox"] = OutboxDelivery(tasks.app)
+    add_delivery(config, "outbox", OutboxDelivery(tasks.app))
     registry[KEY] = Outbox(registry)
     config.add_directive("set_task_outbox", set_task_outbox)
 

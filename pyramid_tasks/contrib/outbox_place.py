@@ -9,6 +9,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.scripting import prepare
 
 from ..exceptions import OutboxError, OutboxTableMissing
+from ..registry import relate
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -48,6 +49,7 @@ def set_task_outbox(
         outbox = get_outbox(config.registry)
         outbox.session = session
         outbox.engine = engine
+        relate(intr, config.registry, "task deliveries", "outbox")
 
     config.action((KEY, "set"), register, introspectables=(intr,))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pyramid.settings import asbool
 from pyramid_tm import maybe_tag_retryable
 
-from ..registry import get_tasks
+from ..registry import add_delivery, get_tasks
 from .commit import CommitDelivery
 from .outbox import add_outbox
 from .retry import notify_before_retry
@@ -77,7 +77,7 @@ def includeme(config: Configurator) -> None:
     """Add the deriver, and make delivery by commit the default."""
     include_deriver(config)
     tasks = get_tasks(config.registry)
-    tasks.deliveries["commit"] = CommitDelivery(tasks.app)
+    add_delivery(config, "commit", CommitDelivery(tasks.app))
     tasks.delivery = config.get_settings().get("pyramid_tasks.delivery", "commit")
     add_outbox(config)
 
