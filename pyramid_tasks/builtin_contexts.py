@@ -12,6 +12,7 @@ from pyramid.request import Request
 from pyramid.settings import aslist
 
 from .exceptions import SettingError
+from .loading import reporting
 from .registry import get_tasks
 
 if TYPE_CHECKING:
@@ -129,14 +130,20 @@ def includeme(config: Configurator) -> None:
     """Switch on what the settings ask for."""
     settings = config.get_settings()
     for name in dict.fromkeys(aslist(settings.get("pyramid_tasks.context", ()))):
-        if name not in CONTEXTS:
-            near = get_close_matches(name, CONTEXTS, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise SettingError(
-                "pyramid_tasks.context",
-                f"= {name} is none of host, locale and user.{hint} Others are added "
-                "with config.add_task_context().",
-            )
-        config.add_task_context(name, *CONTEXTS[name])
+        with reporting():
+            _switch_on(config, name)
     if base_url := settings.get("pyramid_tasks.base_url"):
-        get_tasks(config.registry).runner.base_environ = environ_of(base_url)
+        with reporting():
+            get_tasks(config.registry).runner.base_environ = environ_of(base_url)
+
+
+def _switch_on(config: Configurator, name: str) -> None:
+    if name not in CONTEXTS:
+        near = get_close_matches(name, CONTEXTS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise SettingError(
+            "pyramid_tasks.context",
+            f"= {name} is none of host, locale and user.{hint} Others are added with "
+            "config.add_task_context().",
+        )
+    config.add_task_context(name, *CONTEXTS[name])

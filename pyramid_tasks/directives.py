@@ -10,6 +10,7 @@ import venusian
 from pyramid.exceptions import ConfigurationError
 
 from .exceptions import TaskError
+from .loading import reporting, reporting_directive
 from .registry import ExecutionPolicy, check_arguments, get_tasks, relate
 from .schedules import parse_schedule
 from .signature import default_name, present_as, signature_less_request
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _Func = TypeVar("_Func", bound=Callable[..., Any])
 
 
+@reporting_directive
 def register_task(
     config: Configurator,
     func: Callable[..., Any] | str,
@@ -69,9 +71,11 @@ def register_task(
     introspectable.update(
         name=name, func=original, dotted=dotted, bind=bind, options=options
     )
-    config.action(("task", name), register, introspectables=(introspectable,))
+    action = reporting(config.action_info)(register)
+    config.action(("task", name), action, introspectables=(introspectable,))
 
 
+@reporting_directive
 def add_periodic_task(
     config: Configurator,
     schedule: float | timedelta | BaseSchedule | str,
@@ -126,8 +130,9 @@ def add_periodic_task(
         schedule=schedule, task=func_or_name, args=args, kwargs=kwargs, options=opts
     )
     # After the tasks, wherever in the application they are registered.
+    action = reporting(config.action_info, TypeError)(register)
     config.action(
-        ("periodic task", title), register, introspectables=(introspectable,), order=10
+        ("periodic task", title), action, introspectables=(introspectable,), order=10
     )
 
 

@@ -35,6 +35,19 @@ class SettingError(PyramidTasksError, ConfigurationError):
         return f"{where}{self.key} {self.problem}"
 
 
+class UnknownSetting(SettingError):
+    """A setting that nobody knows: a slip, or one of a plugin of Celery.
+
+    Attributes:
+        nearest: The known setting closest to it, or ``None``.
+    """
+
+    def __init__(self, key: str, problem: str, nearest: str | None) -> None:
+        hint = f" Did you mean {nearest}?" if nearest else ""
+        super().__init__(key, problem + hint)
+        self.nearest = nearest
+
+
 class TaskError(PyramidTasksError, ConfigurationError):
     """A function that cannot be a task as it was registered."""
 

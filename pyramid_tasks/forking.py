@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .exceptions import ForkSafetyError
+from .loading import reporting_directive
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 _KEY = "pyramid_tasks.fork_safe"
 
 
+@reporting_directive
 def add_fork_safe(
     config: Configurator, dispose: Callable[[Registry], Any] | Engine | str
 ) -> None:

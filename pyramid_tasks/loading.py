@@ -1,22 +1,33 @@
 """What a load in progress tells ``includeme``, and what it learns from it.
 
 The loaders start an application without knowing how it wraps itself; the Celery
-application is found by watching which one is created meanwhile.
+application is found by watching which one is created meanwhile. A check of a
+configuration goes on after a problem, where a load ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from pyramid.exceptions import ConfigurationError, ConfigurationExecutionError
+
+from .exceptions import PyramidTasksError
 
 if TYPE_CHECKING:
+    import logging
+
     from celery import Celery
+    from pyramid.config import Configurator
     from pyramid.registry import Registry
 
     from .settings import Settings
+
+_Directive = TypeVar("_Directive", bound=Callable[..., None])
 
 
 @dataclass
@@ -27,10 +38,12 @@ class Load:
         settings: The Celery settings of the worker, which win over those of the
             application.
         created: The Celery applications created so far, with their registries.
+        problems: In a check, the problems found so far; otherwise the first is raised.
     """
 
     settings: Settings
     created: list[tuple[Celery, Registry]] = field(default_factory=list)
+    problems: list[Exception] | None = None
 
 
 _current: ContextVar[Load | None] = ContextVar("pyramid_tasks.load", default=None)
@@ -44,7 +57,75 @@ def current_load() -> Load | None:
 @contextmanager
 def loading(settings: Settings) -> Iterator[Load]:
     """Watch the applications that are created inside the ``with`` block."""
-    load = Load(settings)
+    with _as_current(Load(settings, problems=current_problems())) as load:
+        yield load
+
+
+@contextmanager
+def checking() -> Iterator[list[Exception]]:
+    """Collect the problems of what is loaded inside the ``with`` block.
+
+    One that was found where a directive was called is a
+    ``ConfigurationExecutionError``, which says where.
+    """
+    problems: list[Exception] = []
+    with _as_current(Load({}, problems=problems)):
+        yield problems
+
+
+def current_problems() -> list[Exception] | None:
+    """Return the problems that the check in progress has found, if one is."""
+    load = current_load()
+    return None if load is None else load.problems
+
+
+@contextmanager
+def reporting(info: Any = None, *also: type[Exception]) -> Iterator[None]:
+    """Leave a mistake in the configuration to the check in progress, if one is.
+
+    Args:
+        info: Where a directive was called: its ``config.action_info``.
+        also: Errors that are mistakes here, beside Pyramid's and this package's.
+    """
+    try:
+        yield
+    except (ConfigurationError, PyramidTasksError, *also) as error:
+        problems = current_problems()
+        if problems is None:
+            raise
+        if info is not None:
+            error = ConfigurationExecutionError(type(error), error, info)
+        problems.append(error)
+
+
+def report(problem: Exception) -> None:
+    """Raise a mistake in the configuration, or leave it to the check in progress."""
+    with reporting():
+        raise problem
+
+
+def reporting_directive(directive: _Directive) -> _Directive:
+    """Have a directive leave its mistakes to the check in progress, if one is."""
+
+    @wraps(directive)
+    def report(config: Configurator, *args: Any, **kwargs: Any) -> None:
+        with reporting(config.action_info):
+            directive(config, *args, **kwargs)
+
+    return cast("_Directive", report)
+
+
+def warn(logger: logging.Logger, problem: Exception) -> None:
+    """Log what a worker can live with, or leave it to the check in progress."""
+    problems = current_problems()
+    if problems is None:
+        logger.warning("%s", problem)
+    else:
+        problems.append(problem)
+
+
+@contextmanager
+def _as_current(load: Load) -> Iterator[Load]:
     token = _current.set(load)
     try:
         yield load

@@ -16,7 +16,7 @@ from .application import PyramidCelery, PyramidLoader, names_broker
 from .context import TaskContexts
 from .delivery import Delivery
 from .exceptions import AmbiguousTask, SettingError, TaskNotRegistered
-from .loading import current_load
+from .loading import current_load, reporting
 from .settings import Settings, extract_celery_settings, merge_settings
 from .worker import TaskRunner
 
@@ -231,4 +231,4 @@ def includeme(config: Configurator) -> None:
     # Before anything else is registered, as Celery binds its tasks to the settings.
     config.action((_KEY, "settings"), configure, order=PHASE0_CONFIG)
     if not config.autocommit:  # where nothing is known of what is included later
-        config.action((_KEY, "delivery"), tasks.get_delivery)
+        config.action((_KEY, "delivery"), reporting()(tasks.get_delivery))

@@ -21,7 +21,8 @@ from celery.app.defaults import (
 from celery.app.utils import HIDDEN_SETTINGS
 from pyramid.settings import falsey, truthy
 
-from .exceptions import SettingError
+from .exceptions import SettingError, UnknownSetting
+from .loading import reporting, warn
 
 logger = logging.getLogger(__name__)
 
@@ -70,21 +71,25 @@ def coerce_settings(settings: Mapping[str, Any], prefix: str = "") -> Settings:
     result: Settings = {}
     # The shortest keys first, so that a value is met before what nests below it.
     for key in sorted(settings, key=lambda key: (key.count("."), key)):
-        name, *nested = key.split(".")
-        expected = _expected_type(name, prefix)
-        name = _TO_NEW_KEY.get(name, name)
-        value = settings[key]
-        if not nested:
-            result[name] = _coerce(prefix + key, value, expected)
-            continue
-        if expected not in _NESTING:
-            raise SettingError(
-                prefix + key,
-                f"nests below {prefix}{name}, which is not a dictionary but "
-                f"{_COERCE[expected][0]}; give {prefix}{name} a value instead",
-            )
-        _nest(result, [name, *nested], _coerce(prefix + key, value, "nested"), prefix)
+        with reporting():
+            _add(result, key, settings[key], prefix)
     return result
+
+
+def _add(result: Settings, key: str, value: Any, prefix: str) -> None:
+    name, *nested = key.split(".")
+    expected = _expected_type(name, prefix)
+    name = _TO_NEW_KEY.get(name, name)
+    if not nested:
+        result[name] = _coerce(prefix + key, value, expected)
+        return
+    if expected not in _NESTING:
+        raise SettingError(
+            prefix + key,
+            f"nests below {prefix}{name}, which is not a dictionary but "
+            f"{_COERCE[expected][0]}; give {prefix}{name} a value instead",
+        )
+    _nest(result, [name, *nested], _coerce(prefix + key, value, "nested"), prefix)
 
 
 def merge_settings(base: Settings, override: Settings) -> Settings:
@@ -184,13 +189,11 @@ def _expected_type(name: str, prefix: str) -> str:
     if expected is not None:
         return expected if expected in _COERCE else "any"
     nearest = get_close_matches(name.lower(), _TYPES, n=1)
-    logger.warning(
-        "%s%s is not a setting that this version of Celery knows; it is passed on as "
-        "it is.%s",
-        prefix,
-        name,
-        f" Did you mean {prefix}{nearest[0]}?" if nearest else "",
+    problem = (
+        "is not a setting that this version of Celery knows; it is passed on as it is."
     )
+    hint = prefix + nearest[0] if nearest else None
+    warn(logger, UnknownSetting(prefix + name, problem, hint))
     return "any"
 
 

@@ -12,6 +12,7 @@ from pyramid.viewderivers import INGRESS
 from zope.interface import implementer
 
 from .interfaces import ITaskDeriverInfo, ITaskDerivers
+from .loading import reporting_directive
 from .registry import relate
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class TaskDeriverInfo:
         self.original_func = original_func
 
 
+@reporting_directive
 def add_task_deriver(
     config: Configurator,
     deriver: Callable[[TaskFunc, TaskDeriverInfo], TaskFunc] | str,

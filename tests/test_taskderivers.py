@@ -282,7 +282,7 @@ def test_introspectable(eager, noting):
 
 
 def test_introspectable_of_a_task(eager, noting):
-    """The introspectable of a task has its derivers in order, and is related to them."""
+    """The introspectable of a task lists its derivers in order, and refers to them."""
     eager.add_task_deriver(noting("inner"))
     eager.add_task_deriver(noting("outer"), over="inner")
     eager.register_task(add, name="it")

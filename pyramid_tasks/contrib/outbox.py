@@ -33,9 +33,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import dumps
-from pyramid.exceptions import ConfigurationError
 
-from ..exceptions import DeferError
+from ..exceptions import DeferError, SettingError
+from ..loading import reporting
 from ..registry import add_delivery, get_tasks
 from .outbox_place import KEY, Outbox, engine_of, get_outbox, set_task_outbox
 from .outgoing import Outgoing, TransactionalDelivery
@@ -68,12 +68,12 @@ def add_outbox(config: Configurator) -> None:
 
     def check() -> None:
         if tasks.delivery == "outbox" and not find_spec("sqlalchemy"):
-            raise ConfigurationError(
-                "pyramid_tasks.delivery = outbox needs SQLAlchemy: install "
-                "pyramid-tasks[outbox]."
+            raise SettingError(
+                "pyramid_tasks.delivery",
+                "= outbox needs SQLAlchemy: install pyramid-tasks[outbox].",
             )
 
-    config.action((KEY, "check"), check)
+    config.action((KEY, "check"), reporting()(check))
 
 
 class OutboxDelivery(TransactionalDelivery):

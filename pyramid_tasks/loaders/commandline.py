@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
 from celery import Celery, signals
 from celery.bin.base import CeleryOption
 from kombu.utils.url import maybe_sanitize_url
-from pyramid.exceptions import ConfigurationExecutionError
 
 from ..application import names_broker
-from ..exceptions import LoadError, PyramidTasksError
+from ..exceptions import LoadError
+from ..loading import reporting
 from .cli import ENVIRON_KEY, URI_KEY, VARIABLES_KEY, keep_variables, make_options
+from .errors import explain
 from .protocol import find_loader
 
 _NO_INI = (
@@ -74,14 +76,7 @@ def load_app(config_uri: str, variables: dict[str, str]) -> Celery:
     if configures_logging:
         loader.setup_logging(variables)
     app = loader.get_celery_app(defaults=variables)
-    if not names_broker(app):
-        message = (
-            f"{config_uri} names no broker. Set celery.broker_url in the section of "
-            "the application, or broker_url in [celery:NAME]; Celery's own default "
-            "would be amqp://."
-        )
-        raise LoadError(message, config_uri)
-    _check_servers(app, config_uri)
+    check_servers(app, config_uri)
     if configures_logging and not app.conf.value_set_for("worker_hijack_root_logger"):
         # A receiver is what tells Celery that logging is set up.
         signals.setup_logging.connect(_keep_logging)
@@ -89,19 +84,33 @@ def load_app(config_uri: str, variables: dict[str, str]) -> Celery:
     return app
 
 
-def _check_servers(app: Celery, config_uri: str) -> None:
+def check_servers(app: Celery, config_uri: str) -> None:
     """Find out whether Celery knows what is configured, without connecting to it.
 
     Raises:
-        LoadError: It does not, or a package is missing.
+        LoadError: It does not, or a package is missing, or no broker is named.
     """
     conf = app.conf
-    what = f"The broker {_sanitize(conf.broker_read_url or conf.broker_transport)}"
-    try:
-        with app.connection_for_read() as connection:
-            connection.transport  # noqa: B018 made here, connected later
-        what = f"The result backend {_sanitize(conf.result_backend)}"
+    with reporting():
+        if not names_broker(app):
+            raise LoadError(
+                f"{config_uri} names no broker. Set celery.broker_url in the section "
+                "of the application, or broker_url in [celery:NAME]; Celery's own "
+                "default would be amqp://.",
+                config_uri,
+            )
+        what = f"The broker {_sanitize(conf.broker_read_url or conf.broker_transport)}"
+        with _known_to_celery(what, config_uri), app.connection_for_read() as made:
+            made.transport  # noqa: B018 made here, connected later
+    what = f"The result backend {_sanitize(conf.result_backend)}"
+    with reporting(), _known_to_celery(what, config_uri):
         app.backend  # noqa: B018
+
+
+@contextmanager
+def _known_to_celery(what: str, config_uri: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         reason = " ".join(str(error).split())
         message = (
@@ -124,23 +133,12 @@ def _load(config_uri: str | None, variables: dict[str, str]) -> Celery:
         _end(_NO_INI, status=2)
     try:
         return load_app(config_uri, variables)
-    except PyramidTasksError as error:
-        _end(str(error))
-    except ConfigurationExecutionError as error:
-        if not isinstance(error.evalue, PyramidTasksError):
-            _end_with_traceback(config_uri)
-        _end(f"{error.evalue}\n  in:\n  {error.info}")
-    except Exception:  # noqa: BLE001 the application's own errors, of any kind
-        _end_with_traceback(config_uri)
+    except Exception as error:  # noqa: BLE001 the application's own, of any kind
+        _end(explain(error, config_uri))
 
 
 def _keep_logging(**_: object) -> None:
     """Leave logging as the file configured it."""
-
-
-def _end_with_traceback(config_uri: str) -> NoReturn:
-    traceback.print_exc()
-    _end(f"{config_uri}: the application could not be loaded; see the traceback above.")
 
 
 def _end(message: str, status: int = 1) -> NoReturn:

@@ -6,12 +6,14 @@ An error in the application's own code stays what it is.
 from __future__ import annotations
 
 import configparser
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pyramid.exceptions import ConfigurationExecutionError
 
 from ..exceptions import LoadError, PyramidTasksError, SettingError
+from ..loading import current_problems
 
 # The code that reads a file and follows what it names...
 _READERS = ("paste.deploy", "plaster", "plaster_pastedeploy", "pyramid_tasks.loaders")
@@ -22,6 +24,8 @@ _HELPERS = ("codecs", "configparser", "importlib", "importlib_metadata", "loggin
 @contextmanager
 def setting_source(source: str) -> Iterator[None]:
     """Say of an error about a setting where the setting stands."""
+    problems = current_problems()
+    found_before = len(problems or ())
     try:
         yield
     except ConfigurationExecutionError as error:
@@ -34,6 +38,10 @@ def setting_source(source: str) -> Iterator[None]:
     except SettingError as error:
         error.source = error.source or source
         raise
+    finally:
+        for problem in (problems or ())[found_before:]:
+            if isinstance(problem, SettingError):
+                problem.source = problem.source or source
 
 
 @contextmanager
@@ -53,6 +61,23 @@ def plain_errors(filename: str) -> Iterator[None]:
         raise
 
 
+def explain(error: Exception, config_uri: str) -> str:
+    """Return what to tell a user of an error that ended a load.
+
+    The traceback of one in the application's own code is printed.
+    """
+    if isinstance(error, PyramidTasksError):
+        return str(error)
+    if isinstance(error, ConfigurationExecutionError) and isinstance(
+        error.evalue, PyramidTasksError
+    ):
+        return f"{error.evalue}\n  in:\n  {error.info}"
+    traceback.print_exception(error)
+    return (
+        f"{config_uri}: the application could not be loaded; see the traceback above."
+    )
+
+
 def _raised_by_reader(error: BaseException) -> bool:
     """Whether the file is at fault, and not code of the application.
 
@@ -60,12 +85,10 @@ def _raised_by_reader(error: BaseException) -> bool:
     its composite factory asks for in vain is the fault of the file all the same.
     """
     modules = []
-    traceback = error.__traceback__
-    while traceback:
-        module = traceback.tb_frame.f_globals.get("__name__", "")
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
         if not _is_in(module, _HELPERS):
             modules.append(module)
-        traceback = traceback.tb_next
     if isinstance(error, LookupError):
         modules = modules[-1:]
     return bool(modules) and all(_is_in(module, _READERS) for module in modules)

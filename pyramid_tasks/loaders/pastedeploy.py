@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import plaster_pastedeploy
-from celery import Celery, Task
+from celery import Celery
 from paste.deploy import loadwsgi
 from paste.deploy.util import fix_call
 
-from ..application import PyramidLoader
-from ..exceptions import AmbiguousTask, LoadError, TaskNotRegistered
-from ..loading import loading
-from ..registry import check_arguments, get_tasks
+from ..exceptions import LoadError
+from ..loading import loading, warn
 from ..settings import Settings, coerce_settings, merge_settings
 from .errors import plain_errors, setting_source
 from .protocol import Defaults, the_only
+from .schedule import add_schedule
 from .sections import read_routes, read_schedule, warn_of_misspelt
 
 logger = logging.getLogger(__name__)
@@ -129,7 +128,7 @@ class Loader(plaster_pastedeploy.Loader):
                         self.uri.path,
                     )
         if schedule:
-            self._schedule(app, schedule)
+            add_schedule(app, self.uri.path, schedule)
         if routes:
             self._route(app, routes)
         return app
@@ -192,39 +191,16 @@ class Loader(plaster_pastedeploy.Loader):
             self.uri.path,
         )
 
-    def _schedule(self, app: Celery, schedule: dict[str, dict[str, Any]]) -> None:
-        # Tasks of modules in Celery's own "imports" are registered when these are.
-        app.loader.import_default_modules()
-        for name, entry in schedule.items():
-            key = "task"
-            try:
-                task = _find_task(app, entry["task"])
-                key = "args and kwargs"
-                check_arguments(task, entry.get("args", ()), entry.get("kwargs", {}))
-            except (TaskNotRegistered, AmbiguousTask, TypeError) as error:
-                message = f"{self.uri.path}, [celerybeat:{name}], {key}: {error}"
-                raise LoadError(message, self.uri.path) from error
-            entry["task"] = task.name
-        app.conf.beat_schedule = {**app.conf.beat_schedule, **schedule}
-
     def _route(self, app: Celery, routes: dict[str, dict[str, Any]]) -> None:
         app.conf.task_routes = _with_routes(app.conf.task_routes, routes)
         registry = getattr(app.loader, "registry", None)
         if registry and not registry.settings.get("pyramid_tasks.config_uri"):
-            logger.warning(
-                "%s has [celeryroute:...] sections, which a web process does not know "
-                "of: add pyramid_tasks.config_uri = %%(__file__)s to the section of "
-                "the application.",
-                self.uri.path,
+            message = (
+                f"{self.uri.path} has [celeryroute:...] sections, which a web process "
+                "does not know of: add pyramid_tasks.config_uri = %(__file__)s to the "
+                "section of the application."
             )
-
-
-def _find_task(app: Celery, name: str) -> Task:
-    if isinstance(app.loader, PyramidLoader):
-        return get_tasks(app.loader.registry).find(name)
-    if name not in app.tasks:
-        raise TaskNotRegistered(name)
-    return app.tasks[name]
+            warn(logger, LoadError(message, self.uri.path))
 
 
 def _with_routes(existing: Any, routes: dict[str, dict[str, Any]]) -> Any:

@@ -8,8 +8,10 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import LoadError
+from ..loading import report, reporting, warn
 from ..schedules import parse_schedule
 from ..settings import coerce_nested
+from .errors import plain_errors
 
 if TYPE_CHECKING:
     from paste.deploy.loadwsgi import ConfigLoader
@@ -26,21 +28,25 @@ def read_schedule(reader: ConfigLoader) -> dict[str, dict[str, Any]]:
     Raises:
         LoadError: A key is missing, unknown, or has a value that cannot be read.
     """
-    return {
-        name: _read_entry(reader.filename, f"celerybeat:{name}", items)
-        for name, items in _sections(reader, "celerybeat:")
-    }
+    schedule = {}
+    for section, name in _sections(reader, "celerybeat:"):
+        with reporting(), plain_errors(reader.filename):
+            items = _items(reader, section)
+            schedule[name] = _read_entry(reader.filename, section, items)
+    return schedule
 
 
 def read_routes(reader: ConfigLoader) -> dict[str, dict[str, Any]]:
     """Return the entries of Celery's ``task_routes`` that a file has."""
-    return {
-        name: {
-            key: _read_json(reader.filename, f"celeryroute:{name}", key, value)
-            for key, value in items.items()
-        }
-        for name, items in _sections(reader, "celeryroute:")
-    }
+    routes: dict[str, dict[str, Any]] = {}
+    for section, name in _sections(reader, "celeryroute:"):
+        routes[name] = {}
+        with reporting(), plain_errors(reader.filename):
+            for key, value in _items(reader, section).items():
+                with reporting():
+                    loaded = _read_json(reader.filename, section, key, value)
+                    routes[name][key] = loaded
+    return routes
 
 
 def warn_of_misspelt(reader: ConfigLoader) -> None:
@@ -49,47 +55,56 @@ def warn_of_misspelt(reader: ConfigLoader) -> None:
         kind, colon, _ = section.partition(":")
         nearest = get_close_matches(kind, _KINDS, n=1, cutoff=0.8)
         if colon and nearest and kind not in _KINDS:
-            logger.warning(
-                "%s, [%s]: did you mean [%s:...]?", reader.filename, section, nearest[0]
+            message = (
+                f"{reader.filename}, [{section}]: did you mean [{nearest[0]}:...]?"
             )
+            warn(logger, LoadError(message, reader.filename))
 
 
-def _sections(
-    reader: ConfigLoader, prefix: str
-) -> Iterator[tuple[str, dict[str, str]]]:
-    parser = reader.parser
-    defaults = parser.defaults()
-    for section in parser.sections():
+def _sections(reader: ConfigLoader, prefix: str) -> Iterator[tuple[str, str]]:
+    """Return the sections of a kind, each with the name it has after the prefix."""
+    for section in reader.parser.sections():
         if section.startswith(prefix):
-            # What stands in [DEFAULT] is for interpolation, as in all of PasteDeploy.
-            yield (
-                section.removeprefix(prefix).strip(),
-                {
-                    key: parser.get(section, key)
-                    for key in parser.options(section)
-                    if key not in defaults
-                },
-            )
+            yield section, section.removeprefix(prefix).strip()
+
+
+def _items(reader: ConfigLoader, section: str) -> dict[str, str]:
+    parser = reader.parser
+    # What stands in [DEFAULT] is for interpolation, as in all of PasteDeploy.
+    defaults = parser.defaults()
+    return {
+        key: parser.get(section, key)
+        for key in parser.options(section)
+        if key not in defaults
+    }
 
 
 def _read_entry(filename: str, section: str, items: dict[str, str]) -> dict[str, Any]:
+    """Return an entry; in a check, what can be read of it."""
+    entry: dict[str, Any] = {}
     for key in ("task", "schedule"):
         if not items.get(key):
-            raise LoadError(f"{filename}, [{section}]: {key} is missing.", filename)
-    if unknown := sorted(items.keys() - _BEAT_KEYS):
-        raise LoadError(
-            f"{filename}, [{section}]: {unknown[0]} is not a key of a schedule; those "
-            f"are {', '.join(sorted(_BEAT_KEYS))}.",
-            filename,
+            problem = f"{filename}, [{section}]: {key} is missing."
+            report(LoadError(problem, filename))
+    for key in sorted(items.keys() - _BEAT_KEYS):
+        problem = (
+            f"{filename}, [{section}]: {key} is not a key of a schedule; those are "
+            f"{', '.join(sorted(_BEAT_KEYS))}."
         )
-    try:
-        schedule = parse_schedule(items["schedule"], items.get("type"))
-    except ValueError as error:
-        raise LoadError(f"{filename}, [{section}]: {error}.", filename) from error
-    entry: dict[str, Any] = {"task": items["task"], "schedule": schedule}
+        report(LoadError(problem, filename))
+    if items.get("task"):
+        entry["task"] = items["task"]
+    if items.get("schedule"):
+        with reporting():
+            try:
+                entry["schedule"] = parse_schedule(items["schedule"], items.get("type"))
+            except ValueError as error:
+                message = f"{filename}, [{section}]: {error}."
+                raise LoadError(message, filename) from error
     for key, type_ in (("args", list), ("kwargs", dict), ("options", dict)):
         if key in items:
-            entry[key] = _read_json(filename, section, key, items[key], type_)
+            with reporting():
+                entry[key] = _read_json(filename, section, key, items[key], type_)
     return entry
 
 
