@@ -28,6 +28,15 @@ logger = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
 
+#: The settings of this package itself.
+OWN_SETTINGS = tuple(
+    f"pyramid_tasks.{name}"
+    for name in (
+        *("base_url", "config_uri", "context", "delivery", "delivery_timeout"),
+        *("outbox_lease", "outbox_max_attempts"),
+    )
+)
+
 
 def extract_celery_settings(settings: Mapping[str, Any]) -> Settings:
     """Return the Celery configuration in an application's settings.

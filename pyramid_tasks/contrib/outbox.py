@@ -63,7 +63,7 @@ def add_outbox(config: Configurator) -> None:
     registry = config.registry
     tasks = get_tasks(registry)
     add_delivery(config, "outbox", OutboxDelivery(tasks.app))
-    registry[KEY] = Outbox(registry)
+    registry[KEY] = outbox = Outbox(registry)
     config.add_directive("set_task_outbox", set_task_outbox)
 
     def check() -> None:
@@ -72,6 +72,10 @@ def add_outbox(config: Configurator) -> None:
                 "pyramid_tasks.delivery",
                 "= outbox needs SQLAlchemy: install pyramid-tasks[outbox].",
             )
+
+        for name in ("delivery_timeout", "outbox_lease", "outbox_max_attempts"):
+            with reporting():
+                outbox.number(name, 0)
 
     config.action((KEY, "check"), reporting()(check))
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pyramid.exceptions import ConfigurationError
 from pyramid.scripting import prepare
 
-from ..exceptions import OutboxError, OutboxTableMissing
+from ..exceptions import OutboxError, OutboxTableMissing, SettingError
 from ..registry import relate
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Outbox:
         try:
             return float(value)
         except ValueError:
-            raise ConfigurationError(f"{key} = {value} is not a number.") from None
+            raise SettingError(key, f"= {value} is not a number.") from None
 
     def get_session(self, request: Request) -> Session:
         """Return the session of a request."""

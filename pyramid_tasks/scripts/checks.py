@@ -1,0 +1,161 @@
+"""What ``ptasks --check`` looks at when an application has been loaded.
+
+Nothing here connects to a broker, a result backend or a database.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from fnmatch import translate
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from celery.backends.base import DisabledBackend
+from celery.exceptions import QueueNotFound
+
+from ..exceptions import (
+    AmbiguousTask,
+    OutboxError,
+    SettingError,
+    TaskNotRegistered,
+    UnknownSetting,
+)
+from ..loaders.commandline import check_servers
+from ..loaders.schedule import find_task
+from ..loading import report
+from ..settings import OWN_SETTINGS
+from .listing import entry_of, next_run, own_tasks, route
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from pyramid.registry import Registry
+
+_OUTBOX_TABLE = "pyramid_tasks.contrib.outbox_table"
+
+
+def check_app(app: Celery, config_uri: str, sections: Iterable[str]) -> None:
+    """Report what is wrong with an application that has been loaded.
+
+    Args:
+        sections: The names of the sections of its file.
+    """
+    # With a database for results, Celery 5.5 and later make tables in it otherwise.
+    app.conf.database_create_tables_at_setup = False
+    check_servers(app, config_uri)
+    app.loader.import_default_modules()
+    found = [*_schedule(app), *_routes(app, sections), *_queues(app), *_results(app)]
+    registry = getattr(app.loader, "registry", None)
+    if registry is not None:
+        found += [*_own_settings(registry), *_outbox(registry)]
+    for problem in found:
+        report(problem)
+
+
+def _schedule(app: Celery) -> Iterator[Exception]:
+    try:
+        app.timezone  # noqa: B018 looked up here
+    except Exception as error:  # noqa: BLE001 it depends on who looks it up
+        yield SettingError("timezone", f"= {app.conf.timezone} is none: {error}")
+        return
+    for name, value in app.conf.beat_schedule.items():
+        try:
+            entry = entry_of(app, name, value)
+        except SettingError as error:
+            yield error
+            continue
+        try:
+            task = find_task(app, entry.task)
+            if task.name != entry.task:
+                raise TaskNotRegistered(entry.task, task.name)
+            next_run(entry)
+        except Exception as error:  # noqa: BLE001 of a schedule that can never be met
+            yield SettingError(
+                "beat_schedule", f"has an entry {name!r} that cannot be used: {error}"
+            )
+
+
+def _routes(app: Celery, sections: Iterable[str]) -> Iterator[Exception]:
+    known = set(sections)
+    for name in _routed_names(app.conf.task_routes):
+        section = f"celeryroute:{name}"
+        key = f"[{section}]" if section in known else "task_routes"
+        # As Celery reads them.
+        if not isinstance(name, str) or "*" in name:
+            pattern = re.compile(translate(name)) if isinstance(name, str) else name
+            if not any(map(pattern.match, app.tasks)):
+                yield SettingError(key, f"has a route for {name!r}: no task has it")
+        elif name not in app.tasks:
+            try:
+                # A function is found by its dotted name, but its route is not.
+                found = find_task(app, name)
+                error: Exception = TaskNotRegistered(name, found.name)
+            except (AmbiguousTask, TaskNotRegistered) as not_found:
+                error = not_found
+            yield SettingError(key, f"is a route for no task: {error}")
+
+
+def _routed_names(routes: Any) -> Iterator[Any]:
+    """Yield the names and patterns of Celery's ``task_routes``, in all their forms."""
+    for each in routes if isinstance(routes, (list, tuple)) else (routes,):
+        if isinstance(each, Mapping):
+            yield from each
+        elif isinstance(each, (list, tuple)):
+            yield from (name for name, _ in each)
+
+
+def _queues(app: Celery) -> Iterator[Exception]:
+    for task in own_tasks(app):
+        try:
+            route(app, task)
+        except QueueNotFound as error:
+            yield SettingError(
+                "task_queues", f"lacks the queue that {task.name} is sent to: {error}"
+            )
+        except Exception:  # noqa: BLE001, S112 of a router, which may want arguments
+            continue
+
+
+def _results(app: Celery) -> Iterator[Exception]:
+    """Yield tasks whose result is kept, as far as they are concerned, but nowhere."""
+    if app.conf.result_backend or app.conf.task_always_eager:
+        return
+    if not isinstance(app.backend, DisabledBackend):
+        return
+    names = [task.name for task in own_tasks(app) if not task.ignore_result]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004
+        yield SettingError(
+            "celery.result_backend",
+            f"is not set, so that request.get_task_result() finds no result of "
+            f"{', '.join(names[:3])}{more}. Set it, or have tasks without a result: "
+            "celery.task_ignore_result = true, or ignore_result=True for some.",
+        )
+
+
+def _own_settings(registry: Registry) -> Iterator[Exception]:
+    for key in registry.settings:
+        if key.startswith("pyramid_tasks.") and key not in OWN_SETTINGS:
+            nearest = get_close_matches(key, OWN_SETTINGS, n=1)
+            problem = "is not a setting of pyramid_tasks."
+            yield UnknownSetting(key, problem, nearest[0] if nearest else None)
+
+
+def _outbox(registry: Registry) -> Iterator[Exception]:
+    """Yield an outbox whose table the application has not declared as it loaded.
+
+    Only the database knows whether the table is there. What can be known is whether
+    the application has imported it, to add it to its metadata or to make it.
+    """
+    found = registry.introspector.get("task deliveries", "outbox")
+    if found is None or not found["default"] or not find_spec("sqlalchemy"):
+        return
+    if _OUTBOX_TABLE not in sys.modules:
+        yield OutboxError(
+            "pyramid_tasks.delivery = outbox, but the application does not declare "
+            f"its table: call {_OUTBOX_TABLE}.outbox_table(Base.metadata) in the "
+            "module of its models, so that its migrations, or celery ... outbox "
+            "create, make it."
+        )

@@ -1,0 +1,167 @@
+"""The tasks and the schedule of an application, from its introspectables."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from celery import Task
+from celery.app.defaults import DEFAULTS
+from celery.beat import ScheduleEntry
+from celery.schedules import BaseSchedule, crontab, schedule
+from pyramid.registry import Introspectable, Introspector
+
+from ..exceptions import SettingError
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+def list_tasks(app: Celery) -> list[dict[str, Any]]:
+    """Return what there is to know of each task but Celery's own, by name."""
+    return [describe_task(app, task) for task in own_tasks(app)]
+
+
+def own_tasks(app: Celery) -> list[Task]:
+    """Return the tasks but Celery's own, by name."""
+    return [
+        task
+        for name, task in sorted(app.tasks.items())
+        if not name.startswith("celery.")
+    ]
+
+
+def route(app: Celery, task: Task) -> Any:
+    """Return where a task is sent that is deferred without arguments and options."""
+    keys = ("queue", "exchange", "routing_key")
+    options = {key: found for key in keys if (found := getattr(task, key, None))}
+    return app.amqp.router.route(options, task.name, (), {}, task_type=task)
+
+
+def describe_task(app: Celery, task: Task) -> dict[str, Any]:
+    """Return what there is to know of a task.
+
+    ``queue`` is ``None`` where a router of the application needs to see a real call.
+    """
+    # There is none where introspection is switched off, nor of a shared task.
+    found = _introspector(app).get("tasks", task.name) or Introspectable(
+        "tasks", task.name, task.name, "task"
+    )
+    options = {**found.get("options", {}), "bind": found.get("bind", False)}
+    return {
+        "name": task.name,
+        "function": describe(found.get("func", getattr(task, "__wrapped__", task.run))),
+        "queue": _queue_of(app, task),
+        "derivers": found.get("derivers", []),
+        "options": _changed(app, task, options),
+        "registered": _place(found),
+    }
+
+
+def list_schedule(app: Celery) -> list[dict[str, Any]]:
+    """Return the entries of the schedule, by name."""
+    return [
+        _describe_entry(app, entry_of(app, name, entry))
+        for name, entry in sorted(app.conf.beat_schedule.items())
+    ]
+
+
+def entry_of(app: Celery, name: str, entry: Any) -> ScheduleEntry:
+    """Return an entry of ``beat_schedule`` as beat reads it.
+
+    Raises:
+        SettingError: Beat could not read it.
+    """
+    try:
+        if isinstance(entry, ScheduleEntry):
+            entry.app = app
+        else:
+            if isinstance(entry.get("schedule"), str):
+                raise TypeError("a string is not a schedule; write [celerybeat:NAME]")
+            entry = ScheduleEntry(**{**entry, "name": name, "app": app})
+        if not isinstance(entry.schedule, BaseSchedule):
+            raise TypeError(f"{entry.schedule!r} is not a schedule")
+    except (AttributeError, TypeError) as error:
+        raise SettingError(
+            "beat_schedule", f"has an entry {name!r} that cannot be read: {error}"
+        ) from error
+    return entry
+
+
+def next_run(entry: ScheduleEntry) -> datetime:
+    """Return when a beat that starts now would queue a task for the first time."""
+    now = entry.schedule.now()
+    found: datetime = now + entry.schedule.remaining_estimate(now)
+    # A moment passes between the two times that Celery takes.
+    return (found + timedelta(seconds=0.5)).replace(microsecond=0)
+
+
+def describe(value: Any) -> str:
+    """Return the dotted name of a function or class, and the repr of other things."""
+    name: str | None = getattr(value, "__qualname__", None)
+    if name is None:
+        return repr(value)
+    module = getattr(value, "__module__", None)
+    return name if module in {None, "builtins"} else f"{module}.{name}"
+
+
+def _describe_entry(app: Celery, entry: ScheduleEntry) -> dict[str, Any]:
+    found = _introspector(app).get("periodic tasks", entry.name)
+    try:
+        run = next_run(entry).isoformat()
+    except Exception:  # noqa: BLE001 what a schedule raises that can never be met
+        run = None
+    return {
+        "name": entry.name,
+        "task": entry.task,
+        "schedule": _describe_schedule(entry.schedule),
+        "next_run": run,
+        "args": list(entry.args or ()),
+        "kwargs": dict(entry.kwargs or {}),
+        "options": dict(entry.options or {}),
+        "registered": _place(found),
+    }
+
+
+def _describe_schedule(value: Any) -> str:
+    """Return a schedule as it is written in an ini."""
+    if isinstance(value, crontab):
+        _, (minute, hour, day_of_week, day_of_month, month), *_ = value.__reduce__()
+        return f"{minute} {hour} {day_of_month} {month} {day_of_week}"
+    if type(value) is schedule:
+        return f"{value.run_every.total_seconds():g} s"
+    return repr(value)
+
+
+def _introspector(app: Celery) -> Introspector:
+    # A factory of another package may have made the Celery application.
+    registry = getattr(app.loader, "registry", None)
+    return Introspector() if registry is None else registry.introspector
+
+
+def _queue_of(app: Celery, task: Task) -> str | None:
+    try:
+        return str(route(app, task)["queue"].name)
+    except Exception:  # noqa: BLE001 of a router, which may want arguments
+        return None
+
+
+def _changed(app: Celery, task: Task, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options, given or from the settings, that are not Celery's own."""
+    defaults = {name: DEFAULTS.get(setting) for name, setting in Task.from_config}
+    configured = {
+        name: getattr(task, name)
+        for name, setting in Task.from_config
+        if app.conf.get(setting) != defaults[name]
+    }
+    return {
+        name: value
+        for name, value in sorted({**configured, **options}.items())
+        if value != defaults.get(name, getattr(Task, name, None))
+        and (name != "bind" or value)
+    }
+
+
+def _place(found: Introspectable | None) -> dict[str, Any] | None:
+    info = None if found is None else found.action_info
+    return {"file": info.file, "line": info.line} if info else None

@@ -1,0 +1,79 @@
+"""Every problem that an application has as it is loaded, and afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+from pyramid.exceptions import ConfigurationExecutionError
+
+from ..exceptions import LoadError, PyramidTasksError, SettingError, UnknownSetting
+from ..loaders.errors import explain
+from ..loaders.protocol import find_loader
+from ..loading import checking
+from .checks import check_app
+
+Problem = dict[str, str | None]
+
+
+def find_problems(
+    config_uri: str, variables: dict[str, str], ignore: Sequence[str] = ()
+) -> list[Problem]:
+    """Load an application as a worker does, and return all that is wrong.
+
+    Args:
+        config_uri: As for :func:`pyramid_tasks.loaders.get_celery_app`.
+        variables: Variables for ``%(variable)s`` in the file.
+        ignore: Glob patterns of settings that Celery need not know.
+
+    Returns:
+        For each problem the ``kind``, which is the name of an error, the ``message``,
+        and ``where`` it is, or ``None`` where the message says so.
+    """
+    with checking() as problems:
+        try:
+            loader = find_loader(config_uri)
+            loader.setup_logging(variables)
+            app = loader.get_celery_app(defaults=variables)
+        except SystemExit:
+            message = f"{config_uri}: the application ended the process as it loaded."
+            problems.append(LoadError(message, config_uri))
+        except Exception as error:  # noqa: BLE001 the application's own, of any kind
+            problems.append(_as_problem(error, config_uri))
+        else:
+            check_app(app, config_uri, loader.get_sections())
+    found: list[Problem] = []
+    for problem in problems:
+        described = _describe(problem)
+        # Some settings are read twice.
+        if described not in found and not _is_ignored(problem, ignore):
+            found.append(described)
+    return found
+
+
+def _as_problem(error: Exception, config_uri: str) -> Exception:
+    """Return what ended the load; the traceback of the application's own is printed."""
+    cause = error.evalue if isinstance(error, ConfigurationExecutionError) else error
+    if isinstance(cause, PyramidTasksError):
+        return error
+    return LoadError(explain(error, config_uri), config_uri)
+
+
+def _describe(problem: Exception) -> Problem:
+    where = None
+    if isinstance(problem, ConfigurationExecutionError):
+        info: Any = problem.info
+        where = f"{info.file}:{info.line}" if hasattr(info, "line") else str(info)
+        problem = problem.evalue
+    message = str(problem)
+    if isinstance(problem, SettingError) and problem.source:
+        where = problem.source
+        message = message.removeprefix(f"{where}: ")
+    return {"kind": type(problem).__name__, "message": message, "where": where}
+
+
+def _is_ignored(problem: Exception, ignore: Sequence[str]) -> bool:
+    return isinstance(problem, UnknownSetting) and any(
+        fnmatch(problem.key.removeprefix("celery."), glob) for glob in ignore
+    )

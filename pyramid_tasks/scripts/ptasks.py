@@ -1,0 +1,210 @@
+"""``ptasks``: the tasks of an application, its schedule, and what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyramid.scripts.common import parse_vars
+
+from ..loaders import get_celery_app
+from ..loaders.errors import explain
+from ..loaders.protocol import find_loader
+from .listing import describe, list_schedule, list_tasks
+from .problems import find_problems
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+PAD = 3
+UNKNOWN_KEY = "<unknown>"
+
+_DESCRIPTION = """\
+Print the tasks of a Pyramid application in the order of their names: the function, the
+queue that the task is sent to, the derivers around it with the outermost first, its
+options as far as they are not Celery's defaults, and where it was registered. With
+--schedule, print its periodic tasks instead. With --check, print what is wrong with the
+application and its configuration, and end with status 1 if anything is.
+
+This command accepts one positional argument named 'config_uri', as 'celery --ini' does.
+The format is 'inifile#name', where [celery:name], or else [app:name], is loaded. If the
+name is left off, 'main' will be assumed.  Example: 'ptasks myapp.ini'.
+
+"""
+
+_TASK_COLUMNS = ("name", "function", "queue", "derivers", "options", "registered")
+_SCHEDULE_COLUMNS = ("name", "task", "schedule", "next_run", "registered")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, after those of Pyramid's scripts."""
+    parser = argparse.ArgumentParser(
+        prog="ptasks",
+        description=textwrap.dedent(_DESCRIPTION),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "-s",
+        "--schedule",
+        action="store_true",
+        help="Display the periodic tasks, each with its next run: when a beat that "
+        "starts now would first queue it. A beat that runs already counts the seconds "
+        "of an interval from the last run.",
+    )
+    what.add_argument(
+        "-c",
+        "--check",
+        action="store_true",
+        help="Display every problem of the application and its configuration. Nothing "
+        "is connected to, but by the application itself.",
+    )
+    parser.add_argument(
+        "-i",
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="With --check, a setting that Celery does not know but one of its plugins "
+        "does, such as 'redbeat_*'. Can be repeated.",
+    )
+    parser.add_argument(
+        "-j", "--json", action="store_true", help="Print JSON, with more details."
+    )
+    parser.add_argument(
+        "-g",
+        "--glob",
+        default="",
+        help="Display tasks whose name or function matches glob pattern.",
+    )
+    parser.add_argument(
+        "-f",
+        "--format",
+        default="",
+        help="Choose which columns to display, separated by commas: "
+        f"{','.join(_TASK_COLUMNS)}; with --schedule {','.join(_SCHEDULE_COLUMNS)}.",
+    )
+    parser.add_argument(
+        "config_uri",
+        nargs="?",
+        default=None,
+        help="The URI to the configuration file.",
+    )
+    parser.add_argument(
+        "config_vars",
+        nargs="*",
+        default=(),
+        help="Variables required by the config file. For example, "
+        "`http_port=%%(http_port)s` would expect `http_port=8080` to be passed here.",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] = sys.argv, quiet: bool = False) -> int:  # noqa: FBT001, FBT002 as Pyramid's
+    """Run the command, and return its exit status."""
+    parser = make_parser()
+    # With options after the positional arguments too.
+    args = parser.parse_intermixed_args(argv[1:])
+    out: Callable[[str], object] = (lambda _: None) if quiet else print
+    if not args.config_uri:
+        out("Requires a config file argument")
+        return 2
+    columns = _SCHEDULE_COLUMNS if args.schedule else _TASK_COLUMNS
+    chosen = [name.strip() for name in args.format.split(",")] if args.format else None
+    if invalid := set(chosen or ()).difference(columns):
+        parser.error(f"no column {', '.join(sorted(invalid))} in {', '.join(columns)}")
+    try:
+        variables = parse_vars(args.config_vars)
+    except ValueError as error:
+        parser.error(str(error))
+    variables.setdefault("__script__", "ptasks")
+    if args.check:
+        return _check(args, variables, out)
+    try:
+        find_loader(args.config_uri).setup_logging(variables)
+        app = get_celery_app(args.config_uri, options=variables)
+        _list(app, args, chosen or columns, out)
+    except Exception as error:  # noqa: BLE001 the application's own, of any kind
+        print(f"Error: {explain(error, args.config_uri)}", file=sys.stderr)  # noqa: T201 as celery
+        return 1
+    return 0
+
+
+def _list(
+    app: Celery,
+    args: argparse.Namespace,
+    columns: Sequence[str],
+    out: Callable[[str], object],
+) -> None:
+    rows = list_schedule(app) if args.schedule else list_tasks(app)
+    keys = ("name", "task" if args.schedule else "function")
+    if args.glob:
+        rows = [
+            row for row in rows if any(fnmatch(row[key], args.glob) for key in keys)
+        ]
+    if args.json:
+        out(json.dumps(rows, indent=2, default=describe))
+    elif rows:
+        _print_table(rows, columns, out)
+
+
+def _check(
+    args: argparse.Namespace, variables: dict[str, str], out: Callable[[str], object]
+) -> int:
+    problems = find_problems(args.config_uri, variables, args.ignore)
+    if args.json:
+        out(json.dumps(problems, indent=2))
+    else:
+        for problem in problems:
+            out(": ".join(filter(None, (problem["where"], problem["message"]))))
+        count = len(problems)
+        found = (
+            f"{count} problem{'s' if count > 1 else ''}" if problems else "No problems"
+        )
+        out(f"{found} found.")
+    return 1 if problems else 0
+
+
+def _print_table(
+    rows: list[dict[str, Any]], columns: Sequence[str], out: Callable[[str], object]
+) -> None:
+    titles = [name.replace("_", " ").capitalize() for name in columns]
+    table = [titles, ["-" * len(title) for title in titles]]
+    table += [[_cell(row[name]) for name in columns] for row in rows]
+    widths = [max(map(len, cells)) + PAD for cells in zip(*table, strict=True)]
+    for cells in table:
+        padded = (f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
+        out(" ".join(padded).rstrip())
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return UNKNOWN_KEY
+        case {"file": str(file), "line": line}:
+            path = Path(file)
+            if path.is_relative_to(Path.cwd()):
+                path = path.relative_to(Path.cwd())
+            return f"{path}:{line}"
+        case dict():
+            return ", ".join(f"{key}={_short(item)}" for key, item in value.items())
+        case list():
+            return ", ".join(value)
+    return str(value)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        items = ", ".join(map(_short, value))
+        return f"[{items}]" if isinstance(value, list) else f"({items})"
+    return describe(value) if hasattr(value, "__qualname__") else repr(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
