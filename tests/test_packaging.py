@@ -193,6 +193,7 @@ def test_entry_point_groups() -> None:
     groups = {found.group for found in distribution("pyramid-tasks").entry_points}
     assert groups == {
         "celery.commands",
+        "console_scripts",
         "paste.celery_factory",
         "plaster.celery_loader_factory",
     }

@@ -91,6 +91,17 @@ def test_quickstart(tmp_path: Path) -> None:
         shell.wait(60)
 
 
+def write_quickstart(folder: Path) -> Path:
+    """Write the application of the quickstart; return its ini, called config.ini."""
+    script = block("Quickstart", "sh")
+    for name in ("hello.py", "hello.ini"):
+        text = re.search(rf"cat > {name} <<'END'\n(.*?)\nEND", script, re.DOTALL)[1]
+        (folder / name.replace("hello.ini", "config.ini")).write_text(text)
+    for name in ("messages", "control", "results"):
+        (folder / name).mkdir()
+    return folder / "config.ini"
+
+
 @pytest.mark.acceptance
 @pytest.mark.parametrize(
     "command",
@@ -105,12 +116,7 @@ def test_quickstart(tmp_path: Path) -> None:
 )
 def test_celery_command(command: str, tmp_path: Path) -> None:
     """Every form of the celery command loads the application and starts its work."""
-    script = block("Quickstart", "sh")
-    for name in ("hello.py", "hello.ini"):
-        text = re.search(rf"cat > {name} <<'END'\n(.*?)\nEND", script, re.DOTALL)[1]
-        (tmp_path / name.replace("hello.ini", "config.ini")).write_text(text)
-    for folder in ("messages", "control", "results"):
-        (tmp_path / folder).mkdir()
+    write_quickstart(tmp_path)
     program, *arguments = command.split()
     expected = {
         "worker": "> app:         hello",
@@ -125,6 +131,27 @@ def test_celery_command(command: str, tmp_path: Path) -> None:
         wait_until(
             lambda: expected[name] in process.output, what=lambda: process.output
         )
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], r"^hello\.add +hello\.add +celery +hello\.py:\d+$"),
+        (["--schedule"], r"^nightly +hello\.add +0 3 \* \* \* +\S+ +config\.ini:\d+$"),
+        (["--check"], r"^No problems found\.$"),
+    ],
+)
+def test_ptasks_command(options: list[str], expected: str, tmp_path: Path) -> None:
+    """Each form of ptasks looks at the application of the quickstart."""
+    command = " ".join(["ptasks", *options, "config.ini"])
+    assert command in block("Looking at an application", "").splitlines()
+    with write_quickstart(tmp_path).open("a") as ini:
+        ini.write("\n[celerybeat:nightly]\ntask = hello.add\nargs = [1, 2]\n")
+        ini.write("schedule = 0 3 * * *\n")
+    done = run(*command.split(), cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(expected, done.stdout, re.MULTILINE), done.stdout
 
 
 def test_application_from_a_module(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,10 @@ def check_app(app: Celery, config_uri: str, sections: Iterable[str]) -> None:
     # With a database for results, Celery 5.5 and later make tables in it otherwise.
     app.conf.database_create_tables_at_setup = False
     check_servers(app, config_uri)
-    app.loader.import_default_modules()
+    try:
+        app.loader.import_default_modules()
+    except ImportError as error:
+        report(SettingError("imports", f"cannot be imported: {error}"))
     found = [*_schedule(app), *_routes(app, sections), *_queues(app), *_results(app)]
     registry = getattr(app.loader, "registry", None)
     if registry is not None:

@@ -36,13 +36,12 @@ def find_problems(
             loader = find_loader(config_uri)
             loader.setup_logging(variables)
             app = loader.get_celery_app(defaults=variables)
+            check_app(app, config_uri, loader.get_sections())
         except SystemExit:
             message = f"{config_uri}: the application ended the process as it loaded."
             problems.append(LoadError(message, config_uri))
         except Exception as error:  # noqa: BLE001 the application's own, of any kind
             problems.append(_as_problem(error, config_uri))
-        else:
-            check_app(app, config_uri, loader.get_sections())
     found: list[Problem] = []
     for problem in problems:
         described = _describe(problem)

@@ -129,6 +129,7 @@ def main(argv: Sequence[str] = sys.argv, quiet: bool = False) -> int:  # noqa: F
     try:
         find_loader(args.config_uri).setup_logging(variables)
         app = get_celery_app(args.config_uri, options=variables)
+        app.loader.import_default_modules()
         _list(app, args, chosen or columns, out)
     except Exception as error:  # noqa: BLE001 the application's own, of any kind
         print(f"Error: {explain(error, args.config_uri)}", file=sys.stderr)  # noqa: T201 as celery
