@@ -33,7 +33,7 @@ OWN_SETTINGS = tuple(
     f"pyramid_tasks.{name}"
     for name in (
         *("base_url", "config_uri", "context", "delivery", "delivery_timeout"),
-        *("outbox_lease", "outbox_max_attempts"),
+        *("gc_freeze", "outbox_lease", "outbox_max_attempts"),
     )
 )
 
