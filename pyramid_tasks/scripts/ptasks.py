@@ -8,8 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyramid.scripts.common import parse_vars
 
@@ -18,12 +17,10 @@ from ..loaders.errors import explain
 from ..loaders.protocol import find_loader
 from .listing import describe, list_schedule, list_tasks
 from .problems import find_problems
+from .table import print_table
 
 if TYPE_CHECKING:
     from celery import Celery
-
-PAD = 3
-UNKNOWN_KEY = "<unknown>"
 
 _DESCRIPTION = """\
 Print the tasks of a Pyramid application in the order of their names: the function, the
@@ -152,7 +149,7 @@ def _list(
     if args.json:
         out(json.dumps(rows, indent=2, default=describe))
     elif rows:
-        _print_table(rows, columns, out)
+        print_table(rows, columns, out)
 
 
 def _check(
@@ -170,41 +167,6 @@ def _check(
         )
         out(f"{found} found.")
     return 1 if problems else 0
-
-
-def _print_table(
-    rows: list[dict[str, Any]], columns: Sequence[str], out: Callable[[str], object]
-) -> None:
-    titles = [name.replace("_", " ").capitalize() for name in columns]
-    table = [titles, ["-" * len(title) for title in titles]]
-    table += [[_cell(row[name]) for name in columns] for row in rows]
-    widths = [max(map(len, cells)) + PAD for cells in zip(*table, strict=True)]
-    for cells in table:
-        padded = (f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
-        out(" ".join(padded).rstrip())
-
-
-def _cell(value: Any) -> str:
-    match value:
-        case None:
-            return UNKNOWN_KEY
-        case {"file": str(file), "line": line}:
-            path = Path(file)
-            if path.is_relative_to(Path.cwd()):
-                path = path.relative_to(Path.cwd())
-            return f"{path}:{line}"
-        case dict():
-            return ", ".join(f"{key}={_short(item)}" for key, item in value.items())
-        case list():
-            return ", ".join(value)
-    return str(value)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        items = ", ".join(map(_short, value))
-        return f"[{items}]" if isinstance(value, list) else f"({items})"
-    return describe(value) if hasattr(value, "__qualname__") else repr(value)
 
 
 if __name__ == "__main__":
