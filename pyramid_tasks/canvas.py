@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections import UserList
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery.canvas import Signature, chunks
+from kombu.serialization import dumps, loads
 
+from .exceptions import DeferError
 from .registry import check_arguments
 
 if TYPE_CHECKING:
@@ -72,29 +75,32 @@ def as_signature(canvas: Canvas, app: Celery) -> Signature:
     return signature
 
 
-def nodes(canvas: Canvas, *, is_first: bool = True) -> Iterator[Node]:
+def nodes(
+    canvas: Canvas, *, is_first: bool = True, with_linked: bool = True
+) -> Iterator[Node]:
     """Go through a canvas: all that is in it, and what is linked to that."""
     kwargs, options = canvas["kwargs"], canvas["options"]
     yield Node(canvas, is_first)
+    within = partial(nodes, with_linked=with_linked)
     match canvas.get("subtask_type"):
         case "chain":
             for number, each in enumerate(kwargs["tasks"]):
-                yield from nodes(each, is_first=is_first and number == 0)
+                yield from within(each, is_first=is_first and number == 0)
         case "group":
             for each in kwargs["tasks"]:
-                yield from nodes(each, is_first=is_first)
+                yield from within(each, is_first=is_first)
         case "chord":
             for each in _as_list(kwargs["header"]):
-                yield from nodes(each, is_first=is_first)
-            yield from nodes(kwargs["body"], is_first=False)
-    for key in ("link", "link_error"):
+                yield from within(each, is_first=is_first)
+            yield from within(kwargs["body"], is_first=False)
+    for key in ("link", "link_error") if with_linked else ():
         for each in _as_list(options.get(key)):
             yield from nodes(each, is_first=False)
 
 
-def leaves(canvas: Canvas) -> Iterator[Node]:
+def leaves(canvas: Canvas, *, with_linked: bool = True) -> Iterator[Node]:
     """Go through the tasks of a canvas, and those that are linked to them."""
-    return (node for node in nodes(canvas) if node.is_task)
+    return (node for node in nodes(canvas, with_linked=with_linked) if node.is_task)
 
 
 def check_call(node: Node, task: Task, tasks: Tasks) -> None:
@@ -116,12 +122,36 @@ def check_call(node: Node, task: Task, tasks: Tasks) -> None:
         check_arguments(task, (*node.results_before, *args), kwargs)
 
 
-def dump_models(node: Node, task: Task) -> None:
+def dump_models(node: Node, task: Task | None) -> None:
     """Make dictionaries of pydantic models, as Celery 5.7 does of the first tasks."""
     if dump := getattr(task, "_dump_pydantic_arguments", None):
         signature, before = node.signature, node.results_before
         args, kwargs = dump((*before, *signature["args"]), signature["kwargs"])
         signature["args"], signature["kwargs"] = tuple(args)[len(before) :], kwargs
+
+
+def fix_arguments(app: Celery, node: Node) -> None:
+    """Give a task its arguments as a worker gets them: independent of the caller's.
+
+    Raises:
+        DeferError: The serializer of the task cannot hold them.
+    """
+    signature = node.signature
+    task = app.tasks.get(name := signature["task"])
+    dump_models(node, task)
+    default = app.conf.task_serializer if task is None else task.serializer
+    serializer = signature["options"].get("serializer") or default
+    try:
+        content_type, encoding, body = dumps(
+            (tuple(signature["args"]), signature["kwargs"]), serializer
+        )
+    except Exception as error:
+        raise DeferError(
+            f"The arguments of {name} cannot be sent as {serializer}: {error}"
+        ) from error
+    signature["args"], signature["kwargs"] = loads(
+        body, content_type, encoding, accept={content_type}
+    )
 
 
 def copy(value: Any) -> Any:

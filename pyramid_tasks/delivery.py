@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 class Delivery:
-    """Delivery ``immediate``, and what the others are made from: sends at once."""
+    """Delivery ``immediate``, and what the others are made from: sends at once.
+
+    Attributes:
+        is_transactional: Whether it waits for the transaction of the request.
+    """
+
+    is_transactional = False
 
     def __init__(self, app: SendingCelery) -> None:
         self.app = app

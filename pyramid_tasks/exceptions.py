@@ -132,7 +132,7 @@ class ResultNotReady(PyramidTasksError, RuntimeError):
         super().__init__(
             f"The task {task_id} is sent when the transaction commits, so waiting for "
             "its result before that would never end. Commit first, or defer it with "
-            "delivery='immediate'."
+            "delivery='immediate'. In a test that captures tasks, run it first."
         )
         self.task_id = task_id
 
@@ -156,6 +156,10 @@ class OutboxTableMissing(OutboxError, LookupError):
         )
         self.table = table
         self.database = database
+
+
+class CaptureError(PyramidTasksError, RuntimeError):
+    """What an application defers in a test cannot be captured, or not be run."""
 
 
 class LoadError(PyramidTasksError, ConfigurationError, LookupError):

@@ -5,17 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from kombu.serialization import dumps, loads
-
-from ..canvas import dump_models, nodes
-from ..exceptions import DeferError
+from ..canvas import fix_arguments, nodes
 from ..results import deferred
 from .sending_backend import QuietBackend
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
 
-    from ..canvas import Node
     from ..sending import SendingCelery
 
 
@@ -38,7 +34,7 @@ class Message:
         backend = QuietBackend(app)
         for node in nodes(signature):
             if node.is_task:
-                _fix_arguments(app, node)
+                fix_arguments(app, node)
             elif node.signature["subtask_type"] == "chord":
                 backend.ensure_chords_allowed()
             if node.is_first:
@@ -51,24 +47,6 @@ class Message:
         with app.sending(backend=backend):
             result = signature.freeze(signature.options.get("task_id"), **ids)
         self.result = deferred(result, self)
-
-
-def _fix_arguments(app: SendingCelery, node: Node) -> None:
-    signature = node.signature
-    task = app.tasks[signature["task"]]
-    dump_models(node, task)
-    serializer = signature["options"].get("serializer") or task.serializer
-    try:
-        content_type, encoding, body = dumps(
-            (tuple(signature["args"]), signature["kwargs"]), serializer
-        )
-    except Exception as error:
-        raise DeferError(
-            f"The arguments of {task.name} cannot be sent as {serializer}: {error}"
-        ) from error
-    signature["args"], signature["kwargs"] = loads(
-        body, content_type, encoding, accept={content_type}
-    )
 
 
 def _fix_times(options: dict[str, Any]) -> None:

@@ -36,6 +36,8 @@ class TransactionalDelivery(Delivery):
     Everything that can be wrong with the call is found now, in the code that made it.
     """
 
+    is_transactional = True
+
     def deliver_task(
         self,
         request: Request,

@@ -10,6 +10,8 @@ from sampleapp.models import BadRow, Expense, Import
 from sampleapp.tasks import import_expenses
 from sqlalchemy import func, select
 
+from pyramid_tasks.testing import capture
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -251,21 +253,11 @@ class TestPrograms:
         assert created.endswith("+00:00")
         assert site.json(1)["created"] == created
 
-    def test_task_id(self, waiting_site: Site) -> None:
+    def test_task_id(self, site: Site) -> None:
         """The id of the task is known before it is sent, and is that of the message."""
-        sent = []
-
-        def publish(sender: str, headers: dict[str, Any], **_: Any) -> None:
-            sent.append((sender, headers["id"]))
-
-        from celery.signals import before_task_publish
-
-        before_task_publish.connect(publish)
-        try:
-            task_id = post_csv(waiting_site, CSV).json["task_id"]
-        finally:
-            before_task_publish.disconnect(publish)
-        assert sent == [("sampleapp.tasks.import_expenses", task_id)]
+        with capture(site.registry) as deferred:
+            task_id = post_csv(site, CSV).json["task_id"]
+        assert deferred.assert_deferred(import_expenses, 1).id == task_id
 
     def test_form_of_a_program(self, site: Site) -> None:
         """A program that sends a form with the token gets JSON if it asks for it."""

@@ -1,0 +1,15 @@
+"""For the tests of applications.
+
+:func:`capture` keeps what is deferred instead of sending it: a test looks at it, and
+runs it when it wants to. :func:`start_worker` runs a real worker in a thread. The
+fixtures of the pytest plugin, :mod:`pyramid_tasks.pytest_plugin`, are made from them.
+"""
+
+from __future__ import annotations
+
+from .capture import capture
+from .captured import CapturedTask
+from .deferred import Deferred
+from .worker import start_worker
+
+__all__ = ["CapturedTask", "Deferred", "capture", "start_worker"]

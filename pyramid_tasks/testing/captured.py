@@ -1,0 +1,111 @@
+"""What was deferred in a test, as a worker would get it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from celery.utils import uuid
+from kombu.utils.json import loads
+
+from ..canvas import as_canvas, as_signature, fix_arguments, leaves
+from ..context import HEADER
+from ..results import deferred
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery.canvas import Signature
+    from pyramid.registry import Registry
+
+    from ..canvas import Canvas
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CapturedTask:
+    """A task that was deferred.
+
+    Attributes:
+        name: The name of the task.
+        args: Its positional arguments, as they come out of the serializer again.
+        kwargs: Its keyword arguments, likewise.
+        options: Those that it was deferred with, such as ``countdown``.
+        headers: Those of its message.
+        id: The id of the task, which its result has too.
+        canvas: What it was deferred as: the chain, group or chord that it is a part of,
+            or its own signature.
+        func: The function that is registered under the name, or ``None``.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: dict[str, Any]
+    headers: dict[str, Any]
+    id: str
+    canvas: Signature
+    func: Callable[..., Any] | None
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What the task will know of the request that deferred it, by context."""
+        return dict(loads(self.headers.get(HEADER, "{}")))
+
+    def __repr__(self) -> str:
+        return call_repr(self.name, self.args, self.kwargs)
+
+
+class Captured:
+    """A task, chain, group or chord, as it was given to a delivery.
+
+    Attributes:
+        result: What the caller gets.
+        tasks: The tasks in it, in order, but for those that are linked to them.
+        committed: Whether a worker would have got it.
+        started: Whether it has been run.
+        sent: Whether its result is there, as it was run without an error.
+    """
+
+    def __init__(self, registry: Registry, signature: Signature) -> None:
+        self.signature = signature
+        self.committed = False
+        self.started = False
+        self.sent = False
+        app = signature.app
+        for leaf in leaves(signature):
+            fix_arguments(app, leaf)
+        tasks = [leaf.signature for leaf in leaves(signature, with_linked=False)]
+        is_sequence = signature.subtask_type in {"chain", "chord"}
+        if is_sequence and (own := signature.options.pop("task_id", None)):
+            tasks[-1]["options"]["task_id"] = own  # the result is that of the last
+        for task in tasks:
+            task["options"].setdefault("task_id", uuid())
+        # Of a copy, as what Celery adds to a frozen canvas is not for running it here.
+        self.result = deferred(as_signature(as_canvas(signature), app).freeze(), self)
+        self.tasks = [
+            _captured_task(registry, task, task["options"].copy(), signature)
+            for task in tasks
+        ]
+
+
+def _captured_task(
+    registry: Registry, task: Canvas, options: dict[str, Any], canvas: Signature
+) -> CapturedTask:
+    name = task["task"]
+    introspectable = registry.introspector.get("tasks", name)
+    return CapturedTask(
+        name=name,
+        args=tuple(task["args"]),
+        kwargs=task["kwargs"],
+        id=options.pop("task_id"),
+        headers=options.pop("headers", None) or {},
+        options=options,
+        canvas=canvas,
+        func=introspectable["func"] if introspectable is not None else None,
+    )
+
+
+def call_repr(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Return a call of a task in Python."""
+    given = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
+    return f"{name}({', '.join(given)})"

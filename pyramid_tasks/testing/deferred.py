@@ -1,0 +1,222 @@
+"""What a test asks of the tasks that were deferred."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from celery import _state
+
+from ..canvas import Node, fix_arguments
+from ..events import TaskFailed
+from ..exceptions import CaptureError, DeferError
+from .captured import call_repr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..registry import Tasks
+    from ..typing import TaskLike
+    from .captured import Captured, CapturedTask
+
+#: After so many tasks in one run, they are taken to defer each other for ever.
+RUN_LIMIT = 1000
+
+
+class Deferred:
+    """The tasks that were deferred, and not sent: what :func:`capture` gives."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._captured: list[Captured] = []
+
+    def __repr__(self) -> str:
+        return f"<Deferred {self.tasks}>"
+
+    @property
+    def tasks(self) -> list[CapturedTask]:
+        """The tasks that workers would have got by now, in order.
+
+        Each task of a chain, group or chord is one. What was deferred in a transaction
+        is there when that has committed.
+        """
+        return _tasks(each for each in self._captured if each.committed)
+
+    @property
+    def uncommitted(self) -> list[CapturedTask]:
+        """The tasks whose transaction was rolled back, or has not ended."""
+        return _tasks(each for each in self._captured if not each.committed)
+
+    def find(
+        self, func_or_name: TaskLike, /, *args: Any, **kwargs: Any
+    ) -> list[CapturedTask]:
+        """Return those of :attr:`tasks` that are calls of a task.
+
+        Args:
+            func_or_name: The task: its function, dotted name, registered name or the
+                Celery task.
+            args: Positional arguments that it was called with.
+            kwargs: Keyword arguments that it was called with. Without any arguments,
+                all calls of the task are found. With arguments, it does not matter
+                which were given by position and which by name, nor whether a default
+                was given at all; they are compared as a worker gets them, so that a
+                tuple is equal to the list which JSON makes of it.
+
+        Raises:
+            TaskNotRegistered: The application has no such task.
+            AmbiguousTask: The function is registered under several names.
+        """
+        name = self._name(func_or_name)
+        found = [task for task in self.tasks if task.name == name]
+        if not args and not kwargs:
+            return found
+        return [task for task in found if self._is_call(task, args, kwargs)]
+
+    def assert_deferred(
+        self, func_or_name: TaskLike, /, *args: Any, **kwargs: Any
+    ) -> CapturedTask:
+        """Fail if a task was not deferred, and return its first call.
+
+        The arguments are those of :meth:`find`: all of the call's, or none to accept
+        any.
+        """
+        __tracebackhide__ = True
+        if found := self.find(func_or_name, *args, **kwargs):
+            return found[0]
+        call = self._call(func_or_name, args, kwargs)
+        raise AssertionError(f"{call} was not deferred.\n{self._list()}")
+
+    def assert_not_deferred(
+        self, func_or_name: TaskLike, /, *args: Any, **kwargs: Any
+    ) -> None:
+        """Fail if a task was deferred, with these arguments if any are given."""
+        __tracebackhide__ = True
+        if self.find(func_or_name, *args, **kwargs):
+            call = self._call(func_or_name, args, kwargs)
+            raise AssertionError(f"{call} was deferred.\n{self._list()}")
+
+    def run(self, at_most: int | None = None) -> list[Any]:
+        """Run what waits, and what that defers, in order, until nothing is left.
+
+        Each task runs in this thread as in a worker, with a request of its own and,
+        with ``pyramid_tasks.contrib.pyramid_tm``, a transaction of its own: commit or
+        abort your own before. ``countdown``, ``eta`` and ``expires`` are not heeded. A
+        task that retries runs again at once, as often as its ``max_retries`` allow.
+
+        Args:
+            at_most: How many to run; a chain, group or chord is one.
+
+        Returns:
+            What they returned: for a chain and a chord, what the last task did; for a
+            group, a list.
+
+        Raises:
+            Exception: What a task raises, after its last retry; it does not run again.
+                The tasks after it wait for the next call.
+            TaskNotRegistered: It is a task of another application.
+            CaptureError: There is no end to what the tasks defer.
+        """
+        results: list[Any] = []
+        while at_most is None or len(results) < at_most:
+            waiting = (each for each in self._captured if each.committed)
+            captured = next((each for each in waiting if not each.started), None)
+            if captured is None:
+                break
+            if at_most is None and len(results) == RUN_LIMIT:
+                raise CaptureError(
+                    f"{RUN_LIMIT} tasks have run and {captured.tasks} still waits: "
+                    "there is a task that defers itself, directly or by another. Say "
+                    "how many to run: deferred.run(10)."
+                )
+            results.append(self._run(captured))
+        return results
+
+    def _run(self, captured: Captured) -> Any:
+        captured.started = True
+        for task in captured.tasks:
+            self._tasks.find(task.name)  # which says more than Celery's KeyError
+        errors: list[Exception] = []
+
+        def note(event: TaskFailed) -> None:
+            errors.append(event.exception)
+
+        registry, app = self._tasks.runner.registry, self._tasks.app
+        registry.registerHandler(note, [TaskFailed])
+        try:
+            # As in a worker: Celery looks for the tasks of a chain there.
+            with mock.patch.object(_state._tls, "current_app", app):  # noqa: SLF001 get_current_app() makes one
+                result = captured.signature.apply().get()
+        except Exception as error:
+            if errors and all(error is not each for each in errors):
+                # Celery has made it one that can be pickled.
+                raise errors[-1] from None
+            raise
+        finally:
+            registry.unregisterHandler(note, [TaskFailed])
+        captured.sent = True
+        return result
+
+    def clear(self) -> None:
+        """Forget what was deferred so far."""
+        self._captured.clear()
+
+    def _name(self, func_or_name: TaskLike) -> str:
+        if isinstance(func_or_name, str) and any(
+            task.name == func_or_name for task in self.tasks
+        ):
+            return func_or_name  # it may be one of another application
+        name: str = self._tasks.find(func_or_name).name
+        return name
+
+    def _call(
+        self, func_or_name: TaskLike, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> str:
+        name = self._name(func_or_name)
+        return call_repr(name, args, kwargs) if args or kwargs else name
+
+    def _is_call(
+        self, task: CapturedTask, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bool:
+        expected = self._bind(task.name, args, kwargs)
+        given = self._bind(task.name, task.args, task.kwargs)
+        return expected.keys() == given.keys() and all(
+            value == given[key] or self._as_received(task, value) == given[key]
+            for key, value in expected.items()
+        )
+
+    def _bind(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        task = self._tasks.app.tasks.get(name)
+        # In a chain, not all arguments need to be there.
+        with suppress(TypeError):
+            if task is not None:
+                signature = inspect.signature(task.run)
+                bound = signature.bind(task, *args, **kwargs)
+                bound.apply_defaults()
+                return bound.arguments
+        return {"args": args, **kwargs}
+
+    def _as_received(self, task: CapturedTask, value: Any) -> Any:
+        call = {"task": task.name, "args": (value,), "kwargs": {}}
+        node = Node({**call, "options": task.options}, is_first=True)
+        try:
+            fix_arguments(self._tasks.app, node)
+        except DeferError:  # unittest.mock.ANY, for one, is no JSON
+            return value
+        return node.signature["args"][0]
+
+    def _list(self) -> str:
+        lines = ["Deferred:", *(f"  {task}" for task in self.tasks)]
+        if not self.tasks:
+            lines = ["Nothing was deferred."]
+        if uncommitted := self.uncommitted:
+            lines.append("Not committed, as rolled back or still in a transaction:")
+            lines += [f"  {task}" for task in uncommitted]
+        return "\n".join(lines)
+
+
+def _tasks(captured: Iterable[Captured]) -> list[CapturedTask]:
+    return [task for each in captured for task in each.tasks]

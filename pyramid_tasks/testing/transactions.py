@@ -1,0 +1,31 @@
+"""Tasks that are captured when their transaction commits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..contrib.outgoing import Outgoing, in_transaction
+from .capture import CapturingDelivery
+
+if TYPE_CHECKING:
+    from pyramid.request import Request
+
+    from .captured import Captured
+
+
+class TransactionalCapturing(CapturingDelivery):
+    """Keeps what it is given, as one of the resources that a transaction commits."""
+
+    is_transactional = True
+
+    def keep(self, request: Request, captured: list[Captured]) -> None:
+        if in_transaction(request):
+            _Kept.of(request).messages.extend(captured)
+        else:
+            super().keep(request, captured)
+
+
+class _Kept(Outgoing["Captured"]):
+    def deliver(self, messages: list[Captured]) -> None:
+        for captured in messages:
+            captured.committed = True
