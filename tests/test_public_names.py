@@ -73,6 +73,7 @@ def test_get_celery_app_by_its_short_name():
         "pyramid_tasks",
         "pyramid_tasks.loaders",
         "pyramid_tasks.loaders.cli",
+        "pyramid_tasks.pytest_plugin",
         "pyramid_tasks.typing",
     ],
 )

@@ -71,15 +71,19 @@ def capture(
     settings: dict[str, Any] = {
         "task_always_eager": False,
         "task_eager_propagates": False,
-        "task_store_eager_result": True,
     }
     if app.conf.result_backend:  # without any, results need not be JSON
         settings["result_backend"] = RESULTS_IN_MEMORY
+        settings["task_store_eager_result"] = True
     at_once = CapturingDelivery(app, registry, deferred)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(tasks.deliveries, deliveries))
         stack.enter_context(mock.patch.dict(tasks.runner.base_environ, environ))
         stack.enter_context(isolated(app, **settings))
+        if "result_backend" in settings:
+            for task in app.tasks.values():  # each has read its setting
+                stored = mock.patch.object(task, "store_eager_result", new=True)
+                stack.enter_context(stored)
         # What does not go by a delivery: task.delay(), and what Celery sends itself.
         send_task = _send_task(app, at_once)
         stack.enter_context(mock.patch.object(app, "send_task", send_task))

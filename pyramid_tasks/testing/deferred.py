@@ -145,7 +145,7 @@ class Deferred:
         registry, app = self._tasks.runner.registry, self._tasks.app
         registry.registerHandler(note, [TaskFailed])
         try:
-            # As in a worker: Celery looks for the tasks of a chain there.
+            # As in a worker.
             with mock.patch.object(_state._tls, "current_app", app):  # noqa: SLF001 get_current_app() makes one
                 result = captured.signature.apply().get()
         except Exception as error:

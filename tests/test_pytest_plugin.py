@@ -1,0 +1,166 @@
+"""The fixtures, in test suites as users have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import run
+
+APP = """
+import pytest
+from pyramid.config import Configurator
+
+
+def add(request, x, y):
+    return x + y
+
+
+def view(request):
+    return request.defer_task(add, 2, 3).id
+
+
+@pytest.fixture(scope="session")
+def app():
+    settings = {"celery.broker_url": "redis://localhost:1/0"}
+    with Configurator(settings=settings) as config:
+        config.include("pyramid_tasks")
+        config.register_task(add)
+        config.add_view(view, renderer="string")
+        return config.make_wsgi_app()
+"""
+
+TESTS = """
+import pytest
+from webtest import TestApp
+from conftest import add
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_captured(app, deferred_tasks, number):
+    TestApp(app).get("/")
+    deferred_tasks.assert_deferred(add, 2, 3)
+    assert deferred_tasks.run() == [5]
+
+
+def test_worker(app, tasks_worker):
+    task_id = TestApp(app).get("/").text
+    assert tasks_worker.app.AsyncResult(task_id).get(timeout=20) == 5
+
+
+def test_failure(deferred_tasks):
+    deferred_tasks.assert_deferred(add, 1, 1)
+"""
+
+
+def run_pytest(folder: Path, *options: str, conftest: str = "", tests: str = TESTS):
+    (folder / "conftest.py").write_text(conftest)
+    (folder / "test_it.py").write_text(tests)
+    (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    return run("pytest", "-p", "no:cacheprovider", *options, cwd=folder)
+
+
+@pytest.mark.acceptance
+def test_fixtures(tmp_path):
+    """An application in the fixture app has its tasks captured, run, or worked off."""
+    done = run_pytest(tmp_path, conftest=APP)
+    assert "3 passed" in done.stdout
+    assert "1 failed" in done.stdout
+    assert "add(1, 1) was not deferred." in done.stdout
+    assert "pyramid_tasks/testing" not in done.stdout
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(
+    ("conftest", "message"),
+    [
+        ("", "There is no fixture app."),
+        (
+            "import pytest\n@pytest.fixture\ndef app():\n    return 5",
+            "The fixture app, 5, has no registry.",
+        ),
+        (
+            "import pytest\n@pytest.fixture\ndef app(nothing): ...",
+            "fixture 'nothing' not found",
+        ),
+    ],
+)
+def test_no_application(tmp_path, conftest, message):
+    """Without an application the fixture says how to have one."""
+    tests = "def test_it(deferred_tasks): ..."
+    done = run_pytest(tmp_path, conftest=conftest, tests=tests)
+    assert "1 error" in done.stdout
+    assert message in done.stdout
+    assert ("a fixture tasks_registry that" in done.stdout) == ("app" in message)
+
+
+@pytest.mark.acceptance
+def test_registry_of_a_test_suite(tmp_path):
+    """A test suite without a WSGI application gives the registry itself."""
+    tests = """
+import pytest
+from pyramid import testing
+from pyramid.request import apply_request_extensions
+
+
+@pytest.fixture
+def config():
+    with testing.testConfig() as config:
+        config.include("pyramid_tasks")
+        config.register_task(lambda request: 5, name="five")
+        yield config
+
+
+@pytest.fixture
+def tasks_registry(config):
+    return config.registry
+
+
+def test_it(deferred_tasks):
+    request = testing.DummyRequest()
+    apply_request_extensions(request)
+    request.defer_task("five")
+    assert deferred_tasks.run() == [5]
+"""
+    done = run_pytest(tmp_path, tests=tests)
+    assert "1 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.acceptance
+def test_imports_are_light(tmp_path):
+    """A pytest run that uses no fixture of it imports neither Pyramid nor Celery."""
+    tests = """
+import sys
+
+def test_it():
+    assert "pyramid_tasks.pytest_plugin" in sys.modules
+    heavy = {"pyramid", "celery", "kombu", "transaction", "sqlalchemy"}
+    assert not heavy & sys.modules.keys()
+"""
+    # Celery's own plugin, where it is installed, imports Celery.
+    done = run_pytest(tmp_path, "-p", "no:celery", tests=tests)
+    assert "1 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.acceptance
+def test_beside_the_plugin_of_celery(tmp_path):
+    """The fixtures of Celery's own plugin work beside these."""
+    tests = """
+from conftest import add
+
+def test_celery(celery_app, celery_worker):
+    @celery_app.task
+    def double(x):
+        return 2 * x
+
+    celery_worker.reload()
+    assert double.delay(4).get(timeout=20) == 8
+
+
+def test_captured(deferred_tasks):
+    assert deferred_tasks.tasks == []
+"""
+    done = run_pytest(
+        tmp_path, "-p", "celery.contrib.pytest", conftest=APP, tests=tests
+    )
+    assert "2 passed" in done.stdout, done.stdout
