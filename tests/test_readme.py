@@ -413,11 +413,96 @@ def test_snippets_about_tracing(tmp_path: Path) -> None:
     assert len(set(re.findall(r'"trace_id": "(\w+)"', done.stdout))) == 1
 
 
-def test_testing_snippet() -> None:
-    """The test of the README passes."""
-    namespace: dict[str, object] = {}
-    exec(block("Testing", "python"), namespace)
-    namespace["test_double"]()
+# What the snippets about testing test, as the cookiecutter lays it out.
+TASKS = """
+from pyramid_tasks import task
+
+
+@task
+def create_thumbnail(request, name, size=100):
+    path = f"{size}/{name}"
+    request.defer_task(send_mail, f"{path} is ready")
+    return path
+
+
+@task
+def send_mail(request, text): ...
+"""
+CONFTEST = """
+import pytest
+import transaction
+from myapp import tasks
+from pyramid.config import Configurator
+from pyramid.scripting import prepare
+from webtest import TestApp
+
+
+def upload(request):
+    args = [request.params["name"], 200]
+    request.defer_task_with_options(tasks.create_thumbnail, args, countdown=5)
+    return ""
+
+
+@pytest.fixture(scope="session")
+def app():
+    settings = {"celery.broker_url": "redis://localhost:1/0"}
+    settings["tm.manager_hook"] = "pyramid_tm.explicit_manager"
+    with Configurator(settings=settings) as config:
+        for name in "pyramid_tm", "pyramid_tasks.contrib.pyramid_tm":
+            config.include(name)
+        config.scan(tasks)
+        config.add_route("photos", "/photos")
+        config.add_view(upload, route_name="photos", renderer="string")
+        return config.make_wsgi_app()
+
+
+@pytest.fixture
+def testapp(app):
+    return TestApp(app)
+
+
+@pytest.fixture
+def app_request(app):
+    with prepare(registry=app.registry) as env:
+        yield env["request"]
+"""
+COOKIECUTTER = """
+
+@pytest.fixture
+def tm():
+    tm = transaction.TransactionManager(explicit=True)
+    tm.begin()
+    tm.doom()
+    yield tm
+    tm.abort()
+
+
+@pytest.fixture
+def dbsession(): ...
+
+
+@pytest.fixture
+def testapp(app, tm):
+    environ = {"tm.active": True, "tm.manager": tm}
+    return TestApp(app, extra_environ=environ)
+"""
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("cookiecutter", [False, True])
+def test_snippets_about_testing(tmp_path: Path, cookiecutter: bool) -> None:  # noqa: FBT001
+    """The tests of the README pass, and with the fixtures of the cookiecutter too."""
+    pytest.importorskip("pyramid_tm")
+    *snippets, fixture = [text for name, text in blocks("python") if name == "Testing"]
+    (tmp_path / "myapp").mkdir()
+    (tmp_path / "myapp" / "tasks.py").write_text(TASKS)
+    for number, text in enumerate(snippets):
+        (tmp_path / f"test_{number}.py").write_text(text)
+    more = COOKIECUTTER + fixture if cookiecutter else ""
+    (tmp_path / "conftest.py").write_text(CONFTEST + more)
+    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    done = run("pytest", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert "3 passed" in done.stdout, done.stdout
 
 
 def test_ini_snippets_can_be_parsed() -> None:
