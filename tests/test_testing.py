@@ -11,7 +11,6 @@ import pytest
 from celery import chain, chord, group
 from celery.exceptions import Ignore, Reject
 from celery.result import AsyncResult
-from kombu.exceptions import EncodeError
 from pyramid import testing
 from pyramid.config import Configurator
 from pyramid.request import apply_request_extensions
@@ -22,6 +21,7 @@ from pyramid_tasks import BeforeTask, TaskRetried
 from pyramid_tasks.exceptions import (
     AmbiguousTask,
     CaptureError,
+    DeferError,
     ResultNotReady,
     TaskNotRegistered,
 )
@@ -164,7 +164,9 @@ class TestCaptured:
 
     def test_what_cannot_travel(self, deferred, request_):
         """An argument that JSON cannot hold fails where it is deferred."""
-        with pytest.raises(EncodeError, match="not JSON serializable"):
+        with pytest.raises(
+            DeferError, match="add cannot be sent as json.*not JSON serial"
+        ):
             request_.defer_task(add, object())
         assert deferred.tasks == []
 
@@ -227,6 +229,15 @@ class TestCaptured:
         assert deferred.run() == [value]
         assert ran == [task.id for task in deferred.tasks]
         assert result.get(timeout=10) == value
+
+    @pytest.mark.parametrize("canvas", ["signature", "chain", "chord"])
+    def test_id_of_a_canvas(self, deferred, request_, canvas):
+        """A canvas that is given an id has it, and no other task of it."""
+        one, two = request_.task_signature(add, 1), request_.task_signature(total)
+        made = {"signature": one, "chain": one | one, "chord": chord([one], two)}
+        result = request_.defer_canvas(made[canvas], task_id="mine")
+        assert [task.id for task in deferred.tasks if task.id == "mine"] == [result.id]
+        assert deferred.tasks[-1].id == "mine"
 
     def test_defer_tasks(self, deferred, request_):
         """Each call of defer_tasks is a task."""
