@@ -388,7 +388,13 @@ class TestAssertions:
 
     @pytest.mark.parametrize(
         ("args", "kwargs"),
-        [((1,), {}), ((1, 3), {}), ((1,), {"z": 2}), ((1, 2, 3), {})],
+        [
+            ((1,), {}),
+            ((1, 3), {}),
+            ((1, object()), {}),
+            ((1, 2, 3), {}),
+            ((), {"z": 2}),
+        ],
     )
     def test_other_arguments(self, deferred, request_, args, kwargs):
         """All arguments of the call count."""
