@@ -126,10 +126,15 @@ def environ_of(base_url: str) -> dict[str, Any]:
     }
 
 
+def _names(value: Any) -> list[str]:
+    words = value.replace(",", " ") if isinstance(value, str) else value or ()
+    return list(aslist(words))
+
+
 def includeme(config: Configurator) -> None:
     """Switch on what the settings ask for."""
     settings = config.get_settings()
-    for name in dict.fromkeys(aslist(settings.get("pyramid_tasks.context", ()))):
+    for name in dict.fromkeys(_names(settings.get("pyramid_tasks.context"))):
         with reporting():
             _switch_on(config, name)
     if base_url := settings.get("pyramid_tasks.base_url"):

@@ -157,6 +157,11 @@ def add_task_context(
     one of the other is an error of the task.
     """
     functions = config.maybe_dotted(capture), config.maybe_dotted(restore)
+    if not all(map(callable, functions)):
+        raise ConfigurationError(
+            f"The task context {name!r} needs two functions, capture(request) and "
+            f"restore(request, value), not {functions[0]!r} and {functions[1]!r}"
+        )
 
     def register() -> None:
         get_tasks(config.registry).contexts.add(name, *functions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .canvas import check_call, dump_models, nodes
+from .canvas import check_call, fix_arguments, nodes
 from .events import BeforeDeferTask, has_subscribers
 from .exceptions import DeferError
 
@@ -63,7 +63,7 @@ def prepare(
                 request, task, tuple(signature["args"]), signature["kwargs"], options
             )
             check_call(node, task, tasks)
-            dump_models(node, task)
+            fix_arguments(tasks.app, node)
         elif options.get("headers"):
             # Celery has them take the place of those of the tasks.
             add_headers(options, headers)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable
 from difflib import get_close_matches
 from functools import partial, update_wrapper
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from celery import Task
 from pyramid.config import PHASE0_CONFIG
@@ -15,9 +15,14 @@ from pyramid.config import PHASE0_CONFIG
 from .application import PyramidCelery, PyramidLoader, names_broker
 from .context import TaskContexts
 from .delivery import Delivery
-from .exceptions import AmbiguousTask, SettingError, TaskNotRegistered
+from .exceptions import AmbiguousTask, SettingError, TaskError, TaskNotRegistered
 from .loading import current_load, reporting
-from .settings import Settings, extract_celery_settings, merge_settings
+from .settings import (
+    Settings,
+    extract_celery_settings,
+    merge_settings,
+    warn_of_unknown_settings,
+)
 from .worker import TaskRunner
 
 if TYPE_CHECKING:
@@ -34,8 +39,19 @@ ExecutionPolicy = Callable[[Callable[[dict[str, Any]], Any]], Any]
 
 
 def get_tasks(registry: Registry) -> Tasks:
-    """Return the tasks of the application that a registry belongs to."""
-    return cast("Tasks", registry[_KEY])
+    """Return the tasks of the application that a registry belongs to.
+
+    Raises:
+        TaskError: It has none.
+    """
+    try:
+        tasks: Tasks = registry[_KEY]
+    except KeyError:
+        raise TaskError(
+            "The application does not include pyramid_tasks: call "
+            'config.include("pyramid_tasks")'
+        ) from None
+    return tasks
 
 
 class Tasks:
@@ -136,17 +152,16 @@ class Tasks:
         Raises:
             SettingError: There is no delivery of that name.
         """
-        name = name or self.delivery
         try:
-            return self.deliveries[name]
+            return self.deliveries[name or self.delivery]
         except KeyError:
             known = ", ".join(sorted(self.deliveries))
             hint = ""
             if "commit" not in self.deliveries:
                 hint = " Include pyramid_tasks.contrib.pyramid_tm for the others."
             raise SettingError(
-                "pyramid_tasks.delivery",
-                f"= {name} is none of those known: {known}.{hint}",
+                "delivery" if name else "pyramid_tasks.delivery",
+                f"= {name or self.delivery} is none of those known: {known}.{hint}",
             ) from None
 
     def _nearest(self, task: object) -> str | None:
@@ -221,6 +236,7 @@ def includeme(config: Configurator) -> None:
     def configure() -> None:
         settings = config.get_settings()
         tasks.delivery = settings.get("pyramid_tasks.delivery", tasks.delivery)
+        warn_of_unknown_settings(settings)
         own = extract_celery_settings(settings)
         app.config_from_object(merge_settings(own, tasks.section_settings), force=True)
         if not (load or names_broker(app) or app.conf.task_always_eager):

@@ -170,7 +170,8 @@ def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultB
     chain is not, as Celery makes a new one when it sends the chain; those of the tasks
     in that group are.
 
-    A ``link_error`` is called with the id of the task that failed.
+    A ``link_error`` is called with the id of the task that failed; where that is one of
+    the header of a chord, with the id of its body.
 
     Args:
         canvas: What :func:`task_signature` returns, or was made of it; see `Canvas

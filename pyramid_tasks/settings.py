@@ -193,6 +193,15 @@ _TYPES = {
 }
 
 
+def warn_of_unknown_settings(settings: Mapping[str, Any]) -> None:
+    """Warn of settings that are meant for this package, but are none of its own."""
+    for key in settings:
+        if key.startswith("pyramid_tasks.") and key not in OWN_SETTINGS:
+            nearest = get_close_matches(key, OWN_SETTINGS, n=1)
+            problem = "is not a setting of pyramid_tasks."
+            warn(logger, UnknownSetting(key, problem, nearest[0] if nearest else None))
+
+
 def _expected_type(name: str, prefix: str) -> str:
     expected = _TYPES.get(_TO_NEW_KEY.get(name, name))
     if expected is not None:

@@ -503,10 +503,20 @@ def test_all_of_them_are_handed_on(load):
 
 
 @pytest.mark.parametrize(
+    "value", ["host user", "host, user", "host\nuser", ["host", "user"]]
+)
+def test_several_names(configure, value):
+    """Names are words with spaces or commas between them, or a list."""
+    config = configure(**{"pyramid_tasks.context": value})
+    config.commit()
+    found = config.introspector.get_category("task contexts")
+    assert [each["introspectable"]["name"] for each in found] == ["host", "user"]
+
+
+@pytest.mark.parametrize(
     ("value", "message"),
     [
         ("hosts", "= hosts is none of host, locale and user. Did you mean host?"),
-        ("host, user", "= host, is none of host, locale and user. Did you mean host?"),
         ("host session", "= session is none of host, locale and user. Others are"),
         ("true", "= true is none of"),
     ],

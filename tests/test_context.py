@@ -12,7 +12,7 @@ import pytest
 from celery._state import _set_task_join_will_block
 from celery.contrib.testing.worker import start_worker
 from contextapp import capture_tenant, restore_tenant
-from pyramid.exceptions import ConfigurationConflictError
+from pyramid.exceptions import ConfigurationConflictError, ConfigurationError
 from pyramid.request import Request
 from pyramid.scripting import prepare
 from pyramid.threadlocal import get_current_request, manager
@@ -616,3 +616,10 @@ def test_nothing_else_of_the_request(configure):
             "locale": "en",
         }
     assert sent(config) is None
+
+
+@pytest.mark.parametrize("functions", [(None, None), (len, None), (3, len)])
+def test_what_is_no_function(configure, functions):
+    """A context without its two functions is an error where it is added."""
+    with pytest.raises(ConfigurationError, match="'it' needs two functions"):
+        configure().add_task_context("it", *functions)

@@ -86,7 +86,7 @@ def test_quickstart(tmp_path: Path) -> None:
         assert answer == {"state": "SUCCESS", "result": 5}
         assert json.dumps(answer) in README.read_text()
     finally:
-        # The jobs of the shell and not their children, as `kill %1 %2` does.
+        # The jobs of the shell and not their children, as `kill $(jobs -p)` does.
         subprocess.run(["pkill", "-TERM", "-P", str(shell.pid)], check=False)
         shell.wait(60)
 

@@ -10,13 +10,14 @@ from celery import Celery
 from celery.exceptions import NotRegistered
 from celery.result import AsyncResult, EagerResult
 from kombu.exceptions import EncodeError, OperationalError
+from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.scripting import prepare
 from support import unique
 
-from pyramid_tasks import BeforeDeferTask, PyramidTasksError
-from pyramid_tasks.exceptions import AmbiguousTask, TaskNotRegistered
+from pyramid_tasks import BeforeDeferTask, PyramidTasksError, defer_task
+from pyramid_tasks.exceptions import AmbiguousTask, SettingError, TaskNotRegistered
 from pyramid_tasks.registry import get_tasks
 
 
@@ -575,3 +576,23 @@ def test_view_defers(configure):
     with app.connection_for_read() as connection:
         message = connection.default_channel.basic_get(queue)
     assert message.headers["id"] == text
+
+
+@pytest.mark.parametrize(
+    "defer",
+    [
+        lambda request: defer_task(request, "add", 1),
+        lambda request: defer_task(request, add, 1, y=2),
+    ],
+)
+def test_application_without_tasks(defer):
+    """The function says what is missing where the application has no tasks."""
+    with prepare(registry=Configurator().registry) as env:
+        with pytest.raises(PyramidTasksError, match="does not include pyramid_tasks"):
+            defer(env["request"])
+
+
+def test_unknown_delivery(request_):
+    """A delivery that is not there is named as it was given: in the call."""
+    with pytest.raises(SettingError, match="^delivery = outbx is none of those known"):
+        request_.defer_task_with_options("plus", delivery="outbx")

@@ -692,3 +692,20 @@ def test_web_process_without_a_broker(configure, caplog, eager):
     """Without a broker tasks would go to Celery's default: a warning says so."""
     configure(**{"celery.task_always_eager": eager}).commit()
     assert ("celery.broker_url is not set" in caplog.text) is not eager
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("delivry", " Did you mean pyramid_tasks.delivery?"),
+        ("baseurl", " Did you mean pyramid_tasks.base_url?"),
+        ("zzz", ""),
+    ],
+)
+def test_unknown_setting_of_the_package(configure, caplog, key, hint):
+    """A misspelt setting of this package is a warning too."""
+    settings = {f"pyramid_tasks.{key}": "x", "celery.broker_url": "memory://"}
+    configure(**settings).commit()
+    assert caplog.messages == [
+        f"pyramid_tasks.{key} is not a setting of pyramid_tasks.{hint}"
+    ]

@@ -23,6 +23,7 @@ from pyramid_tasks.exceptions import (
     CaptureError,
     DeferError,
     ResultNotReady,
+    TaskError,
     TaskNotRegistered,
 )
 from pyramid_tasks.testing import capture
@@ -361,7 +362,7 @@ class TestAfterwards:
         """A registry without tasks is an error that says what to do."""
         with (
             testing.testConfig() as config,
-            pytest.raises(CaptureError, match=r'config\.include\("pyramid_tasks"\)'),
+            pytest.raises(TaskError, match=r'config\.include\("pyramid_tasks"\)'),
             capture(config.registry),
         ):
             pass

@@ -13,7 +13,7 @@ from pyramid.config import Configurator
 from pyramid.request import apply_request_extensions
 from webtest import TestApp as WebTestApp
 
-from pyramid_tasks.exceptions import CaptureError
+from pyramid_tasks.exceptions import TaskError
 from pyramid_tasks.testing import start_worker
 
 NOWHERE = "redis://localhost:1/0"
@@ -121,7 +121,7 @@ def test_application_without_tasks():
     """A registry without tasks is an error that says what to do."""
     with (
         testing.testConfig() as config,
-        pytest.raises(CaptureError, match=r'config\.include\("pyramid_tasks"\)'),
+        pytest.raises(TaskError, match=r'config\.include\("pyramid_tasks"\)'),
         start_worker(config.registry),
     ):
         pass

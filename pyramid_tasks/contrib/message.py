@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from ..canvas import fix_arguments, nodes
+from ..canvas import nodes
 from ..results import deferred
 from .sending_backend import QuietBackend
 
@@ -33,9 +33,7 @@ class Message:
         self.signature = signature
         backend = QuietBackend(app)
         for node in nodes(signature):
-            if node.is_task:
-                fix_arguments(app, node)
-            elif node.signature["subtask_type"] == "chord":
+            if node.signature.get("subtask_type") == "chord":
                 backend.ensure_chords_allowed()
             if node.is_first:
                 _fix_times(node.signature["options"])

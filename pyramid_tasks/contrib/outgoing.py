@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from transaction.interfaces import IDataManagerSavepoint, ISavepointDataManager
 from zope.interface import implementer
 
+from ..canvas import Node, fix_arguments
 from ..delivery import Delivery
 from ..registry import check_arguments
 from .message import Message
@@ -49,7 +50,9 @@ class TransactionalDelivery(Delivery):
         if not in_transaction(request):
             return super().deliver_task(request, task, args, kwargs, options)
         check_arguments(task, args, kwargs)
-        return self.deliver(request, [task.signature(args, kwargs, **options)])[0]
+        signature = task.signature(args, kwargs, **options)
+        fix_arguments(self.app, Node(signature, is_first=True))
+        return self.deliver(request, [signature])[0]
 
     def deliver(
         self, request: Request, signatures: Sequence[Signature]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from fnmatch import translate
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -21,12 +20,10 @@ from ..exceptions import (
     OutboxError,
     SettingError,
     TaskNotRegistered,
-    UnknownSetting,
 )
 from ..loaders.commandline import check_servers
 from ..loaders.schedule import find_task
 from ..loading import report
-from ..settings import OWN_SETTINGS
 from .listing import entry_of, next_run, own_tasks, route
 
 if TYPE_CHECKING:
@@ -52,7 +49,7 @@ def check_app(app: Celery, config_uri: str, sections: Iterable[str]) -> None:
     found = [*_schedule(app), *_routes(app, sections), *_queues(app), *_results(app)]
     registry = getattr(app.loader, "registry", None)
     if registry is not None:
-        found += [*_own_settings(registry), *_outbox(registry)]
+        found += _outbox(registry)
     for problem in found:
         report(problem)
 
@@ -136,14 +133,6 @@ def _results(app: Celery) -> Iterator[Exception]:
             f"{', '.join(names[:3])}{more}. Set it, or have tasks without a result: "
             "celery.task_ignore_result = true, or ignore_result=True for some.",
         )
-
-
-def _own_settings(registry: Registry) -> Iterator[Exception]:
-    for key in registry.settings:
-        if key.startswith("pyramid_tasks.") and key not in OWN_SETTINGS:
-            nearest = get_close_matches(key, OWN_SETTINGS, n=1)
-            problem = "is not a setting of pyramid_tasks."
-            yield UnknownSetting(key, problem, nearest[0] if nearest else None)
 
 
 def _outbox(registry: Registry) -> Iterator[Exception]:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pyramid.registry import Registry
     from pyramid.request import Request
 
-    from ..registry import Tasks
     from ..sending import SendingCelery
 
 # What Celery.send_task is told that says nothing of the task.
@@ -58,9 +57,9 @@ def capture(
             is deferred counts as committed at once, and tasks run inside it.
 
     Raises:
-        CaptureError: The application does not include ``pyramid_tasks``.
+        TaskError: The application does not include ``pyramid_tasks``.
     """
-    tasks = tasks_of(registry)
+    tasks = get_tasks(registry)
     app = tasks.app
     deferred = Deferred(tasks)
     environ = dict(environ or {})
@@ -88,21 +87,6 @@ def capture(
         send_task = _send_task(app, at_once)
         stack.enter_context(mock.patch.object(app, "send_task", send_task))
         yield deferred
-
-
-def tasks_of(registry: Registry) -> Tasks:
-    """Return the tasks of a registry.
-
-    Raises:
-        CaptureError: It has none.
-    """
-    try:
-        return get_tasks(registry)
-    except KeyError:
-        raise CaptureError(
-            f"The registry {registry!r} has no tasks: is it that of the application, "
-            'and does that config.include("pyramid_tasks")?'
-        ) from None
 
 
 class CapturingDelivery(Delivery):

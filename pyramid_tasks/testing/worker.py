@@ -10,7 +10,7 @@ from unittest import mock
 from celery import _state
 from celery.contrib.testing import worker
 
-from .capture import tasks_of
+from ..registry import get_tasks
 from .isolation import RESULTS_IN_MEMORY, isolated
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def start_worker(registry: Registry, **options: Any) -> Iterator[WorkController]
             ``pool="threads"``, ``concurrency`` and ``shutdown_timeout``.
 
     Raises:
-        CaptureError: The application does not include ``pyramid_tasks``.
+        TaskError: The application does not include ``pyramid_tasks``.
     """
-    app = tasks_of(registry).app
+    app = get_tasks(registry).app
     settings = {"result_backend": RESULTS_IN_MEMORY, "task_always_eager": False}
     with ExitStack() as stack:
         stack.enter_context(isolated(app, **settings))
