@@ -28,13 +28,12 @@ logger = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
 
-#: The settings of this package itself.
-OWN_SETTINGS = tuple(
-    f"pyramid_tasks.{name}"
-    for name in (
-        *("base_url", "config_uri", "context", "delivery", "delivery_timeout"),
-        *("gc_freeze", "outbox_lease", "outbox_max_attempts"),
-    )
+_PREFIX = "pyramid_tasks."
+
+#: The settings of this package itself, without their prefix.
+OWN_SETTINGS = (
+    *("base_url", "config_uri", "context", "delivery", "delivery_timeout"),
+    *("gc_freeze", "outbox_lease", "outbox_max_attempts"),
 )
 
 
@@ -196,10 +195,12 @@ _TYPES = {
 def warn_of_unknown_settings(settings: Mapping[str, Any]) -> None:
     """Warn of settings that are meant for this package, but are none of its own."""
     for key in settings:
-        if key.startswith("pyramid_tasks.") and key not in OWN_SETTINGS:
-            nearest = get_close_matches(key, OWN_SETTINGS, n=1)
+        name = key.removeprefix(_PREFIX)
+        if name != key and name not in OWN_SETTINGS:
+            nearest = get_close_matches(name, OWN_SETTINGS, n=1)
+            hint = _PREFIX + nearest[0] if nearest else None
             problem = "is not a setting of pyramid_tasks."
-            warn(logger, UnknownSetting(key, problem, nearest[0] if nearest else None))
+            warn(logger, UnknownSetting(key, problem, hint))
 
 
 def _expected_type(name: str, prefix: str) -> str:

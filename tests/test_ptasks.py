@@ -303,7 +303,7 @@ def test_own_settings_are_known():
         re.MULTILINE,
     )
     assert len(found) > len(OWN_SETTINGS)
-    assert set(found) <= {*OWN_SETTINGS}
+    assert set(found) <= {f"pyramid_tasks.{name}" for name in OWN_SETTINGS}
 
 
 # Collecting problems, for which the loaders and directives are made.

@@ -587,9 +587,11 @@ def test_view_defers(configure):
 )
 def test_application_without_tasks(defer):
     """The function says what is missing where the application has no tasks."""
-    with prepare(registry=Configurator().registry) as env:
-        with pytest.raises(PyramidTasksError, match="does not include pyramid_tasks"):
-            defer(env["request"])
+    with (
+        prepare(registry=Configurator().registry) as env,
+        pytest.raises(PyramidTasksError, match="does not include pyramid_tasks"),
+    ):
+        defer(env["request"])
 
 
 def test_unknown_delivery(request_):
