@@ -1,4 +1,4 @@
-"""``--ini`` and ``--ini-var`` on the ``celery`` command itself.
+"""``--ini``, ``--ini-var`` and ``--reload`` on the ``celery`` command itself.
 
 Celery parses the options of ``celery`` before it imports what ``-A`` names, so these
 must be on the command before that. The entry-point group ``celery.commands`` is
@@ -21,6 +21,9 @@ VARIABLES_KEY = "pyramid_tasks.variables"
 
 #: The variable that says what ``--ini`` says.
 ENVIRON_KEY = "CELERY_INI"
+
+#: The commands that can be reloaded.
+RELOADED = ("worker", "beat")
 
 
 def _keep_uri(ctx: click.Context, param: click.Parameter, uri: str | None) -> None:
@@ -75,6 +78,29 @@ def make_options(
     ]
 
 
+def _reload(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 so called by click
+    # Which command follows is not known yet, only when that of celery itself is run.
+    if value and not ctx.resilient_parsing and ctx.command.callback:
+        from .reload import reloading
+
+        ctx.command.callback = reloading(ctx.command.callback)
+
+
+def make_reload_option(
+    option: type[click.Option] = click.Option, callback: Any = None
+) -> click.Option:
+    """Return ``--reload``, for ``celery`` or for one of its sub-commands."""
+    return option(
+        ["--reload"],
+        is_flag=True,
+        expose_value=False,
+        allow_from_autoenv=False,  # nor for every command, as CELERY_RELOAD would
+        callback=callback,
+        help="Start worker or beat again after every change of the code or of the "
+        "configuration file, as pserve --reload does.",
+    )
+
+
 def _celery_group() -> click.Group | None:
     """Return the ``celery`` command, which is being built further up the stack.
 
@@ -89,7 +115,7 @@ def _celery_group() -> click.Group | None:
 
 
 if (_group := _celery_group()) is not None:
-    _group.params.extend(make_options())
+    _group.params.extend([*make_options(), make_reload_option(callback=_reload)])
 
 #: What the entry point must name: a command. It does nothing and is not shown.
 command = click.Command("pyramid_tasks", hidden=True)

@@ -19,7 +19,15 @@ from kombu.utils.url import maybe_sanitize_url
 from ..application import names_broker
 from ..exceptions import LoadError
 from ..loading import reporting
-from .cli import ENVIRON_KEY, URI_KEY, VARIABLES_KEY, keep_variables, make_options
+from .cli import (
+    ENVIRON_KEY,
+    RELOADED,
+    URI_KEY,
+    VARIABLES_KEY,
+    keep_variables,
+    make_options,
+    make_reload_option,
+)
 from .errors import explain
 from .protocol import find_loader
 
@@ -43,11 +51,14 @@ def app_for_command() -> Celery:
     if ctx is None:  # imported, not found by -A
         return _load(os.environ.get(ENVIRON_KEY), {})
     if URI_KEY in ctx.meta:
-        return _load(ctx.meta[URI_KEY], ctx.meta.get(VARIABLES_KEY, {}))
-    stand_in = Celery("pyramid_tasks", set_as_current=False)
-    options = make_options(_SubCommandOption, _replace_stand_in)
-    stand_in.user_options["preload"].update(options)
-    return stand_in
+        app = _load(ctx.meta[URI_KEY], ctx.meta.get(VARIABLES_KEY, {}))
+    else:
+        app = Celery("pyramid_tasks", set_as_current=False)
+        options = make_options(_SubCommandOption, _replace_stand_in)
+        app.user_options["preload"].update(options)
+    for command in RELOADED:
+        app.user_options[command].add(make_reload_option(CeleryOption))
+    return app
 
 
 class _SubCommandOption(CeleryOption):
@@ -132,9 +143,31 @@ def _load(config_uri: str | None, variables: dict[str, str]) -> Celery:
     if not config_uri:
         _end(_NO_INI, status=2)
     try:
+        if _is_to_reload():
+            from .reload import start_reloader
+            from .watched import watch_config
+
+            start_reloader(config_uri, variables)
+            watch_config(config_uri, variables)
         return load_app(config_uri, variables)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 the application's own, of any kind
         _end(explain(error, config_uri))
+
+
+def _is_to_reload() -> bool:
+    """Whether the command has ``--reload``, before or after its name.
+
+    After it, that is read here, as click comes there when the application is loaded.
+    """
+    ctx = click.get_current_context(silent=True)
+    return (
+        ctx is not None
+        and ctx.find_root().invoked_subcommand in RELOADED
+        and "--reload" in sys.argv
+    )
 
 
 def _keep_logging(**_: object) -> None:
