@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import hupper
@@ -56,12 +56,31 @@ def start_reloader(config_uri: str | None, variables: dict[str, str]) -> None:
     with suppress(Exception):  # which the command will raise again, and say
         ignored = find_ignored(config_uri, variables) if config_uri else []
     sys.argv[:] = _without_workdir()
+    if {"gevent", "eventlet"} & sys.modules.keys():
+        _run_afresh(ignored)
+    run_reloader(ignored)
+
+
+def run_reloader(ignored: list[str]) -> None:
+    """Watch files, and run the command of ``sys.argv`` again after each change."""
     hupper.start_reloader(
         f"{run_command.__module__}.{run_command.__name__}",
         # Longer than the worker gives itself: this is for one that hangs.
         shutdown_interval=SHUTDOWN_TIMEOUT + 2,
         ignore_files=ignored,
     )
+
+
+def _run_afresh(ignored: list[str]) -> NoReturn:
+    """Do the same in a Python that these pools have not changed.
+
+    In one that they have, the threads of hupper never run.
+    """
+    code = (
+        f"import sys; sys.argv = {sys.argv!r}; sys.path = {sys.path!r}; "
+        f"from {__name__} import {run_reloader.__name__} as run; run({ignored!r})"
+    )
+    os.execv(sys.executable, [sys.executable, "-c", code])  # noqa: S606 no shell
 
 
 def _without_workdir() -> Iterator[str]:

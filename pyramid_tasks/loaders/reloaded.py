@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,8 +18,8 @@ SHUTDOWN_TIMEOUT = 10
 def run_command() -> None:
     """Run the command of ``sys.argv``; what hupper starts.
 
-    Nothing of Celery is imported before, nor :mod:`.cli`: that must be while the command
-    is built, and the pools gevent and eventlet want to come first.
+    Neither Celery nor :mod:`.cli` is imported before: the one must not be before the
+    pools gevent and eventlet, the other must be while the command is built.
     """
     from celery.__main__ import main
 
@@ -41,7 +40,7 @@ def limit_shutdown() -> None:
     """Have this worker end within so many seconds, and none of its processes stay."""
     from celery.signals import beat_embedded_init, worker_shutting_down
 
-    worker_shutting_down.connect(_start_timer)
+    worker_shutting_down.connect(_set_alarm)
     beat_embedded_init.connect(_end_with_parent)
 
 
@@ -72,10 +71,10 @@ def _is_usage_error(error: BaseException) -> bool:
     )
 
 
-def _start_timer(**_: object) -> None:
-    timer = threading.Timer(SHUTDOWN_TIMEOUT, _end_at_once)
-    timer.daemon = True
-    timer.start()
+def _set_alarm(**_: object) -> None:
+    # No thread: under gevent, none can be started here.
+    signal.signal(signal.SIGALRM, _end_at_once)
+    signal.alarm(SHUTDOWN_TIMEOUT)
 
 
 def _end_with_parent(**_: object) -> None:
@@ -85,7 +84,7 @@ def _end_with_parent(**_: object) -> None:
     set_pdeathsig("SIGKILL")
 
 
-def _end_at_once() -> None:
+def _end_at_once(*_: object) -> None:
     from billiard import active_children
 
     click.echo(f"Tasks still run after {SHUTDOWN_TIMEOUT} seconds: killed.", err=True)
