@@ -94,7 +94,7 @@ def make_reload_option(
         ["--reload"],
         is_flag=True,
         expose_value=False,
-        allow_from_autoenv=False,  # nor for every command, as CELERY_RELOAD would
+        allow_from_autoenv=False,  # CELERY_RELOAD would be for every command
         callback=callback,
         help="Start worker or beat again after every change of the code or of the "
         "configuration file, as pserve --reload does.",

@@ -32,7 +32,14 @@ def reloading(callback: Callable[..., Any]) -> Callable[..., Any]:
         if command is not None:
             variables = ctx.meta.get(VARIABLES_KEY, {})
             start_reloader(os.environ.get(ENVIRON_KEY), variables)
-        return callback(**params)
+        try:
+            return callback(**params)
+        except click.UsageError as error:
+            if error.__context__ is None:
+                raise
+            # Celery makes one of every error in the module of -A. It can be mended.
+            error.show()
+            sys.exit(1)
 
     return callback_with_reload
 

@@ -29,7 +29,7 @@ def run_command() -> None:
         reloader = hupper.get_reloader()
         # A module that cannot be imported is not among those that hupper watches.
         reloader.watch_files(list(_files_of(error)))
-        if _is_usage_error(error):
+        if isinstance(error, SystemExit) and error.code == click.UsageError.exit_code:
             # No file could mend this. End with its status, not by a signal.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             reloader.graceful_shutdown()
@@ -44,31 +44,14 @@ def limit_shutdown() -> None:
     beat_embedded_init.connect(_end_with_parent)
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _files_of(error: BaseException | None) -> Iterator[str]:
     while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _files_of(error: BaseException) -> Iterator[str]:
-    for cause in _causes(error):
-        if isinstance(cause, SyntaxError) and cause.filename:
-            yield cause.filename
-        for frame, _ in traceback.walk_tb(cause.__traceback__):
+        if isinstance(error, SyntaxError) and error.filename:
+            yield error.filename
+        for frame, _ in traceback.walk_tb(error.__traceback__):
             if os.path.isfile(frame.f_code.co_filename):  # noqa: PTH113 a str for hupper
                 yield frame.f_code.co_filename
-
-
-def _is_usage_error(error: BaseException) -> bool:
-    # Celery makes one of every error in the module of -A as well.
-    return (
-        isinstance(error, SystemExit)
-        and error.code == click.UsageError.exit_code
-        and all(
-            isinstance(cause, (SystemExit, click.ClickException))
-            for cause in _causes(error)
-        )
-    )
+        error = error.__cause__ or error.__context__
 
 
 def _set_alarm(**_: object) -> None:

@@ -119,16 +119,18 @@ def write_neighbours(folder: Path, broker: dict[str, str] | None = None) -> None
 
 
 def test_help_has_little_more(tmp_path: Path) -> None:
-    """``celery --help`` shows two options and one command more, and nothing else."""
+    """``celery --help`` shows three options and one command more, and nothing else."""
     found = run("celery", "--help", cwd=tmp_path)
     expected = run_without("--help", cwd=tmp_path).stdout.split()
     lines = found.stdout.splitlines()
     others = [line for line in lines if not line.startswith("  outbox  ")]
     assert len(others) == len(lines) - 1
     words = "\n".join(others).split()
-    start, end = words.index("--ini"), words.index("repeated.") + 1
+    start, end = words.index("--ini"), words.index("--reload") + 1
+    end += words[end:].index("does.") + 1
     assert words[:start] + words[end:] == expected
-    assert words[start:end].count("--ini-var") == 1
+    options = [word for word in words[start:end] if word.startswith("--")]
+    assert options == ["--ini", "--ini-var", "--reload", "--reload"]  # in its help, too
     assert "pyramid_tasks\n" not in found.stdout  # no command of that name
 
 

@@ -1,0 +1,446 @@
+"""``--reload``: a worker or beat that starts again when its files change."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from support import DEADLINE, QUICK, Process, as_ini, run, start, wait_until
+
+from pyramid_tasks.settings import extract_celery_settings
+
+pytestmark = pytest.mark.acceptance
+
+APPLICATION = """\
+import time
+from pathlib import Path
+
+from pyramid.config import Configurator
+
+from pyramid_tasks import task
+
+
+@task
+def answer(request):
+    return ["{answer}", request.registry.settings.get("example.setting")]
+
+
+@task
+def wait_for(request, path):
+    Path(path + ".started").touch()
+    while not Path(path).exists():
+        time.sleep(0.05)
+    return "{answer}"
+
+
+def configure(settings):
+    config = Configurator(settings=settings)
+    config.include("pyramid_tasks")
+    config.scan("reloaded")
+    return config
+
+
+def main(global_config, **settings):
+    return configure(settings).make_wsgi_app()
+"""
+
+FORMS = {
+    "before": "celery -A pyramid_tasks.loaders --ini config.ini --reload worker",
+    "before, -A short": "celery -A pyramid_tasks --reload --ini config.ini worker",
+    "after": "celery -A pyramid_tasks.loaders worker --ini config.ini --reload",
+    "after, --ini last": "celery -A pyramid_tasks worker --reload --ini=config.ini",
+    "after, --ini before": "celery --ini config.ini worker --reload",
+    "environment": "celery -A pyramid_tasks.loaders worker --reload",
+    "environment, before": "celery -A pyramid_tasks.loaders --reload worker",
+}
+
+LINE = FORMS["before"]
+
+
+class Project:
+    """An application in a folder, and a client that has nothing of it."""
+
+    def __init__(self, folder: Path, broker: dict[str, str]) -> None:
+        self.module = folder / "reloaded.py"
+        self.ini = folder / "config.ini"
+        self.folder = folder
+        self.broker = broker
+        self.module.write_text(self.code("old"))
+        self.ini.write_text(self.configuration("old"))
+        self.client = Celery("client", set_as_current=False)
+        settings = {f"celery.{key}": value for key, value in broker.items()}
+        self.client.conf.update(extract_celery_settings(settings))
+
+    def code(self, answer: str) -> str:
+        return APPLICATION.format(answer=answer)
+
+    def configuration(self, setting: str, more: str = "") -> str:
+        return (
+            "[app:main]\nuse = call:reloaded:main\n"
+            f"example.setting = {setting}\n{as_ini(self.broker)}\n"
+            f"[celery:main]\nworker_concurrency = 2\n{more}\n"
+        )
+
+    @contextmanager
+    def start(self, line: str, *options: str, **env: str) -> Iterator[Process]:
+        """Start a command that is reloaded; check that nothing is left of it."""
+        command = shlex.split(line)
+        options = ("--loglevel=INFO", *options)
+        env = {"PYTHONPATH": str(self.folder)} | env
+        with start(*command, *options, cwd=self.folder, **env) as process:
+            yield process
+            process.stop()
+        wait_until(lambda: not session(process), what=lambda: process.output)
+
+    def answers(self, answer: str, setting: str) -> bool:
+        result = self.client.send_task("reloaded.answer")
+        return bool(result.get(timeout=DEADLINE) == [answer, setting])
+
+
+@pytest.fixture
+def project(tmp_path: Path, redis_queue: dict[str, str]) -> Project:
+    """Return an application whose files a test can change."""
+    return Project(tmp_path, redis_queue)
+
+
+def session(process: Process) -> set[int]:
+    """Return the living processes that a command has started, and itself."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, leader = path.read_text().rpartition(") ")[2].split()[:4]
+            if int(leader) == process.popen.pid and state != "Z":
+                found.add(int(path.parent.name))
+    return found
+
+
+def wait_for_ready(process: Process, number: int = 1) -> None:
+    """Wait until a worker is ready for that many times."""
+    process.wait_until(lambda: process.output.count(" ready.") >= number, "ready")
+
+
+def change(process: Process, path: Path, text: str | None = None) -> None:
+    """Change a file, and wait until that is noticed."""
+    message = f"{path} changed; reloading"
+    before = process.output.count(message)
+    if text is not None:
+        path.write_text(text)
+
+    def is_noticed() -> bool:
+        # Again, as a module is watched a moment after it has been imported.
+        os.utime(path)
+        return process.output.count(message) > before
+
+    process.wait_until(is_noticed, message)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_changed_code_runs(form: str, project: Project) -> None:
+    """After a change of a module, its tasks give their new results."""
+    env = {"CELERY_INI": "config.ini"} if "environment" in form else {}
+    with project.start(FORMS[form], "--pool=solo", *QUICK, **env) as worker:
+        wait_for_ready(worker)
+        assert project.answers("old", "old")
+        change(worker, project.module, project.code("new"))
+        wait_for_ready(worker, 2)
+        assert project.answers("new", "old")
+
+
+def test_changed_configuration_is_read(project: Project) -> None:
+    """The file, those it includes, and ``[pserve] watch_files`` are watched."""
+    template, text = project.folder / "page.jinja2", project.folder / "data" / "a.txt"
+    text.parent.mkdir()
+    (text.parent / "__init__.py").touch()
+    for path in (template, text):
+        path.touch()
+    base = project.folder / "base.ini"
+    base.write_text(project.configuration("old"))
+    project.ini.write_text(
+        "[app:main]\nuse = config:%(here)s/base.ini\n\n"
+        "[pserve]\nwatch_files =\n  *.jinja2\n  data:%(name)s.txt\n"
+    )
+    line = f"{LINE} --pool=solo".replace("config.ini", "config.ini?name=a")
+    with project.start(line, *QUICK) as worker:
+        wait_for_ready(worker)
+        assert project.answers("old", "old")
+        change(worker, base, project.configuration("new"))
+        wait_for_ready(worker, 2)
+        assert project.answers("old", "new")
+        for path in (project.ini, template, text):
+            before = worker.output.count(" ready.")
+            change(worker, path)
+            wait_for_ready(worker, before + 1)
+
+
+def test_ignored_files_are_not_watched(project: Project) -> None:
+    """``[pserve] ignore_files`` are left alone, as by ``pserve``."""
+    (project.folder / "generated.py").touch()
+    code = "import generated\n"
+    project.module.write_text(code + project.code("old"))
+    more = "[pserve]\nignore_files = */generated.py\n"
+    project.ini.write_text(project.configuration("old", more))
+    line = FORMS["after"]
+    with project.start(line, "--pool=solo", *QUICK) as worker:
+        wait_for_ready(worker)
+        os.utime(project.folder / "generated.py")
+        change(worker, project.module, code + project.code("new"))
+        wait_for_ready(worker, 2)
+        os.utime(project.folder / "generated.py")
+        change(worker, project.module)
+        wait_for_ready(worker, 3)
+        assert "generated.py changed" not in worker.output
+
+
+BROKEN = {
+    "syntax": ("reloaded.py", "def broken(:\n", "invalid syntax (reloaded.py"),
+    "error": ("reloaded.py", "1 / 0\n", "ZeroDivisionError"),
+    "no section": ("config.ini", "example = 1\n", "before the first [section]"),
+    "bad value": (
+        "config.ini",
+        "[app:main]\nuse = call:reloaded:main\ncelery.worker_concurrency = many\n",
+        "celery.worker_concurrency",
+    ),
+    "watch_files": (
+        "config.ini",
+        "[app:main]\n\n[pserve]\nwatch_files = no_such_package:*.txt\n",
+        "[pserve], watch_files: no_such_package:*.txt",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("broken", "form"),
+    [*((broken, "before") for broken in BROKEN), ("syntax", "after")],
+)
+def test_error_waits_for_next_change(broken: str, form: str, project: Project) -> None:
+    """What cannot be loaded, at the start or later, is loaded when it is mended."""
+    name, text, message = BROKEN[broken]
+    path = project.folder / name
+    good = path.read_text()
+    path.write_text(text)
+    with project.start(FORMS[form], "--pool=solo", *QUICK) as worker:
+        worker.wait_for("Waiting for a file to change")
+        assert message in worker.output
+        change(worker, path, good)
+        wait_for_ready(worker)
+        assert project.answers("old", "old")
+        change(worker, path, text)
+        worker.wait_until(lambda: worker.output.count("Waiting for a file") >= 2)
+        change(worker, path, good)
+        wait_for_ready(worker, 2)
+        assert project.answers("old", "old")
+
+
+def test_missing_configuration_waits(project: Project) -> None:
+    """A file that is away for a moment is read when it is back."""
+    text = project.ini.read_text()
+    project.ini.unlink()
+    with project.start(LINE, "--pool=solo", *QUICK) as worker:
+        worker.wait_for("Waiting for a file to change")
+        assert "config.ini: there is no such file." in worker.output
+        change(worker, project.ini, text)
+        wait_for_ready(worker)
+        assert project.answers("old", "old")
+
+
+def test_project_without_ini(project: Project) -> None:
+    """``celery -A myproject --reload worker`` watches modules, broken ones too."""
+    settings = {f"celery.{key}": value for key, value in project.broker.items()}
+    (project.folder / "myproject.py").write_text(
+        f"import reloaded\napp = reloaded.configure({settings!r}).make_celery_app()\n"
+    )
+    project.module.write_text("def broken(:\n")
+    line = "celery -A myproject --reload worker --pool=solo"
+    with project.start(line, *QUICK) as worker:
+        worker.wait_for("Waiting for a file to change")
+        assert "SyntaxError" in worker.output
+        change(worker, project.module, project.code("new"))
+        wait_for_ready(worker)
+        result = project.client.send_task("reloaded.answer")
+        assert result.get(timeout=DEADLINE) == ["new", None]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_running_task_ends_first(pool: str, project: Project) -> None:
+    """A task that runs when a file changes ends, with its result, before the worker."""
+    gate = project.folder / "gate"
+    with project.start(LINE, f"--pool={pool}", *QUICK) as worker:
+        wait_for_ready(worker)
+        result = project.client.send_task("reloaded.wait_for", [str(gate)])
+        worker.wait_until(Path(f"{gate}.started").exists)
+        change(worker, project.module, project.code("new"))
+        worker.wait_for("Warm shutdown")
+        assert not result.ready()
+        gate.touch()
+        assert result.get(timeout=DEADLINE) == "old"
+        wait_for_ready(worker, 2)
+        assert "killed" not in worker.output
+        assert project.answers("new", "old")
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_task_that_does_not_end_is_killed(pool: str, project: Project) -> None:
+    """After ten seconds, the worker ends all the same, and each of its processes."""
+    gate = project.folder / "gate"
+    with project.start(LINE, f"--pool={pool}", "--beat", *QUICK) as worker:
+        wait_for_ready(worker)
+        result = project.client.send_task("reloaded.wait_for", [str(gate)])
+        worker.wait_until(Path(f"{gate}.started").exists)
+        started = session(worker) - {worker.popen.pid}
+        assert len(started) == (4 if pool == "prefork" else 2)
+        change(worker, project.module, project.code("new"))
+        wait_for_ready(worker, 2)
+        assert "Tasks still run after 10 seconds: killed." in worker.output
+        assert not started & session(worker)
+        assert project.answers("new", "old")
+        assert not result.ready()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_ctrl_c_ends_all(pool: str, project: Project) -> None:
+    """Ctrl-C, which every process of a terminal gets, ends them without force."""
+    with project.start(LINE, f"--pool={pool}", "--beat", *QUICK) as worker:
+        wait_for_ready(worker)
+        os.killpg(worker.popen.pid, signal.SIGINT)
+        worker.popen.wait(DEADLINE)
+        assert not session(worker)
+        assert "Warm shutdown" in worker.output
+        assert "kill" not in worker.output
+        assert "Traceback" not in worker.output
+
+
+def test_second_ctrl_c_does_not_wait_for_a_task(project: Project) -> None:
+    """As with any worker, the second Ctrl-C ends the tasks that run."""
+    gate = project.folder / "gate"
+    with project.start(LINE, "--pool=prefork", *QUICK) as worker:
+        wait_for_ready(worker)
+        project.client.send_task("reloaded.wait_for", [str(gate)])
+        worker.wait_until(Path(f"{gate}.started").exists)
+        os.killpg(worker.popen.pid, signal.SIGINT)
+        worker.wait_for("Warm shutdown")
+        os.killpg(worker.popen.pid, signal.SIGINT)
+        worker.popen.wait(DEADLINE)
+        assert not session(worker)
+
+
+def test_ctrl_c_while_it_waits(project: Project) -> None:
+    """Ctrl-C ends what waits for an error to be mended."""
+    project.module.write_text("def broken(:\n")
+    with project.start(LINE) as worker:
+        worker.wait_for("Waiting for a file to change")
+        os.killpg(worker.popen.pid, signal.SIGINT)
+        worker.popen.wait(DEADLINE)
+        assert not session(worker)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_the_reloader_alone(number: signal.Signals, project: Project) -> None:
+    """A service manager or an editor, which knows one process, ends them all."""
+    with project.start(LINE, "--pool=prefork", "--beat", *QUICK) as worker:
+        wait_for_ready(worker)
+        assert len(session(worker)) == 5
+        worker.popen.send_signal(number)
+        worker.popen.wait(DEADLINE)
+        wait_until(lambda: not session(worker), what=lambda: worker.output)
+
+
+SCHEDULE = "[celerybeat:{name}]\ntask = reloaded.answer\nschedule = 0.2\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "celery -A pyramid_tasks.loaders --ini config.ini --reload beat",
+        "celery -A pyramid_tasks.loaders beat --ini config.ini --reload",
+    ],
+)
+def test_beat(line: str, project: Project) -> None:
+    """Beat queues by the new schedule."""
+    text = project.configuration("old", SCHEDULE.format(name="first"))
+    project.ini.write_text(text)
+    with project.start(line) as beat:
+        beat.wait_for("Sending due task first")
+        text = project.configuration("old", SCHEDULE.format(name="second"))
+        change(beat, project.ini, text)
+        beat.wait_for("Sending due task second")
+        project.client.control.purge()
+
+
+def test_workdir_is_entered_once(project: Project) -> None:
+    """A relative ``--workdir`` is not looked for in itself."""
+    parent, name = project.folder.parent, project.folder.name
+    line = LINE.replace("celery ", f"celery --workdir {shlex.quote(name)} ", 1)
+    command = [*shlex.split(line), "--pool=solo", "--loglevel=INFO", *QUICK]
+    with start(*command, cwd=parent, PYTHONPATH=str(project.folder)) as worker:
+        wait_for_ready(worker)
+        change(worker, project.module, project.code("new"))
+        wait_for_ready(worker, 2)
+        assert project.answers("new", "old")
+
+
+USAGE = {
+    "--ini config.ini --reload inspect ping": "goes with worker and beat, not with",
+    "--ini config.ini --reload call reloaded.answer": "not with call.",
+    "--ini config.ini --reload multi start w1": "not with multi.",
+    "--ini config.ini --reload flower": "not with flower.",
+    "--ini config.ini inspect --reload ping": "No such option",
+    "inspect ping --ini config.ini --reload": "No such option",
+    "--ini config.ini --reload worker --detach": "leave --detach out",
+    "--ini config.ini worker --reload -D": "leave --detach out",
+    "worker --detach --reload --ini config.ini": "leave --detach out",
+    "--ini config.ini --reload beat --detach": "leave --detach out",
+    "--reload worker": "No configuration file: pass --ini config.ini",
+    "worker --reload": "No configuration file: pass --ini config.ini",
+    "--ini config.ini --reload worker --no-such": "No such option",
+    "--ini config.ini worker --reload --no-such": "No such option",
+    "--ini config.ini --ini-var x --reload worker": "'x' is not NAME=VALUE.",
+}
+
+
+@pytest.mark.parametrize("line", USAGE)
+def test_mistake_on_the_command_line_ends_it(line: str, project: Project) -> None:
+    """Where no file could mend it, a sentence and status 2, without waiting."""
+    command = shlex.split(f"celery -A pyramid_tasks.loaders {line}")
+    done = run(*command, cwd=project.folder, PYTHONPATH=str(project.folder))
+    assert done.returncode == 2, done.stderr
+    assert USAGE[line] in done.stderr
+    assert "Waiting" not in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_nodes_of_multi(project: Project) -> None:
+    """``celery multi`` says why its nodes cannot be reloaded."""
+    options = ("--ini=config.ini", "--reload", "--pidfile=%n.pid", "--logfile=%n.log")
+    command = ("celery", "-A", "pyramid_tasks.loaders", "multi", "start", "w1")
+    done = run(*command, *options, cwd=project.folder, PYTHONPATH=str(project.folder))
+    assert "leave --detach out" in done.stdout + done.stderr
+
+
+def test_help_of_commands(project: Project) -> None:
+    """``--help`` shows the option where it is accepted."""
+
+    def shown(*command: Any) -> bool:
+        done = run(
+            "celery", "-A", "pyramid_tasks.loaders", *command, cwd=project.folder
+        )
+        assert done.returncode == 0, done.stderr
+        return "--reload" in done.stdout
+
+    assert shown("worker", "--help")
+    assert shown("beat", "--help")
+    assert not shown("events", "--help")
+
+
+def test_environment_does_not_reload(write_example: Callable[..., Path]) -> None:
+    """Unlike Celery's own options, it is not read from ``CELERY_...``."""
+    ini = write_example()
+    command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", ini, "report")
+    done = run(*command, cwd=ini.parent, CELERY_RELOAD="1")
+    assert done.returncode == 0, done.stderr
