@@ -18,6 +18,7 @@ from click.core import ParameterSource
 #: Where the options are left for :mod:`pyramid_tasks.loaders.commandline`.
 URI_KEY = "pyramid_tasks.config_uri"
 VARIABLES_KEY = "pyramid_tasks.variables"
+COMMAND_KEY = "pyramid_tasks.command"
 
 #: The variable that says what ``--ini`` says.
 ENVIRON_KEY = "CELERY_INI"
@@ -78,8 +79,16 @@ def make_options(
     ]
 
 
+class _ReloadOption(click.Option):
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Any, args: list[str]
+    ) -> tuple[Any, list[str]]:
+        # Eager: Celery 5.3 and 5.4 convert -A to an application while they parse.
+        ctx.meta[COMMAND_KEY] = args[0] if args else None
+        return super().handle_parse_result(ctx, opts, args)
+
+
 def _reload(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 so called by click
-    # Which command follows is not known yet, only when that of celery itself is run.
     if value and not ctx.resilient_parsing and ctx.command.callback:
         from .reload import reloading
 
@@ -93,6 +102,7 @@ def make_reload_option(
     return option(
         ["--reload"],
         is_flag=True,
+        is_eager=True,
         expose_value=False,
         allow_from_autoenv=False,  # CELERY_RELOAD would be for every command
         callback=callback,
@@ -115,7 +125,7 @@ def _celery_group() -> click.Group | None:
 
 
 if (_group := _celery_group()) is not None:
-    _group.params.extend([*make_options(), make_reload_option(callback=_reload)])
+    _group.params.extend([*make_options(), make_reload_option(_ReloadOption, _reload)])
 
 #: What the entry point must name: a command. It does nothing and is not shown.
 command = click.Command("pyramid_tasks", hidden=True)

@@ -20,6 +20,7 @@ from ..application import names_broker
 from ..exceptions import LoadError
 from ..loading import reporting
 from .cli import (
+    COMMAND_KEY,
     ENVIRON_KEY,
     RELOADED,
     URI_KEY,
@@ -165,7 +166,7 @@ def _is_to_reload() -> bool:
     ctx = click.get_current_context(silent=True)
     return (
         ctx is not None
-        and ctx.find_root().invoked_subcommand in RELOADED
+        and ctx.meta.get(COMMAND_KEY) in RELOADED
         and "--reload" in sys.argv
     )
 

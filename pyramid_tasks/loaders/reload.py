@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 import hupper
 
-from .cli import ENVIRON_KEY, RELOADED, VARIABLES_KEY
+from .cli import COMMAND_KEY, ENVIRON_KEY, RELOADED, VARIABLES_KEY
 from .reloaded import SHUTDOWN_TIMEOUT, limit_shutdown, run_command
 from .watched import find_ignored
 
@@ -24,7 +24,7 @@ def reloading(callback: Callable[..., Any]) -> Callable[..., Any]:
 
     def callback_with_reload(**params: Any) -> Any:
         ctx = click.get_current_context()
-        command = ctx.invoked_subcommand
+        command = ctx.meta.get(COMMAND_KEY)
         if command is not None and command not in RELOADED:
             raise click.UsageError(
                 f"--reload goes with {' and '.join(RELOADED)}, not with {command}.", ctx
