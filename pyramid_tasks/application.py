@@ -54,12 +54,12 @@ class PyramidCelery(SendingCelery):
         The receivers of Celery's signals about sending get the name of a task, and
         look it up there: those of OpenTelemetry, for one.
         """
-        current = _state._tls.current_app  # noqa: SLF001 get_current_app() makes one
-        self.set_current()
+        thread = _state._tls  # noqa: SLF001 get_current_app() would make one
+        before, thread.current_app = thread.current_app, self
         try:
             return super().send_task(*args, **kwargs)
         finally:
-            _state._set_current_app(current)  # noqa: SLF001 set_current() of None
+            thread.current_app = before
 
 
 def _load_in_spawned_process(

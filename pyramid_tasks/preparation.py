@@ -24,8 +24,6 @@ def notify(
     options: dict[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Tell subscribers of a call, and return its arguments as they leave them."""
-    if not has_subscribers(request.registry, BeforeDeferTask):
-        return args, kwargs
     event = BeforeDeferTask(request, task, args, kwargs, options)
     request.registry.notify(event)
     return event.args, event.kwargs
@@ -53,15 +51,18 @@ def prepare(
         TypeError: A task cannot be called so.
     """
     deliveries = set()
+    is_awaited = has_subscribers(request.registry, BeforeDeferTask)
     for node in nodes(canvas):
         signature = node.signature
         options = signature["options"]
         if node.is_task:
             task = tasks.find(signature["task"])
             add_headers(options, headers)
-            signature["args"], signature["kwargs"] = notify(
-                request, task, tuple(signature["args"]), signature["kwargs"], options
-            )
+            if is_awaited:
+                args = tuple(signature["args"])
+                signature["args"], signature["kwargs"] = notify(
+                    request, task, args, signature["kwargs"], options
+                )
             check_call(node, task, tasks)
             fix_arguments(tasks.app, node)
         elif options.get("headers"):

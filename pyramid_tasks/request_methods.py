@@ -10,6 +10,7 @@ from celery.utils import uuid
 
 from .builtin_contexts import DEFERRED_BY
 from .canvas import as_canvas, as_signature, copy
+from .events import BeforeDeferTask, has_subscribers
 from .exceptions import DeferError
 from .preparation import add_headers, notify, one_delivery, prepare
 from .registry import get_tasks
@@ -102,7 +103,9 @@ def defer_task_with_options(
         return defer_canvas(request, signature, delivery=delivery)
     if tasks.contexts:
         add_headers(options, tasks.contexts.capture(request))
-    args, kwargs = notify(request, task, tuple(args), dict(kwargs or {}), options)
+    args, kwargs = tuple(args), dict(kwargs or {})
+    if has_subscribers(request.registry, BeforeDeferTask):
+        args, kwargs = notify(request, task, args, kwargs, options)
     delivery = tasks.get_delivery(options.pop("delivery", None))
     return delivery.deliver_task(request, task, args, kwargs, options)
 

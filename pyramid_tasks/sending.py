@@ -10,6 +10,13 @@ from typing import Any
 from celery import Celery
 
 
+class _Sending(local):
+    """What a thread sends through at the moment; nothing of its own, mostly."""
+
+    producer: Any = None
+    backend: Any = None
+
+
 class SendingCelery(Celery):
     """A Celery application that can send several messages through one producer.
 
@@ -18,7 +25,7 @@ class SendingCelery(Celery):
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._sending = local()
+        self._sending = _Sending()
         self.limited_backends: dict[float, Any] = {}
         super().__init__(*args, **options)
 
@@ -34,21 +41,19 @@ class SendingCelery(Celery):
             producer: The ``kombu.Producer``, or what is one.
             backend: What is the result backend meanwhile.
         """
-        before = dict(vars(self._sending))
-        vars(self._sending).update(producer=producer, backend=backend)
+        sending = self._sending
+        before = sending.producer, sending.backend
+        sending.producer, sending.backend = producer, backend
         try:
             yield
         finally:
-            vars(self._sending).clear()
-            vars(self._sending).update(before)
+            sending.producer, sending.backend = before
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
         """Return a context with a producer; inside :meth:`sending`, with that one."""
-        own = getattr(self._sending, "producer", None)
-        return super().producer_or_acquire(own if producer is None else producer)
+        return super().producer_or_acquire(producer or self._sending.producer)
 
     @property
     def backend(self) -> Any:
         """The result backend; inside :meth:`sending`, that one."""
-        own = getattr(self._sending, "backend", None)
-        return super().backend if own is None else own
+        return self._sending.backend or super().backend
