@@ -22,8 +22,6 @@ from .events import (
 if TYPE_CHECKING:
     from celery.worker import WorkController
 
-    from .application import PyramidLoader
-
 logger = logging.getLogger(__name__)
 
 
@@ -61,7 +59,7 @@ class WorkerEvents(StartStopStep):
 
     def __init__(self, worker: WorkController, **options: Any) -> None:
         super().__init__(worker, **options)
-        self.loader: PyramidLoader = worker.app.loader
+        self.loader = worker.app.loader
         self.registry = self.loader.registry
         worker.ready_callback = self._after(worker.ready_callback)
         notify(CeleryWorkerInit(self.registry))

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pyramid.config import Configurator
     from pyramid.registry import Registry
 
-    from .settings import Settings
-
 _Directive = TypeVar("_Directive", bound=Callable[..., None])
 
 
@@ -41,7 +39,7 @@ class Load:
         problems: In a check, the problems found so far; otherwise the first is raised.
     """
 
-    settings: Settings
+    settings: dict[str, Any]
     created: list[tuple[Celery, Registry]] = field(default_factory=list)
     problems: list[Exception] | None = None
 
@@ -55,7 +53,7 @@ def current_load() -> Load | None:
 
 
 @contextmanager
-def loading(settings: Settings) -> Iterator[Load]:
+def loading(settings: dict[str, Any]) -> Iterator[Load]:
     """Watch the applications that are created inside the ``with`` block."""
     with _as_current(Load(settings, problems=current_problems())) as load:
         yield load

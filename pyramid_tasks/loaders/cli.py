@@ -15,16 +15,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-#: Where the options are left for :mod:`pyramid_tasks.loaders.commandline`.
-URI_KEY = "pyramid_tasks.config_uri"
-VARIABLES_KEY = "pyramid_tasks.variables"
-COMMAND_KEY = "pyramid_tasks.command"
-
-#: The variable that says what ``--ini`` says.
-ENVIRON_KEY = "CELERY_INI"
-
-#: The commands that can be reloaded.
-RELOADED = ("worker", "beat")
+from .keys import COMMAND_KEY, ENVIRON_KEY, URI_KEY, VARIABLES_KEY
 
 
 def _keep_uri(ctx: click.Context, param: click.Parameter, uri: str | None) -> None:

@@ -19,17 +19,9 @@ from kombu.utils.url import maybe_sanitize_url
 from ..application import names_broker
 from ..exceptions import LoadError
 from ..loading import reporting
-from .cli import (
-    COMMAND_KEY,
-    ENVIRON_KEY,
-    RELOADED,
-    URI_KEY,
-    VARIABLES_KEY,
-    keep_variables,
-    make_options,
-    make_reload_option,
-)
+from .cli import keep_variables, make_options, make_reload_option
 from .errors import explain
+from .keys import COMMAND_KEY, ENVIRON_KEY, RELOADED, URI_KEY, VARIABLES_KEY
 from .protocol import find_loader
 
 _NO_INI = (

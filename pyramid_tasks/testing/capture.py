@@ -10,21 +10,18 @@ from unittest import mock
 from celery import chain as make_chain
 from celery.canvas import maybe_signature
 
-from ..delivery import Delivery
 from ..exceptions import CaptureError
-from ..registry import check_arguments, get_tasks
-from .captured import Captured
+from ..registry import get_tasks
+from .capturing import CapturingDelivery
 from .deferred import Deferred
 from .isolation import RESULTS_IN_MEMORY, isolated
 
 if TYPE_CHECKING:
-    from celery import Celery, Task
-    from celery.canvas import Signature
-    from celery.result import AsyncResult, ResultBase
+    from celery import Celery
     from pyramid.registry import Registry
-    from pyramid.request import Request
 
-    from ..sending import SendingCelery
+    from ..delivery import Delivery
+
 
 # What Celery.send_task is told that says nothing of the task.
 _OF_THE_SENDER = {
@@ -87,41 +84,6 @@ def capture(
         send_task = _send_task(app, at_once)
         stack.enter_context(mock.patch.object(app, "send_task", send_task))
         yield deferred
-
-
-class CapturingDelivery(Delivery):
-    """Keeps what it is given."""
-
-    def __init__(
-        self, app: SendingCelery, registry: Registry, deferred: Deferred
-    ) -> None:
-        super().__init__(app)
-        self.registry = registry
-        self.deferred = deferred
-
-    def deliver_task(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        check_arguments(task, args, kwargs)
-        return self.deliver(request, [task.signature(args, kwargs, **options)])[0]
-
-    def deliver(
-        self, request: Request, signatures: Sequence[Signature]
-    ) -> list[ResultBase]:
-        captured = [Captured(self.registry, each) for each in signatures]
-        self.deferred._captured.extend(captured)  # noqa: SLF001 not for tests
-        self.keep(request, captured)
-        return [each.result for each in captured]
-
-    def keep(self, _request: Request, captured: list[Captured]) -> None:
-        """Say which have been committed."""
-        for each in captured:
-            each.committed = True
 
 
 def _capturing(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..contrib.outgoing import Outgoing, in_transaction
-from .capture import CapturingDelivery
+from .capturing import CapturingDelivery
 
 if TYPE_CHECKING:
     from pyramid.request import Request

@@ -1,0 +1,55 @@
+"""The delivery that keeps what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..delivery import Delivery
+from ..registry import check_arguments
+from .captured import Captured
+
+if TYPE_CHECKING:
+    from celery import Task
+    from celery.canvas import Signature
+    from celery.result import AsyncResult, ResultBase
+    from pyramid.registry import Registry
+    from pyramid.request import Request
+
+    from ..sending import SendingCelery
+    from .deferred import Deferred
+
+
+class CapturingDelivery(Delivery):
+    """Keeps what it is given."""
+
+    def __init__(
+        self, app: SendingCelery, registry: Registry, deferred: Deferred
+    ) -> None:
+        super().__init__(app)
+        self.registry = registry
+        self.deferred = deferred
+
+    def deliver_task(
+        self,
+        request: Request,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
+    ) -> AsyncResult:
+        check_arguments(task, args, kwargs)
+        return self.deliver(request, [task.signature(args, kwargs, **options)])[0]
+
+    def deliver(
+        self, request: Request, signatures: Sequence[Signature]
+    ) -> list[ResultBase]:
+        captured = [Captured(self.registry, each) for each in signatures]
+        self.deferred._captured.extend(captured)  # noqa: SLF001 not for tests
+        self.keep(request, captured)
+        return [each.result for each in captured]
+
+    def keep(self, _request: Request, captured: list[Captured]) -> None:
+        """Say which have been committed."""
+        for each in captured:
+            each.committed = True
