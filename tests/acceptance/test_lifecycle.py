@@ -18,6 +18,7 @@ from support import (
     ini_form,
     start,
     start_worker,
+    wait_until,
 )
 
 from pyramid_tasks.settings import extract_celery_settings
@@ -193,11 +194,10 @@ def failure(event: str) -> str:
     ("event", "options"),
     [
         ("CeleryWorkerInit", ("worker", "--pool=prefork", *QUICK)),
-        ("CeleryWorkerProcessInit", ("worker", "--pool=prefork", *QUICK)),
         ("CeleryWorkerProcessInit", ("worker", "--pool=solo", *QUICK)),
         ("CeleryBeatInit", ("beat",)),
     ],
-    ids=["worker", "child", "solo", "beat"],
+    ids=["worker", "solo", "beat"],
 )
 def test_error_that_keeps_from_starting(
     event: str, options: tuple[str, ...], ini: Callable[..., Path], tmp_path: Path
@@ -208,6 +208,20 @@ def test_error_that_keeps_from_starting(
         assert process.popen.wait(30) == 1, process.output
     assert failure(event) in process.output
     assert f"OSError: {event} was not to our liking" in process.output
+
+
+def test_error_that_ends_a_child(ini: Callable[..., Path], tmp_path: Path) -> None:
+    """After an error in a subscriber of process init, a child ends, with the error.
+
+    Whether the worker ends too, or has another child try, Celery decides by the time.
+    """
+    command = ini_form(
+        ini(fail="CeleryWorkerProcessInit"), "worker", *QUICK, after=False
+    )
+    with start(*command, cwd=tmp_path) as process:
+        error = "OSError: CeleryWorkerProcessInit was not to our liking"
+        wait_until(lambda: error in process.output, what=lambda: process.output)
+    assert failure("CeleryWorkerProcessInit") in process.output
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
