@@ -10,6 +10,7 @@ from kombu.exceptions import KombuError
 from ..events import TaskDeliveryFailed
 from ..exceptions import BrokerUnavailable
 from ..registry import get_tasks
+from .outbox_place import get_outbox
 from .outgoing import Outgoing, TransactionalDelivery
 from .sending_backend import QuietBackend
 
@@ -67,7 +68,7 @@ def _check_broker(registry: Any) -> None:
     tasks = get_tasks(registry)
     if tasks.app.conf.task_always_eager:
         return
-    timeout = float(registry.settings.get("pyramid_tasks.delivery_timeout", 2))
+    timeout = get_outbox(registry).number("delivery_timeout", 2)
     try:
         with tasks.app.connection_for_write(connect_timeout=timeout) as connection:
             connection.ensure_connection(max_retries=1, timeout=timeout)

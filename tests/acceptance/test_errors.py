@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from support import ini_form, run
+from support import Listener, ini_form, run
 
 pytestmark = pytest.mark.acceptance
 
@@ -21,27 +19,12 @@ before_and_after = pytest.mark.parametrize(
 PASSWORD = "s3cret-of-the-broker"
 
 
-class Broker:
+class Broker(Listener):
     """Something that listens where the broker of an ini should be."""
 
-    def __init__(self) -> None:
-        self.connections = 0
-        self._socket = socket.create_server(("localhost", 0))
-        self.port = self._socket.getsockname()[1]
-        self.url = f"redis://user:{PASSWORD}@localhost:{self.port}/0"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            connection.close()
-
-    def close(self) -> None:
-        self._socket.close()
+    @property
+    def url(self) -> str:
+        return f"redis://user:{PASSWORD}@localhost:{self.port}/0"
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,7 +11,7 @@ from subprocess import CompletedProcess
 
 import listedapp
 import pytest
-from support import free_port, run, serve, wait_until
+from support import Listener, free_port, run, serve, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -37,28 +35,6 @@ args = [1, 2]
 [celeryroute:listedapp.add]
 queue = adding
 """
-
-
-class Listener:
-    """What stands where a server should be, and counts those who connect."""
-
-    def __init__(self) -> None:
-        self.connections = 0
-        self._socket = socket.create_server(("localhost", 0))
-        self.port = self._socket.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            connection.close()
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @pytest.fixture
