@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery, _state, signals
+from celery import Celery, signals
 from celery.loaders.app import AppLoader
 from celery.platforms import EX_FAILURE
 
@@ -47,19 +47,6 @@ class PyramidCelery(SendingCelery):
                 "worker_pool_start_method = fork"
             )
         return _load_in_spawned_process, self.origin
-
-    def send_task(self, *args: Any, **kwargs: Any) -> Any:
-        """Send a task, as the current application of Celery.
-
-        The receivers of Celery's signals about sending get the name of a task, and
-        look it up there: those of OpenTelemetry, for one.
-        """
-        thread = _state._tls  # noqa: SLF001 get_current_app() would make one
-        before, thread.current_app = thread.current_app, self
-        try:
-            return super().send_task(*args, **kwargs)
-        finally:
-            thread.current_app = before
 
 
 def _load_in_spawned_process(

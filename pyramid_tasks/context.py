@@ -23,18 +23,8 @@ Capture = Callable[["Request"], Any]
 Restore = Callable[["Request", Any], None]
 
 
-class TaskContexts:
-    """The contexts of an application: what travels from request to task."""
-
-    def __init__(self) -> None:
-        self._contexts: dict[str, tuple[Capture, Restore]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._contexts)
-
-    def add(self, name: str, capture: Capture, restore: Restore) -> None:
-        """Add a context, or replace that of the same name."""
-        self._contexts[name] = capture, restore
+class TaskContexts(dict[str, tuple[Capture, Restore]]):
+    """The contexts of an application, by name: what travels from request to task."""
 
     def capture(self, request: Request) -> dict[str, str]:
         """Return the message header of a task that a request defers.
@@ -44,13 +34,13 @@ class TaskContexts:
         Raises:
             TypeError: JSON cannot hold a value.
         """
-        if not self._contexts:
+        if not self:
             return {}
         text = request.environ.get(ENVIRON_KEY)
         if text is None:
             members = (
                 f"{dumps(name)}: {_as_json(name, value)}"
-                for name, (capture, _) in self._contexts.items()
+                for name, (capture, _) in self.items()
                 if (value := capture(request)) is not None
             )
             # Also when there is none, so that the task knows what it is to hand on.
@@ -69,7 +59,7 @@ class TaskContexts:
             return
         values = _from_json(text)
         request.environ[ENVIRON_KEY] = text
-        for name, (_, restore) in self._contexts.items():
+        for name, (_, restore) in self.items():
             if (value := values.get(name)) is not None:
                 restore(request, value)
 

@@ -164,7 +164,7 @@ def add_task_context(
         )
 
     def register() -> None:
-        get_tasks(config.registry).contexts.add(name, *functions)
+        get_tasks(config.registry).contexts[name] = functions
 
     introspectable = config.introspectable("task contexts", name, name, "task context")
     introspectable.update(name=name, capture=functions[0], restore=functions[1])

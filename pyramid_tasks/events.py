@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def has_subscribers(registry: Registry, event_type: type) -> bool:
     """Whether anybody subscribes to an event: to make one for nobody takes longer."""
-    return bool(registry.adapters.subscriptions((implementedBy(event_type),), None))
+    return registry.has_listeners and bool(
+        registry.adapters.subscriptions((implementedBy(event_type),), None)
+    )
 
 
 class BeforeDeferTask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pyramid.util import InstancePropertyHelper
@@ -23,8 +24,7 @@ class ExtendedClasses:
     def __init__(self) -> None:
         # By the class that it extends.
         self._classes: dict[type, type] = {}
-        self._methods: dict[str, Any] = {}
-        self._descriptors: dict[str, Any] = {}
+        self._extensions: Any = None
 
     def extend(self, request: Any, extensions: Any) -> None:
         """Extend a request.
@@ -33,13 +33,8 @@ class ExtendedClasses:
             extensions: The :class:`pyramid.interfaces.IRequestExtensions` of the
                 application.
         """
-        if (
-            extensions.methods != self._methods
-            or extensions.descriptors != self._descriptors
-        ):
-            self._classes.clear()
-            self._methods = dict(extensions.methods)
-            self._descriptors = dict(extensions.descriptors)
+        if extensions is not self._extensions:
+            self._watch(extensions)
         parent = request.__class__
         try:
             request.__class__ = self._classes[parent]
@@ -50,6 +45,30 @@ class ExtendedClasses:
             # its own, and the next line hands that on.
             implementedBy(parent)
             InstancePropertyHelper.apply_properties(
-                request, {**self._descriptors, **self._methods}
+                request, {**extensions.descriptors, **extensions.methods}
             )
             self._classes[parent] = request.__class__
+
+    def _watch(self, extensions: Any) -> None:
+        """Make the classes anew whenever there is something to add to them.
+
+        To compare what there is with what there was would take longer the more there
+        is, for each task.
+        """
+        forget = self._classes.clear
+        extensions.descriptors = _Watched(extensions.descriptors, forget)
+        extensions.methods = _Watched(extensions.methods, forget)
+        self._extensions = extensions
+        forget()
+
+
+class _Watched(dict[str, Any]):
+    """A dictionary of Pyramid's extensions, which tells when one is added."""
+
+    def __init__(self, extensions: dict[str, Any], tell: Callable[[], None]) -> None:
+        super().__init__(extensions)
+        self._tell = tell
+
+    def __setitem__(self, name: str, extension: Any) -> None:
+        super().__setitem__(name, extension)
+        self._tell()

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from threading import local
 from typing import Any
 
-from celery import Celery
+from celery import Celery, _state
+from celery.signals import after_task_publish, before_task_publish
 
 
 class _Sending(local):
@@ -51,9 +52,27 @@ class SendingCelery(Celery):
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
         """Return a context with a producer; inside :meth:`sending`, with that one."""
-        return super().producer_or_acquire(producer or self._sending.producer)
+        context = super().producer_or_acquire(producer or self._sending.producer)
+        if before_task_publish.receivers or after_task_publish.receivers:
+            return self._as_current(context)
+        return context
+
+    @contextmanager
+    def _as_current(self, context: Any) -> Iterator[Any]:
+        """Be the current application of Celery, inside a context with a producer.
+
+        The receivers of Celery's signals about sending get the name of a task, and
+        look it up there: those of OpenTelemetry, for one.
+        """
+        thread = _state._tls  # noqa: SLF001 get_current_app() would make one
+        before, thread.current_app = thread.current_app, self
+        try:
+            with context as producer:
+                yield producer
+        finally:
+            thread.current_app = before
 
     @property
     def backend(self) -> Any:
         """The result backend; inside :meth:`sending`, that one."""
-        return self._sending.backend or super().backend
+        return self._sending.backend or self._backend or super().backend
