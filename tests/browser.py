@@ -8,8 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import ConsoleMessage, Page, WebError, sync_playwright
-from support import skip_or_fail
+from playwright.sync_api import (
+    ConsoleMessage,
+    Page,
+    WebError,
+    expect,
+    sync_playwright,
+)
+from support import DEADLINE, skip_or_fail
+
+expect.set_options(timeout=DEADLINE * 1000)
 
 #: Any may have it: Debian's, Google's.
 COMMANDS = ("chromium", "google-chrome")
@@ -39,6 +47,7 @@ class Browser:
         """
         viewport = {"width": width, "height": 800}
         context = self._chromium.new_context(viewport=viewport, **options)
+        context.set_default_timeout(DEADLINE * 1000)
         context.on("console", self._keep_message)
         context.on("weberror", self._keep_error)
         page = context.new_page()
