@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Task
 from pyramid.config import PHASE0_CONFIG
+from pyramid.config.actions import action_method
 
 from .application import PyramidCelery, PyramidLoader, names_broker
 from .context import TaskContexts
@@ -51,6 +52,9 @@ def get_tasks(registry: Registry) -> Tasks:
             "The application does not include pyramid_tasks: call "
             'config.include("pyramid_tasks")'
         ) from None
+    except TypeError:
+        hint = "pass app.registry or config.registry"
+        raise TypeError(f"{registry!r} is no registry; {hint}") from None
     return tasks
 
 
@@ -126,7 +130,8 @@ class Tasks:
         try:
             return self._found[task]
         except (KeyError, TypeError):  # a callable object can be unhashable
-            found = self._find(task)
+            pass  # so that what follows raises without this error
+        found = self._find(task)
         if isinstance(task, Hashable):
             self._found[task] = found
         return found
@@ -201,6 +206,7 @@ def relate(
         introspectable.relate(category, name)
 
 
+@action_method
 def add_delivery(config: Configurator, name: str, delivery: Delivery) -> None:
     """Make a way known in which a task can be delivered."""
     tasks = get_tasks(config.registry)

@@ -86,6 +86,10 @@ def coerce_settings(settings: Mapping[str, Any], prefix: str = "") -> Settings:
 
 def _add(result: Settings, key: str, value: Any, prefix: str) -> None:
     name, *nested = key.split(".")
+    if name == "celery" and nested and not prefix:
+        problem = "is no setting in [celery:NAME], where the prefix is left out."
+        warn(logger, UnknownSetting(key, problem, ".".join(nested)))
+        return
     expected = _expected_type(name, prefix)
     name = _TO_NEW_KEY.get(name, name)
     if not nested:

@@ -344,13 +344,15 @@ def test_failure_after_the_commit_is_reported(app, resource, caplog):
 
 
 def test_deliveries_are_introspectable(app):
-    """Tools can list the deliveries, and say which is the default."""
+    """Tools can list the deliveries, and say which is the default and whose it is."""
     registry = app(pyramid_tasks__delivery="outbox")
     found = registry.introspector.get_category("task deliveries")
     assert {
         item["introspectable"].title: item["introspectable"]["default"]
         for item in found
     } == {"immediate": False, "commit": False, "outbox": True}
+    for item in found:
+        assert "pyramid_tasks" in item["introspectable"].action_info.file
 
 
 def test_unknown_delivery_is_an_error(app, sent):

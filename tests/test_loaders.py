@@ -185,7 +185,7 @@ def test_short_sections(load, section):
 def test_both_celery_and_celery_main(refused):
     """[celery] and [celery:main] are the same, of which there can be one."""
     said = refused(f"{APP}[celery]\n[celery:main]\n")
-    assert "has both [celery] and [celery:main]" in said
+    assert said.startswith(" has both [celery] and [celery:main]")
     assert "Keep one" in said
 
 
@@ -211,6 +211,34 @@ def test_use_config_with_a_short_section(load, write_ini):
     app = load(f"{APP}[celery]\nuse = config:other.ini\ntask_acks_late = true\n")
     assert app.conf.worker_concurrency == 3
     assert app.conf.task_acks_late is True
+
+
+def test_relative_path_with_use_config(tmp_path, monkeypatch):
+    """An application in an included file is found from a path such as config.ini."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "of both"
+    folder.mkdir()
+    (folder / "base.ini").write_text(APP.replace("[app:main]", "[app:base]"))
+    text = "[app:main]\nuse = config:of%%20both/base.ini#base\n"
+    (tmp_path / "config.ini").write_text(text)
+    assert "exampleapp.add" in get_celery_app("config.ini").tasks
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[app:base]\nbroken\n", "/base.ini: line 2 is neither"),
+        ("broken = 1\n", "/base.ini: line 1 stands before the first"),
+        (None, "/config.ini: there is no file "),
+    ],
+)
+def test_error_in_an_included_file(load, tmp_path, text, said):
+    """The sentence names the file that has the mistake."""
+    if text is not None:
+        (tmp_path / "base.ini").write_text(text)
+    with pytest.raises(LoadError) as caught:
+        load("[app:main]\nuse = config:base.ini#base\n")
+    assert str(caught.value).startswith(str(tmp_path) + said)
 
 
 @pytest.mark.parametrize("use", ["call:exampleapp:custom_factory"])
@@ -464,7 +492,8 @@ def test_factory_returns_something_else(refused):
             f"{APP}celery.task_default_queue = %(queue)s\n",
             (
                 "[app:main] celery.task_default_queue uses %(queue)s, which nothing "
-                "sets; pass --ini-var queue=VALUE, or set it in [DEFAULT]."
+                "sets; pass --ini-var queue=VALUE (to ptasks, "
+                "queue=VALUE), or set it in [DEFAULT]."
             ),
         ),
         (
@@ -618,6 +647,14 @@ def test_error_of_the_application(load, function, error, section):
     module = function.partition(":")[0]
     frames = traceback.extract_tb(caught.value.__traceback__)
     assert any(frame.filename.endswith(f"/{module}.py") for frame in frames)
+
+
+def test_syntax_error_of_the_application(load, tmp_path, monkeypatch):
+    """So does a syntax error, whose traceback says where it is."""
+    (tmp_path / "failing_syntax.py").write_text("def main(\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SyntaxError):
+        load("[app:main]\nuse = call:failing_syntax:main\n")
 
 
 def test_error_of_a_celery_factory(load):

@@ -284,6 +284,39 @@ def test_results_that_go_nowhere(app_of, names, expected):
     assert problems_of(app) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "settings", "expected"),
+    [
+        ({"max_retry": 3}, {}, "has an option max_retry, .* Did you mean max_retries?"),
+        ({"ratelimit": "1/s"}, {}, "has an option ratelimit, .* mean rate_limit?"),
+        ({"serializer": "jsn"}, {}, "has the serializer 'jsn', which is not known."),
+    ],
+)
+def test_options_of_tasks(app_of, options, settings, expected):
+    """An option that Celery would not heed, or cannot use, is found, with its place."""
+    app = app_of((add, {"name": "it", **options}), **settings)
+    (found,) = problems_of(app)
+    pattern = re.escape(f"{__file__}:") + r"\d+: The task it " + expected
+    assert re.fullmatch(pattern.replace("?", r"\?"), found)
+
+
+def test_options_of_derivers(app_of):
+    """Celery's options, and those that are like none of them, are no problem."""
+    options = {"retry_backoff": True, "queue": "x", "autoretry_for": (OSError,)}
+    app = app_of((add, {"name": "it", "tm": False, "cached": True, **options}))
+    assert problems_of(app) == []
+
+
+def test_pool(app_of):
+    """A pool that nobody knows is found; the path of a class may be one."""
+    app = app_of(celery__worker_pool="gevnt")
+    (found,) = problems_of(app)
+    assert found.startswith("worker_pool = gevnt is none of prefork, ")
+    for pool in "threads", "some.package:Pool":
+        app.conf.worker_pool = pool
+        assert problems_of(app) == []
+
+
 def test_timezone(app_of):
     """A timezone that does not exist is a problem, and the only one of the schedule."""
     app = app_of((add, {"name": "it"}), celery__timezone="Mars/Phobos")

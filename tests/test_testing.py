@@ -310,6 +310,16 @@ class TestCaptured:
         assert deferred.run() == [2]
 
 
+def test_what_is_no_registry():
+    """The application or the configurator in place of its registry is said so."""
+    with (
+        testing.testConfig() as config,
+        pytest.raises(TypeError, match=r"no registry; pass app.registry or config"),
+        capture(config),
+    ):
+        raise AssertionError
+
+
 class TestAfterwards:
     """What a capture leaves behind: nothing."""
 
@@ -393,8 +403,6 @@ class TestAssertions:
             ((1,), {}),
             ((1, 3), {}),
             ((1, object()), {}),
-            ((1, 2, 3), {}),
-            ((), {"z": 2}),
         ],
     )
     def test_other_arguments(self, deferred, request_, args, kwargs):
@@ -403,6 +411,14 @@ class TestAssertions:
         deferred.assert_not_deferred(add, *args, **kwargs)
         with pytest.raises(AssertionError):
             deferred.assert_deferred(add, *args, **kwargs)
+
+    @pytest.mark.parametrize(("args", "kwargs"), [((1, 2, 3), {}), ((), {"z": 2})])
+    def test_impossible_arguments(self, deferred, args, kwargs):
+        """Arguments that no call can have are a slip of the test, which fails."""
+        said = r"add\(.*\) cannot have been deferred: "
+        for name in "find", "assert_deferred", "assert_not_deferred":
+            with pytest.raises(TypeError, match=said):
+                getattr(deferred, name)(add, *args, **kwargs)
 
     def test_defaults(self, deferred, request_):
         """A default that was given is as one that was not."""

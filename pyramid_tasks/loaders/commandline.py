@@ -116,7 +116,10 @@ def _known_to_celery(what: str, config_uri: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split())
+        text = error.args[0] if isinstance(error, KeyError) else error  # not its repr
+        reason = " ".join(str(text).split())
+        if reason[-1:] not in {".", "?"}:
+            reason += "."
         message = (
             f"{config_uri}: {what} cannot be used: {reason} Is its name right, and the "
             "package installed that Celery needs for it, as in "

@@ -57,6 +57,8 @@ def plain_errors(filename: str) -> Iterator[None]:
         raise
     except Exception as error:
         if _raised_by_reader(error):
+            # One that is included, by use = config:..., may be the broken one.
+            filename = getattr(error, "source", None) or filename
             raise LoadError(f"{filename}: {_describe(error)}", filename) from error
         raise
 
@@ -84,6 +86,8 @@ def _raised_by_reader(error: BaseException) -> bool:
     The application may read files itself, with the same helpers. Only a section that
     its composite factory asks for in vain is the fault of the file all the same.
     """
+    if isinstance(error, SyntaxError):  # in a module that the file names
+        return False
     modules = []
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module = frame.f_globals.get("__name__", "")
@@ -104,8 +108,8 @@ def _describe(error: Exception) -> str:  # noqa: PLR0911 one for each case
         case configparser.InterpolationMissingOptionError():
             return (
                 f"[{error.section}] {error.option} uses %({error.reference})s, which "
-                f"nothing sets; pass --ini-var {error.reference}=VALUE, or set it in "
-                "[DEFAULT]."
+                f"nothing sets; pass --ini-var {error.reference}=VALUE (to ptasks, "
+                f"{error.reference}=VALUE), or set it in [DEFAULT]."
             )
         case configparser.InterpolationError():
             return (
@@ -117,8 +121,10 @@ def _describe(error: Exception) -> str:  # noqa: PLR0911 one for each case
         case configparser.ParsingError():
             lines = ", ".join(str(number) for number, _ in error.errors)
             return f"line {lines} is neither a [section] nor key = value."
+        case FileNotFoundError():
+            return f"there is no file {error.filename}."
         case KeyError():
             return f"{error} is missing."
         case RecursionError():
             return "a section inherits from itself by use = ..."
-    return f"{error}." if str(error) else repr(error)
+    return f"{str(error).rstrip('.')}." if str(error) else repr(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import plaster_pastedeploy
 from celery import Celery
@@ -46,21 +47,23 @@ class CeleryConfigLoader(loadwsgi.ConfigLoader):
     def get_context(
         self, object_type: Any, name: str | None = None, global_conf: Any = None
     ) -> loadwsgi.LoaderContext:
-        if object_type is CELERY and name and name.startswith("config:"):
-            # use = config:other.ini#name, where a section may be just as short.
+        if name and name.startswith("config:"):
+            # use = config:other.ini#name, where a section may be just as short, and
+            # which PasteDeploy itself would find only from an absolute path.
             path, _, name = name.removeprefix("config:").partition("#")
-            other = CeleryConfigLoader(str(Path(self.filename).parent / path))
+            other = CeleryConfigLoader(str(Path(self.filename).parent / unquote(path)))
             other.update_defaults(global_conf or {}, overwrite=False)
-            return other.get_context(CELERY, name or "main", global_conf)
+            return other.get_context(object_type, name or "main", global_conf)
         return super().get_context(object_type, name, global_conf)
 
     def find_config_section(self, object_type: Any, name: str | None = None) -> str:
         sections = self.parser.sections()
         if object_type is CELERY and name in {None, "main"} and "celery" in sections:
             if "celery:main" in sections:
-                raise LookupError(
+                raise LoadError(
                     f"{self.filename} has both [celery] and [celery:main], which are "
-                    "the same. Keep one."
+                    "the same. Keep one.",
+                    self.filename,
                 )
             return "celery"
         return str(super().find_config_section(object_type, name))

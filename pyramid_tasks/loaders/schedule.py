@@ -86,5 +86,7 @@ def _introspect(app: Celery, filename: str, name: str, entry: dict[str, Any]) ->
         for number, line in enumerate(lines, start=1)
         if line.replace(" ", "").startswith(header.replace(" ", ""))
     ]
-    info = ActionInfo(filename, numbers[0] if numbers else 0, "", header)
+    info = ActionInfo(
+        str(Path(filename).absolute()), numbers[0] if numbers else 0, "", header
+    )
     introspectable.register(registry.introspector, info)

@@ -24,10 +24,10 @@ def watch_config(config_uri: str, variables: dict[str, str]) -> None:
     Raises:
         LoadError: The section ``[pserve]`` cannot be read.
     """
-    path = Path(plaster.parse_uri(config_uri).path).absolute()
+    path = Path(plaster.parse_uri(config_uri).path)
     reloader = hupper.get_reloader()
     # At once: what follows fails when the file is broken, or away for the moment.
-    reloader.watch_files([str(file) for file in _with_included(path)])
+    reloader.watch_files([str(file) for file in _with_included(path.absolute())])
     if path.is_file():
         reloader.watch_files(_find_watched(config_uri, variables, path))
 
@@ -60,7 +60,7 @@ def _find_watched(config_uri: str, variables: dict[str, str], path: Path) -> lis
         except (ImportError, ValueError) as error:
             message = f"{path}, [pserve], watch_files: {name}: {error}."
             raise LoadError(message, config_uri) from error
-        files.append(str(path.parent / file))
+        files.append(str(path.absolute().parent / file))
     return files
 
 

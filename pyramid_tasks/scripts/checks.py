@@ -8,27 +8,40 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from fnmatch import translate
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from celery import Task
 from celery.backends.base import DisabledBackend
+from celery.concurrency import get_available_pool_names
 from celery.exceptions import QueueNotFound
+from kombu.serialization import registry as serializers
 
 from ..exceptions import (
     AmbiguousTask,
     OutboxError,
     SettingError,
     TaskNotRegistered,
+    UnknownSetting,
 )
 from ..loaders.commandline import check_servers
 from ..loaders.schedule import find_task
 from ..loading import report
-from .listing import entry_of, next_run, own_tasks, route
+from .listing import entry_of, list_tasks, next_run, own_tasks, route
 
 if TYPE_CHECKING:
     from celery import Celery
     from pyramid.registry import Registry
+
+#: The options of tasks that are no attributes of Celery's class.
+_OPTIONS = {
+    *("autoretry_for", "dont_autoretry_for", "retry_backoff", "retry_backoff_max"),
+    *("retry_jitter", "retry_kwargs", "queue", "routing_key", "exchange"),
+    *("compression", "delivery_mode", "immediate", "mandatory"),
+    *(name for name in dir(Task) if not name.startswith("_")),
+}
 
 _OUTBOX_TABLE = "pyramid_tasks.contrib.outbox_table"
 
@@ -46,12 +59,40 @@ def check_app(app: Celery, config_uri: str, sections: Iterable[str]) -> None:
         app.loader.import_default_modules()
     except ImportError as error:
         report(SettingError("imports", f"cannot be imported: {error}"))
-    found = [*_schedule(app), *_routes(app, sections), *_queues(app), *_results(app)]
+    found = [*_pool(app), *_tasks(app), *_schedule(app), *_routes(app, sections)]
+    found += [*_queues(app), *_results(app)]
     registry = getattr(app.loader, "registry", None)
     if registry is not None:
         found += _outbox(registry)
     for problem in found:
         report(problem)
+
+
+def _pool(app: Celery) -> Iterator[Exception]:
+    pool, known = app.conf.worker_pool, get_available_pool_names()
+    is_path = not isinstance(pool, str) or {".", ":"} & {*pool}
+    if not is_path and pool not in known:
+        problem = f"= {pool} is none of {', '.join(known)}."
+        yield SettingError("worker_pool", problem)
+
+
+def _tasks(app: Celery) -> Iterator[SettingError]:
+    """Yield options of tasks that Celery could not use, or would not heed."""
+    for task in list_tasks(app):
+        key, place = f"The task {task['name']}", task["registered"]
+        found: list[SettingError] = []
+        serializer = app.tasks[task["name"]].serializer
+        if serializer not in serializers.name_to_type:
+            problem = f"has the serializer {serializer!r}, which is not known."
+            found.append(SettingError(key, problem))
+        # Another one may be that of a deriver.
+        for option in sorted(task["options"].keys() - _OPTIONS):
+            for near in get_close_matches(option, _OPTIONS, n=1, cutoff=0.8):
+                problem = f"has an option {option}, which Celery does not know."
+                found.append(UnknownSetting(key, problem, near))
+        for problem in found:
+            problem.source = place and f"{place['file']}:{place['line']}"
+            yield problem
 
 
 def _schedule(app: Celery) -> Iterator[Exception]:

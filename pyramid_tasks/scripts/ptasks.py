@@ -120,6 +120,10 @@ def main(argv: Sequence[str] = sys.argv, quiet: bool = False) -> int:  # noqa: F
         variables = parse_vars(args.config_vars)
     except ValueError as error:
         parser.error(str(error))
+    if args.check and (args.glob or args.format):
+        parser.error("--glob and --format do not go with --check")
+    if args.ignore and not args.check:
+        parser.error("--ignore goes with --check")
     variables.setdefault("__script__", "ptasks")
     if args.check:
         return _check(args, variables, out)

@@ -67,11 +67,13 @@ class Deferred:
         Raises:
             TaskNotRegistered: The application has no such task.
             AmbiguousTask: The function is registered under several names.
+            TypeError: No call of the task can have these arguments.
         """
         name = self._name(func_or_name)
         found = [task for task in self.tasks if task.name == name]
         if not args and not kwargs:
             return found
+        self._check_arguments(name, args, kwargs)
         return [task for task in found if self._is_call(task, args, kwargs)]
 
     def assert_deferred(
@@ -175,6 +177,19 @@ class Deferred:
     ) -> str:
         name = self._name(func_or_name)
         return call_repr(name, args, kwargs) if args or kwargs else name
+
+    def _check_arguments(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        task = self._tasks.app.tasks.get(name)
+        if task is None:
+            return
+        try:
+            # In a chain, not all arguments need to be there.
+            inspect.signature(task.run).bind_partial(task, *args, **kwargs)
+        except TypeError as error:
+            call = call_repr(name, args, kwargs)
+            raise TypeError(f"{call} cannot have been deferred: {error}") from None
 
     def _is_call(
         self, task: CapturedTask, args: tuple[Any, ...], kwargs: dict[str, Any]

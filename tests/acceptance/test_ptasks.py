@@ -213,6 +213,7 @@ WRONG = """\
 workr_concurrency = 2
 worker_hijack_root_logger = maybe
 redbeat_redis_url = redis://
+celery.worker_concurrency = 2
 
 [celerybeat:unreadable]
 task = listedapp.ad
@@ -239,6 +240,7 @@ PROBLEMS = [
     r"config.ini, \[celery:main\]: workr_concurrency .*mean worker_concurrency\?",
     r"config.ini, \[celery:main\]: worker_hijack_root_logger = 'maybe'",
     r"config.ini, \[celery:main\]: redbeat_redis_url is not",
+    r"config.ini, \[celery:main\]: celery.wor.* prefix is left out.*worker_concurrency",
     r"config.ini, \[celerybeat:unreadable\], task: .*Did you mean 'listedapp.add'\?",
     r"config.ini, \[celerybeat:unreadable\]: schedule '0 3 \* \*' is not a cron",
     r"config.ini, \[celerybeat:unreadable\]: args is not a JSON array",
@@ -416,6 +418,9 @@ def test_help(tmp_path: Path) -> None:
         (("config.ini", "http_port"), "'http_port' invalid"),
         (("--format", "nme", "config.ini"), "no column nme"),
         (("--check", "--schedule", "config.ini"), "not allowed with"),
+        (("--check", "--glob", "x", "config.ini"), "do not go with --check"),
+        (("--check", "--format", "name", "config.ini"), "do not go with --check"),
+        (("--ignore", "x", "config.ini"), "--ignore goes with --check"),
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...], expected: str, tmp_path: Path) -> None:
