@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 
 NOT_SOURCES = shutil.ignore_patterns(
     *(".coverage*", ".git", ".*_cache", ".tox", ".venv"),
-    *("*.egg-info", "*.py[co]", "__pycache__", "build", "dist", "var"),
+    *("*.egg-info", "*.py[co]", "__pycache__", "_build", "build", "dist", "var"),
 )
 FOLDERS = ("benchmarks", "docs", "pyramid_tasks", "sample", "tests", "typing_tests")
 FILES = {
@@ -33,6 +33,7 @@ FILES = {
 }
 #: What installing and running the sample and the tests leaves behind.
 LITTER = {
+    "docs/_build/index.html",
     "sample/sampleapp.egg-info/PKG-INFO",
     "sample/var/sample.sqlite",
     "tests/__pycache__/support.pyc",

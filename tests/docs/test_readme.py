@@ -15,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from celery import Celery
+from documents import Document
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.scripting import prepare
@@ -25,28 +26,12 @@ from pyramid_tasks.contrib.outbox_place import get_outbox
 from pyramid_tasks.forking import leave_to_parent
 from pyramid_tasks.registry import get_tasks
 
-README = Path(__file__).parent.parent / "README.md"
-
-pytestmark = pytest.mark.skipif(
-    not README.exists(), reason="the README is not part of what is tested here"
-)
+README = Document("README.md")
+block = README.block
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
-    """Return the blocks of a language, each with the heading it stands under."""
-    found = []
-    for section in re.split(r"^#+ ", README.read_text(), flags=re.MULTILINE):
-        heading = section.partition("\n")[0]
-        for name, text in re.findall(
-            r"^```(\w*)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL
-        ):
-            if name == language:
-                found.append((heading, text))
-    return found
-
-
-def block(heading: str, language: str, number: int = 0) -> str:
-    return [text for found, text in blocks(language) if found == heading][number]
+    return [(b.heading, b.text) for b in README.all if b.language == language]
 
 
 @pytest.mark.acceptance
@@ -84,7 +69,7 @@ def test_quickstart(tmp_path: Path) -> None:
         url = f"http://localhost:{port}/result/{task_id}"
         answer = wait_until(lambda: (found := get(url))["state"] == "SUCCESS" and found)
         assert answer == {"state": "SUCCESS", "result": 5}
-        assert json.dumps(answer) in README.read_text()
+        assert json.dumps(answer) in README.text
     finally:
         # The jobs of the shell and not their children, as `kill $(jobs -p)` does.
         subprocess.run(["pkill", "-TERM", "-P", str(shell.pid)], check=False)
