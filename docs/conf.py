@@ -53,13 +53,16 @@ _ELSEWHERE = (
 )
 # Annotations of names that are imported for type checkers alone have no module.
 _IMPORTED_FOR_TYPES = (
-    r"Any|AnyRequest|AnyTask|AsyncResult|BaseSchedule|Callable|Celery|Configurator|"
-    r"Engine|GroupResult|Iterable|Iterator|Mapping|MetaData|P\.k?w?args|R|Registry|"
-    r"Request|RequestT|ResultBase|Session|Signature|Table|Task|TaskLike|WorkController"
+    r"Any|AnyTask|AsyncResult|BaseSchedule|Callable|Celery|Configurator|Engine|"
+    r"GroupResult|Iterable|Iterator|Mapping|MetaData|Registry|Request|ResultBase|"
+    r"Session|Signature|Table|Task|TaskLike|WorkController|timedelta"
 )
+# Names for types that are too plain, or too abstract, to be described.
+_TYPES = r"AnyRequest|Capture|P(\.k?w?args)?|R|RequestT|Restore|TaskDeriverInfo|TaskFunc|TaskT|.*\._Func"
 nitpick_ignore_regex = [
     ("py:.*", _ELSEWHERE),
     ("py:class", _IMPORTED_FOR_TYPES),
+    ("py:class", _TYPES),
 ]
 
 #: What a user writes before the name of a function, which takes that as its first
