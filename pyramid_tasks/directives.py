@@ -187,7 +187,7 @@ def task(**options: Any) -> Callable[[_Func], _Func]: ...
 def task(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Mark a function as a task, for ``config.scan()`` to register.
 
-    Takes the arguments of :func:`config.register_task <pyramid_tasks.directives.register_task>`. The function
+    Takes the arguments of :func:`~pyramid_tasks.directives.register_task`. The function
     itself is returned as it was and stays callable::
 
         @task
