@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test faults bench lint format dist clean
+.PHONY: help demo serve test faults bench lint format docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -50,15 +50,19 @@ lint: $(STAMPS)/lint  ## check style and types
 format: $(STAMPS)/lint  ## format the code
 	$(BIN)/ruff format .
 
+# A warning is an error, and so is a reference to what is not there.
+docs: $(STAMPS)/docs  ## build the documentation, in docs/_build/html/index.html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
+
 dist: $(STAMPS)/test  ## build the sdist, and the wheel from it, in dist/
 	rm -rf dist
 	$(BIN)/python -m build
 
 clean:  ## remove everything that these targets made
-	rm -rf $(VENV) .tox .coverage .coverage.* build dist *.egg-info
+	rm -rf $(VENV) .tox .coverage .coverage.* build dist docs/_build *.egg-info
 	rm -rf sample/build sample/*.egg-info sample/var
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find benchmarks pyramid_tasks sample tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks docs pyramid_tasks sample tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/venv:
 	$(PYTHON) -m venv $(VENV)
@@ -72,6 +76,10 @@ $(STAMPS)/demo: $(STAMPS)/venv $(REQUIREMENTS)
 $(STAMPS)/test: $(STAMPS)/venv $(REQUIREMENTS)
 	$(PIP_INSTALL) --editable '.[test]' --editable sample
 	touch $@ $(STAMPS)/demo
+
+$(STAMPS)/docs: $(STAMPS)/venv $(REQUIREMENTS)
+	$(PIP_INSTALL) --editable '.[docs]'
+	touch $@
 
 # The types of what the sample uses are checked too, so it needs what the tests need.
 $(STAMPS)/lint: $(STAMPS)/venv $(REQUIREMENTS) typing_tests/requirements.txt

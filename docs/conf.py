@@ -1,0 +1,109 @@
+"""How Sphinx builds the documentation: ``make docs``. Nothing is downloaded."""
+
+# ruff: noqa: INP001 - read by Sphinx, not imported
+
+from __future__ import annotations
+
+from importlib.metadata import version as version_of
+from typing import TYPE_CHECKING, Any
+
+from sphinx import addnodes
+from sphinx.pycode import ModuleAnalyzer
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "pyramid_tasks"
+author = "its authors"
+copyright = author  # noqa: A001 Sphinx calls it so
+version = release = version_of("pyramid-tasks")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build"]
+
+# Definition lists, headings as targets of links, and ":::" around what has code in it.
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# Docstrings are in the style of Google; types are those of the annotations.
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = f"pyramid_tasks {version}"
+html_copy_source = False
+copybutton_exclude = ".linenos, .gp, .go"
+
+# What other projects document: their inventories would have to be downloaded. The
+# links to them stand in the text.
+_ELSEWHERE = (
+    r"(billiard|celery|click|collections|contextlib|datetime|kombu|paste|plaster|"
+    r"pyramid|pytest|sqlalchemy|typing|zope)\..*"
+)
+# Annotations of names that are imported for type checkers alone have no module.
+_IMPORTED_FOR_TYPES = (
+    r"Any|AnyTask|AsyncResult|BaseSchedule|Callable|Celery|Configurator|Engine|"
+    r"GroupResult|Iterable|Iterator|Mapping|MetaData|Registry|Request|ResultBase|"
+    r"Session|Signature|Table|Task|TaskLike|WorkController|timedelta"
+)
+# Names for types that are too plain, or too abstract, to be described.
+_TYPES = (
+    r"AnyRequest|Capture|P(\.(kw)?args)?|R|RequestT|Restore|TaskDeriverInfo|TaskFunc|"
+    r"TaskT|pyramid_tasks\.directives\._Func"
+)
+nitpick_ignore_regex = [
+    ("py:.*", _ELSEWHERE),
+    ("py:class", _IMPORTED_FOR_TYPES),
+    ("py:class", _TYPES),
+]
+
+#: What a user writes before the name of a function, which takes that as its first
+#: argument.
+_CALLED_ON = {
+    "pyramid_tasks.directives": "config",
+    "pyramid_tasks.taskderivers": "config",
+    "pyramid_tasks.forking": "config",
+    "pyramid_tasks.contrib.outbox_place": "config",
+    "pyramid_tasks.request_methods": "request",
+}
+
+
+def _leave_out_first(
+    _app: Sphinx, what: str, name: str, _object: Any, _options: Any, *texts: str | None
+) -> tuple[str | None, str | None] | None:
+    """Show ``config.register_task(func)`` where the function has ``config`` too."""
+    signature, returns = texts
+    owner = _CALLED_ON.get(name.rpartition(".")[0])
+    if what != "function" or owner is None or signature is None:
+        return None
+    first, _, rest = signature.strip("()").partition(", ")
+    return (f"({rest})" if first.startswith(owner) else signature), returns
+
+
+def _say_on_what(_app: Sphinx, doctree: Any) -> None:
+    for node in doctree.findall(addnodes.desc_signature):
+        if owner := _CALLED_ON.get(node.get("module", "")):
+            for prefix in list(node.findall(addnodes.desc_addname)):
+                prefix.parent.remove(prefix)
+            node.insert(0, addnodes.desc_addname("", f"{owner}."))
+
+
+def setup(app: Sphinx) -> None:
+    """Have the functions behind directives and request methods shown as such."""
+    for module in ("pyramid_tasks.directives", "pyramid_tasks.request_methods"):
+        analyzer = ModuleAnalyzer.for_module(module)
+        analyzer.analyze()
+        analyzer.overloads.clear()  # they are for type checkers
+    app.connect("autodoc-process-signature", _leave_out_first)
+    app.connect("doctree-read", _say_on_what)
