@@ -567,6 +567,14 @@ def test_file_without_permission(write_ini):
             ),
             "Missing",
         ),
+        (
+            (
+                "[loggers]\nkeys = root\n[handlers]\nkeys = x\n[formatters]\nkeys =\n"
+                "[logger_root]\nhandlers = x\n[handler_x]\n"
+                "class = NullHandler\nargs = (\n"
+            ),
+            "never closed",
+        ),
     ],
 )
 def test_logging_that_cannot_be_set_up(write_ini, text, said):

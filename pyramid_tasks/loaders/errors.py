@@ -86,8 +86,8 @@ def _raised_by_reader(error: BaseException) -> bool:
     The application may read files itself, with the same helpers. Only a section that
     its composite factory asks for in vain is the fault of the file all the same.
     """
-    if isinstance(error, SyntaxError):  # in a module that the file names
-        return False
+    if isinstance(error, SyntaxError) and error.filename != "<string>":
+        return False  # in a module that the file names, not in a value that is Python
     modules = []
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module = frame.f_globals.get("__name__", "")

@@ -79,20 +79,20 @@ def _pool(app: Celery) -> Iterator[Exception]:
 def _tasks(app: Celery) -> Iterator[SettingError]:
     """Yield options of tasks that Celery could not use, or would not heed."""
     for task in list_tasks(app):
-        key, place = f"The task {task['name']}", task["registered"]
+        place = task["registered"]
         found: list[SettingError] = []
         serializer = app.tasks[task["name"]].serializer
         if serializer not in serializers.name_to_type:
             problem = f"has the serializer {serializer!r}, which is not known."
-            found.append(SettingError(key, problem))
+            found.append(SettingError(f"The task {task['name']}", problem))
         # Another one may be that of a deriver.
         for option in sorted(task["options"].keys() - _OPTIONS):
             for near in get_close_matches(option, _OPTIONS, n=1, cutoff=0.8):
-                problem = f"has an option {option}, which Celery does not know."
-                found.append(UnknownSetting(key, problem, near))
-        for problem in found:
-            problem.source = place and f"{place['file']}:{place['line']}"
-            yield problem
+                problem = f"is an option of the task {task['name']} that Celery does"
+                found.append(UnknownSetting(option, f"{problem} not know.", near))
+        for error in found:
+            error.source = place and f"{place['file']}:{place['line']}"
+            yield error
 
 
 def _schedule(app: Celery) -> Iterator[Exception]:

@@ -69,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="GLOB",
         help="With --check, a setting that Celery does not know but one of its plugins "
-        "does, such as 'redbeat_*'. Can be repeated.",
+        "does, such as 'redbeat_*', or such an option of a task. Can be repeated.",
     )
     parser.add_argument(
         "-j", "--json", action="store_true", help="Print JSON, with more details."

@@ -182,7 +182,7 @@ class Deferred:
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         task = self._tasks.app.tasks.get(name)
-        if task is None:
+        if task is None or not task.typing:
             return
         try:
             # In a chain, not all arguments need to be there.

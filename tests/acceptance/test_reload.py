@@ -200,7 +200,7 @@ def test_ignored_files_are_not_watched(project: Project) -> None:
 
 
 BROKEN = {
-    "syntax": ("reloaded.py", "def broken(:\n", "invalid syntax (reloaded.py"),
+    "syntax": ("reloaded.py", "def broken(:\n", "SyntaxError: invalid syntax"),
     "error": ("reloaded.py", "1 / 0\n", "ZeroDivisionError"),
     "no section": ("config.ini", "example = 1\n", "before the first [section]"),
     "bad value": (
