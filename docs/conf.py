@@ -8,14 +8,13 @@ from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any
 
 from sphinx import addnodes
+from sphinx.domains.python import PyObject
 from sphinx.pycode import ModuleAnalyzer
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 project = "pyramid_tasks"
-author = "its authors"
-copyright = author  # noqa: A001 Sphinx calls it so
 version = release = version_of("pyramid-tasks")
 
 extensions = [
@@ -43,6 +42,7 @@ toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_title = f"pyramid_tasks {version}"
 html_copy_source = False
+html_show_copyright = False  # LICENSE has it
 copybutton_exclude = ".linenos, .gp, .go"
 
 # What other projects document: their inventories would have to be downloaded. The
@@ -105,5 +105,8 @@ def setup(app: Sphinx) -> None:
         analyzer = ModuleAnalyzer.for_module(module)
         analyzer.analyze()
         analyzer.overloads.clear()  # they are for type checkers
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"  # as in the docstrings
     app.connect("autodoc-process-signature", _leave_out_first)
     app.connect("doctree-read", _say_on_what)
