@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from browser import Browser, start_browser
 from pyramid.config import Configurator
 from support import APPS, example_config, filesystem_settings, need_service, unique
 
@@ -163,3 +164,10 @@ def redis_queue(redis_broker: dict[str, str]) -> dict[str, str]:
     ends the worker.
     """
     return redis_broker | {"task_default_queue": unique()}
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """Start a browser; errors of its pages fail the test."""
+    with start_browser() as browser:
+        yield browser

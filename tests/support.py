@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -198,10 +198,14 @@ def need_service(name: str, port: int, command: str) -> None:
     try:
         socket.create_connection(("localhost", port), timeout=5).close()
     except OSError:
-        message = f"{name} is not running on port {port}; start it: {command}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        skip_or_fail(f"{name} is not running on port {port}; start it: {command}")
+
+
+def skip_or_fail(message: str) -> NoReturn:
+    """Skip a test for what is missing on this machine; fail it in CI."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def unique(prefix: str = "test") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from pyramid.exceptions import BadCSRFOrigin, BadCSRFToken
@@ -12,7 +13,7 @@ from sqlalchemy import select
 
 from pyramid_tasks.exceptions import BrokerUnavailable
 
-from .models import Import, Notice, bad_rows, totals
+from .models import Import, Notice, bad_rows, now, totals
 from .tasks import import_expenses
 from .uploads import UploadError, is_bare_csv, read_upload
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 LATEST_SHOWN = 20
 BAD_ROWS_SHOWN = 200
+# A worker that is free begins at once; after this the page says that none may be.
+LATE = timedelta(seconds=5)
 
 
 def includeme(config: Configurator) -> None:
@@ -81,6 +84,7 @@ def import_page(request: Request) -> dict[str, Any]:
     sums = totals(request.dbsession, record.id)
     return {
         "record": record,
+        "late": now() - record.created > LATE,
         "totals": sums,
         "grand_total": sum(sums.values()),
         "notice": _notice(request, record),

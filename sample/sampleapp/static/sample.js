@@ -6,65 +6,49 @@ function wait(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
-async function get(url, type) {
-  const options = { headers: { Accept: type }, cache: "no-store" };
-  const response = await fetch(url, options);
+async function load(url) {
+  const response = await fetch(url, { cache: "no-store" });
   if (!response.ok) {
     throw new Error(`${response.status} ${response.statusText}`);
   }
-  return response;
+  return new DOMParser().parseFromString(await response.text(), "text/html");
 }
 
-function setText(element, text) {
-  // Screen readers announce every change: leave alone what is the same.
-  if (element.textContent !== text) {
-    element.textContent = text;
+// Screen readers announce every change: leave alone what is the same.
+function update(element, next) {
+  if (next && !element.isEqualNode(next)) {
+    element.className = next.className;
+    element.textContent = next.textContent;
   }
 }
 
-function show(section, record) {
-  const running = record.status === "running";
-  setText(
-    section.querySelector("#state"),
-    running ? "Reading the rows." : "Waiting for a worker to begin.",
-  );
-  const badge = document.querySelector("main .status");
-  setText(badge, record.status);
-  badge.className = `status ${record.status}`;
-  if (record.rows_total === null) {
-    return;
+// The server renders everything: take over what is new in its page.
+function show(page) {
+  document.title = page.title;
+  for (const id of ["status", "state", "count"]) {
+    update(document.getElementById(id), page.getElementById(id));
   }
-  const bar = section.querySelector("progress");
-  bar.max = Math.max(record.rows_total, 1);
-  bar.value = record.rows_done;
-  const [done, total, bad] = [record.rows_done, record.rows_total, record.rows_bad].map(
-    (rows) => rows.toLocaleString("en"),
-  );
-  const unreadable = record.rows_bad ? `, ${bad} unreadable` : "";
-  setText(section.querySelector("#count"), `${done} of ${total} rows${unreadable}`);
+  const [bar, next] = [document, page].map((where) => where.querySelector("progress"));
+  if (!next) {
+    document.getElementById("details").replaceWith(page.getElementById("details"));
+  } else if (next.position < 0) {
+    bar.removeAttribute("value"); // nothing to measure yet
+  } else {
+    // The same bar, so that it glides.
+    bar.max = next.max;
+    bar.value = next.value;
+  }
 }
 
-// The server renders the result: put its page in the place of this one.
-async function showResult(url) {
-  const html = await (await get(url, "text/html")).text();
-  const page = new DOMParser().parseFromString(html, "text/html");
-  document.querySelector("main").replaceWith(page.querySelector("main"));
-}
-
-async function follow(section) {
-  const url = section.dataset.url;
-  for (;;) {
-    try {
-      const record = await (await get(url, "application/json")).json();
-      if (record.status === "done" || record.status === "failed") {
-        await showResult(url);
-        return;
-      }
-      show(section, record);
-    } catch {
-      setText(section.querySelector("#state"), "No connection. Trying again.");
-    }
+async function follow() {
+  while (document.querySelector("progress")) {
     await wait(POLL_MS);
+    const page = await load(location.href).catch(() => null);
+    if (page) {
+      show(page);
+    } else {
+      document.getElementById("state").textContent = "No answer. Trying again.";
+    }
   }
 }
 
@@ -84,10 +68,7 @@ function exampleRows(count) {
   return lines.join("\n");
 }
 
-const section = document.querySelector("#progress");
-if (section) {
-  follow(section);
-}
+follow();
 
 const example = document.querySelector("#example");
 if (example) {

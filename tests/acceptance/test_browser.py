@@ -1,0 +1,34 @@
+"""The browser that tests of pages are given."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from browser import Browser, start_browser
+from support import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ("setTimeout(() => missing())", "missing is not defined"),
+        ("console.error('lost')", "lost"),
+        ("fetch('http://localhost:1').catch(() => 0)", "Failed to load resource"),
+    ],
+)
+def test_errors(browser: Browser, script: str, error: str) -> None:
+    """What a page throws, logs as an error or cannot load fails the test."""
+    page = browser.open("about:blank")
+    page.evaluate(f"() => {{ {script} }}")
+    wait_until(lambda: page.evaluate("true") and browser.errors)
+    assert error in browser.errors.pop()
+
+
+def test_no_loop_left() -> None:
+    """After a browser, other tests of the process can run event loops."""
+    with start_browser() as browser:
+        browser.open("about:blank")
+    asyncio.run(asyncio.sleep(0))

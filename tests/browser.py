@@ -1,0 +1,73 @@
+"""Chromium, driven by Playwright, with the errors of its pages."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Browser as Chromium
+from playwright.sync_api import ConsoleMessage, Page, WebError, sync_playwright
+from support import skip_or_fail
+
+#: Any may have it: Debian's, Google's.
+COMMANDS = ("chromium", "google-chrome")
+
+
+class Browser:
+    """A browser of one test.
+
+    Attributes:
+        errors: What pages threw and logged as errors, with the place; a test that
+            expects some takes them out.
+    """
+
+    def __init__(self, chromium: Chromium) -> None:
+        self.errors: list[str] = []
+        self._chromium = chromium
+
+    def open(self, url: str, *, width: int = 1280, **options: Any) -> Page:
+        """Open a page as somebody else than before: no cookies, no cache.
+
+        ``page.context.new_page()`` opens another one of the same person.
+
+        Args:
+            width: That of the window, in CSS pixels.
+            options: Those of Playwright's ``browser.new_context()``, such as
+                ``java_script_enabled``.
+        """
+        viewport = {"width": width, "height": 800}
+        context = self._chromium.new_context(viewport=viewport, **options)
+        context.on("console", self._keep_message)
+        context.on("weberror", self._keep_error)
+        page = context.new_page()
+        page.goto(url)
+        return page
+
+    def _keep_message(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text} ({message.location['url']})")
+
+    def _keep_error(self, error: WebError) -> None:
+        self.errors.append(f"{error.error} ({error.page and error.page.url})")
+
+
+@contextmanager
+def start_browser() -> Iterator[Browser]:
+    """Start a browser; at the end there must be no errors of its pages.
+
+    Not shared by tests: until it is closed, an event loop runs in this thread, where
+    ``asyncio.run()`` is refused.
+    """
+    path = next(filter(None, map(shutil.which, COMMANDS)), None)
+    if path is None:
+        skip_or_fail("Chromium is not installed; install it: apt-get install chromium")
+    # It asks nobody but the pages of the test for anything.
+    arguments = ["--disable-gpu", "--disable-quic", "--disable-sync"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=arguments)
+        with chromium:
+            browser = Browser(chromium)
+            yield browser
+    assert not browser.errors, "\n".join(browser.errors)
