@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice, repeat
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from celery.result import EagerResult, ResultSet
+from celery.result import EagerResult
+from celery.utils import uuid
 
-from ...canvas import Node, leaves
+from ...canvas import Node, fix_ids, leaves
 from ...delivery import Delivery
 from .rows import NOT_SENT, SENDING_FAILED, Place, Row, find_caller, row_of, shortened
 
@@ -37,22 +38,23 @@ class RecordedTasks:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.count = 0
-        self._unsettled: list[tuple[Row, Any]] | None = []
+        self._unsettled: list[tuple[list[Row], Any]] | None = []
 
-    def expect(self, row: Row, result: Any) -> None:
-        """Remember what knows whether a task was sent."""
+    def expect(self, rows: list[Row], result: Any) -> None:
+        """Remember what will know whether tasks were sent."""
         if self._unsettled is not None:
-            self._unsettled.append((row, result))
+            self._unsettled.append((rows, result))
 
     def settle(self) -> None:
         """Note what was not sent, now that the transaction has ended.
 
-        What a response callback defers comes later, when there is none.
+        What a response callback defers comes later, and is in none.
         """
-        for row, result in self._unsettled or ():
+        for rows, result in self._unsettled or ():
             if not getattr(result, "sent", True):
-                row.state = NOT_SENT
-        self._unsettled = None  # more than text
+                for row in rows:
+                    row.state = NOT_SENT
+        self._unsettled = None  # as it is more than text
 
 
 class RecordingDelivery(Delivery):
@@ -76,6 +78,7 @@ class RecordingDelivery(Delivery):
         recorded: RecordedTasks | None = getattr(request, REQUEST_ATTRIBUTE, None)
         if recorded is None:
             return deliver(request, task, args, kwargs, options)
+        options = {"task_id": uuid(), **options}
         signature = task.signature(args, kwargs, **options)
         with self._recording(recorded, [signature], find_caller()) as results:
             results.append(deliver(request, task, args, kwargs, options))
@@ -88,6 +91,8 @@ class RecordingDelivery(Delivery):
         recorded: RecordedTasks | None = getattr(request, REQUEST_ATTRIBUTE, None)
         if recorded is None:
             return deliver(request, signatures)
+        for signature in signatures:
+            fix_ids(signature)
         with self._recording(recorded, signatures, find_caller()) as results:
             results.extend(deliver(request, signatures))
         return results
@@ -97,68 +102,36 @@ class RecordingDelivery(Delivery):
         self, recorded: RecordedTasks, signatures: Sequence[Signature], place: Place
     ) -> Iterator[list[Any]]:
         """Record what is delivered inside; the results are to be put in the list."""
-        calls = [self._record(recorded, each, place) for each in signatures]
+        added = [self._add_rows(recorded, each, place) for each in signatures]
         results: list[Any] = []
         try:
             yield results
         except Exception as error:
-            for row in (row for rows, _ in calls for row in rows):
+            for row in chain.from_iterable(added):
                 row.state, row.result = SENDING_FAILED, type(error).__name__
             raise
-        for (rows, own), result in zip(calls, results, strict=True):
-            found = results_in(result)
-            known = found if len(found) == own else []
-            for row, each in zip(rows, chain(known, repeat(None)), strict=False):
+        for rows, result in zip(added, results, strict=True):
+            recorded.expect(rows, result)
+            for row in rows:
                 if self.is_transactional and not hasattr(result, "sent"):
                     row.delivery = "immediate"  # as no transaction had begun
-                if each is not None:
-                    row.id = each.id
-                if isinstance(each, EagerResult):
-                    row.state, row.result = each.state, shortened(each.result)
-                recorded.expect(row, result if each is None else each)
+                if isinstance(result, EagerResult) and result.id == row.id:
+                    row.state, row.result = result.state, shortened(result.result)
 
-    def _record(
+    def _add_rows(
         self, recorded: RecordedTasks, signature: Signature, place: Place
-    ) -> tuple[list[Row], int]:
-        """Return rows for a canvas, its own tasks first, and how many those are."""
+    ) -> list[Row]:
         own = list(leaves(signature, with_linked=False))
         known = {id(node.signature) for node in own}
-        linked = [each for each in leaves(signature) if id(each.signature) not in known]
-        recorded.count += len(own) + len(linked)
+        linked = [node for node in leaves(signature) if id(node.signature) not in known]
         is_task = Node(signature, is_first=True).is_task
-        kinds = chain(
-            repeat("" if is_task else signature.subtask_type, len(own)),
-            repeat("callback"),
-        )
-        room = MAX_ROWS - len(recorded.rows)
+        kinds = ["" if is_task else signature.subtask_type] * len(own)
+        kinds += ["callback"] * len(linked)
+        nodes = (own + linked)[: MAX_ROWS - len(recorded.rows)]
         rows = [
-            row_of(
-                self.app,
-                node,
-                signature.options,
-                part_of=kind,
-                delivery=self.name,
-                place=place,
-            )
-            for node, kind in islice(zip(own + linked, kinds, strict=False), room)
+            row_of(self.app, node, signature.options, kind, self.name, place)
+            for node, kind in zip(nodes, kinds, strict=False)
         ]
+        recorded.count += len(own) + len(linked)
         recorded.rows += rows
-        return rows, len(own)
-
-
-def results_in(result: ResultBase | None) -> list[AsyncResult]:
-    """Return the results of the tasks of a canvas, in the order of its leaves."""
-    found: dict[str, AsyncResult] = {}
-
-    def add(each: Any) -> None:
-        if each is None:
-            return
-        add(each.parent)
-        if isinstance(each, ResultSet):
-            for member in each.results:
-                add(member)
-        else:
-            found.setdefault(each.id, each)
-
-    add(result)
-    return list(found.values())
+        return rows

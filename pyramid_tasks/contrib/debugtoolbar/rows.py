@@ -52,11 +52,12 @@ class Row:
     Attributes:
         part_of: The chain, group or chord that it is in; or that it is a callback.
         queue: Empty where it is not known.
-        id: Empty where it is not known.
+        id: Empty for a callback: it is whoever sends it who gives it one.
         state: That of Celery, a constant of this module, or empty: not known yet.
         result: What Celery keeps with the state.
     """
 
+    id: str
     name: str
     args: str
     part_of: str
@@ -66,7 +67,6 @@ class Row:
     context: str
     place: Place
     state: str
-    id: str = ""
     result: str = ""
 
     @property
@@ -84,22 +84,21 @@ def row_of(
     app: Celery,
     node: Node,
     whole: Mapping[str, Any],
-    *,
     part_of: str,
     delivery: str,
     place: Place,
 ) -> Row:
-    """Return the row of a task.
+    """Return the row of a task, alone or in a canvas.
 
     Args:
-        node: The task, alone or in a canvas.
-        whole: The options of the canvas, for the tasks that are sent first.
+        whole: The options of the canvas, which those tasks get that are sent first.
     """
     signature = node.signature
     options = {**signature["options"], **(whole if node.is_first else {})}
     headers = options.get("headers") or {}
     task = app.tasks.get(signature["task"])
     return Row(
+        id=signature["options"].get("task_id", ""),
         name=signature["task"],
         args=_arguments(node, options),
         part_of=part_of,
@@ -113,10 +112,14 @@ def row_of(
             for key in _SHOWN
             if (value := options.get(key)) is not None
         ),
-        context=truncate(str(headers.get(HEADER, "")), _MAX_TEXT),
+        context=_context(headers.get(HEADER)),
         place=place,
         state="" if _keeps_result(task, options) else NOT_KEPT,
     )
+
+
+def _context(header: Any) -> str:
+    return "" if header in {None, "{}"} else truncate(str(header), _MAX_TEXT)
 
 
 def _arguments(node: Node, options: Mapping[str, Any]) -> str:

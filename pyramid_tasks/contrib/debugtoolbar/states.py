@@ -46,11 +46,13 @@ class StateReader:
     def update(self, rows: list[Row]) -> dict[str, Any]:
         """Bring rows up to date, and return what the page shows of them."""
         waiting = [row for row in rows if row.id and not row.is_final]
-        reason = self._why_nobody_knows()
-        problem = reason or self._ask(waiting)
+        reason = problem = ""
+        if waiting:
+            reason = self._why_nobody_knows()
+            problem = reason or self._ask(waiting)
         return {
             "tasks": [{"state": row.state, "result": row.result} for row in rows],
-            "problem": problem if waiting else "",
+            "problem": problem,
             "done": bool(reason) or all(row.is_final for row in waiting),
         }
 
@@ -61,7 +63,7 @@ class StateReader:
         if isinstance(backend, DisabledBackend):
             return "No result backend: celery.result_backend is not set."
         if isinstance(backend, RPCBackend):
-            return "The result backend rpc:// tells only the thread that defers a task."
+            return "The result backend rpc:// tells nobody but the thread that defers."
         return ""
 
     def _ask(self, rows: list[Row]) -> str:
