@@ -27,6 +27,8 @@ NOT_SENT = "not sent"
 SENDING_FAILED = "sending failed"
 NOT_KEPT = "result not kept"
 
+_PACKAGE = __name__.split(".", maxsplit=1)[0]
+
 _ROUTING = ("queue", "exchange", "routing_key")
 _SHOWN = ("countdown", "eta", "expires", "priority")
 
@@ -50,9 +52,9 @@ class Row:
     """A task that was deferred.
 
     Attributes:
+        id: Empty for a callback, which gets one from whoever sends it.
         part_of: The chain, group or chord that it is in; or that it is a callback.
         queue: Empty where it is not known.
-        id: Empty for a callback: it is whoever sends it who gives it one.
         state: That of Celery, a constant of this module, or empty: not known yet.
         result: What Celery keeps with the state.
     """
@@ -119,7 +121,8 @@ def row_of(
 
 
 def _context(header: Any) -> str:
-    return "" if header in {None, "{}"} else truncate(str(header), _MAX_TEXT)
+    text: str = truncate(str(header or ""), _MAX_TEXT)
+    return "" if text == "{}" else text
 
 
 def _arguments(node: Node, options: Mapping[str, Any]) -> str:
@@ -128,11 +131,11 @@ def _arguments(node: Node, options: Mapping[str, Any]) -> str:
     kwargs: Mapping[str, Any] = node.signature["kwargs"]
     words = ["\N{HORIZONTAL ELLIPSIS}" for _ in node.results_before]
     if hidden := options.get("argsrepr"):
-        words.append(hidden)
+        words.append(str(hidden))
     else:
         words += map(shortened, args[:_MAX_ARGUMENTS])
     if hidden := options.get("kwargsrepr"):
-        words.append(hidden)
+        words.append(str(hidden))
     else:
         first = islice(kwargs.items(), _MAX_ARGUMENTS)
         words += [f"{key}={shortened(value)}" for key, value in first]
@@ -186,7 +189,7 @@ def shortened(value: Any) -> str:
 def find_caller() -> Place:
     """Return the line outside of this package that calls it."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 as logging does
-    while frame and frame.f_globals.get("__name__", "").split(".")[0] == _PACKAGE:
+    while frame and str(frame.f_globals.get("__name__")).split(".")[0] == _PACKAGE:
         frame = frame.f_back
     if frame is None:
         return Place("", "", "", "")
@@ -199,6 +202,3 @@ def find_caller() -> Place:
         function=getattr(code, "co_qualname", code.co_name),  # Python 3.11
         source=truncate(source.strip(), _MAX_VALUE),
     )
-
-
-_PACKAGE = __name__.split(".", maxsplit=1)[0]
