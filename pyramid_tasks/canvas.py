@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery.canvas import Signature, chunks
+from celery.utils import uuid
 from kombu.serialization import dumps, loads
 
 from .exceptions import DeferError
@@ -101,6 +102,27 @@ def nodes(
 def leaves(canvas: Canvas, *, with_linked: bool = True) -> Iterator[Node]:
     """Go through the tasks of a canvas, and those that are linked to them."""
     return (node for node in nodes(canvas, with_linked=with_linked) if node.is_task)
+
+
+def fix_ids(canvas: Canvas) -> list[Canvas]:
+    """Give the tasks of a canvas the ids that Celery would give them to be sent with.
+
+    Not those that are linked to them: they may be sent more than once.
+
+    Returns:
+        The tasks, in order.
+    """
+    tasks = [leaf.signature for leaf in leaves(canvas, with_linked=False)]
+    last = canvas
+    while tasks and last.get("subtask_type") in {"chain", "chord"}:
+        kwargs = last["kwargs"]
+        last = kwargs["body"] if "body" in kwargs else kwargs["tasks"][-1]
+    # The id of a chain or a chord is that of its last task, or group.
+    if tasks and last is tasks[-1] and (own := canvas["options"].pop("task_id", None)):
+        last["options"]["task_id"] = own
+    for task in tasks:
+        task["options"].setdefault("task_id", uuid())
+    return tasks
 
 
 def check_call(node: Node, task: Task, tasks: Tasks) -> None:

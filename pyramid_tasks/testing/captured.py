@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from celery.utils import uuid
 from kombu.utils.json import loads
 
-from ..canvas import as_canvas, as_signature, fix_arguments, leaves
+from ..canvas import as_canvas, as_signature, fix_arguments, fix_ids, leaves
 from ..context import HEADER
 from ..results import deferred
 
@@ -74,12 +73,7 @@ class Captured:
         app = signature.app
         for leaf in leaves(signature):
             fix_arguments(app, leaf)
-        tasks = [leaf.signature for leaf in leaves(signature, with_linked=False)]
-        is_sequence = signature.subtask_type in {"chain", "chord"}
-        if is_sequence and (own := signature.options.pop("task_id", None)):
-            tasks[-1]["options"]["task_id"] = own  # the result is that of the last
-        for task in tasks:
-            task["options"].setdefault("task_id", uuid())
+        tasks = fix_ids(signature)
         # Of a copy, as what Celery adds to a frozen canvas is not for running it here.
         self.result = deferred(as_signature(as_canvas(signature), app).freeze(), self)
         self.tasks = [

@@ -1,0 +1,137 @@
+"""What a request defers, recorded on its way to the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from celery.result import EagerResult
+from celery.utils import uuid
+
+from ...canvas import Node, fix_ids, leaves
+from ...delivery import Delivery
+from .rows import NOT_SENT, SENDING_FAILED, Place, Row, find_caller, row_of, shortened
+
+if TYPE_CHECKING:
+    from celery import Task
+    from celery.canvas import Signature
+    from celery.result import AsyncResult, ResultBase
+    from pyramid.request import Request
+
+#: Where the request of a view has its :class:`RecordedTasks`.
+REQUEST_ATTRIBUTE = "pdtb_tasks"
+
+#: So many tasks of a request are shown; all are counted.
+MAX_ROWS = 100
+
+
+class RecordedTasks:
+    """The tasks that one request deferred.
+
+    Attributes:
+        rows: The first of them.
+        count: How many they are.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.count = 0
+        self._unsettled: list[tuple[list[Row], Any]] | None = []
+
+    def expect(self, rows: list[Row], result: Any) -> None:
+        """Remember what will know whether tasks were sent."""
+        if self._unsettled is not None:
+            self._unsettled.append((rows, result))
+
+    def settle(self) -> None:
+        """Note what was not sent, now that the transaction has ended.
+
+        What a response callback defers comes later, and is in none.
+        """
+        for rows, result in self._unsettled or ():
+            if not getattr(result, "sent", True):
+                for row in rows:
+                    row.state = NOT_SENT
+        self._unsettled = None  # as it is more than text
+
+
+class RecordingDelivery(Delivery):
+    """Delivers as another one does, and tells the panel of the request, if any."""
+
+    def __init__(self, name: str, delivery: Delivery) -> None:
+        super().__init__(delivery.app)
+        self.name = name
+        self.delivery = delivery
+        self.is_transactional = delivery.is_transactional
+
+    def deliver_task(
+        self,
+        request: Request,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
+    ) -> AsyncResult:
+        deliver = self.delivery.deliver_task
+        recorded: RecordedTasks | None = getattr(request, REQUEST_ATTRIBUTE, None)
+        if recorded is None:
+            return deliver(request, task, args, kwargs, options)
+        options = {"task_id": uuid(), **options}
+        signature = task.signature(args, kwargs, **options)
+        with self._recording(recorded, [signature], find_caller()) as results:
+            results.append(deliver(request, task, args, kwargs, options))
+        return results[0]
+
+    def deliver(
+        self, request: Request, signatures: Sequence[Signature]
+    ) -> list[ResultBase]:
+        deliver = self.delivery.deliver
+        recorded: RecordedTasks | None = getattr(request, REQUEST_ATTRIBUTE, None)
+        if recorded is None:
+            return deliver(request, signatures)
+        for signature in signatures:
+            fix_ids(signature)
+        with self._recording(recorded, signatures, find_caller()) as results:
+            results.extend(deliver(request, signatures))
+        return results
+
+    @contextmanager
+    def _recording(
+        self, recorded: RecordedTasks, signatures: Sequence[Signature], place: Place
+    ) -> Iterator[list[Any]]:
+        """Record what is delivered inside; the results are to be put in the list."""
+        added = [self._add_rows(recorded, each, place) for each in signatures]
+        results: list[Any] = []
+        try:
+            yield results
+        except Exception as error:
+            for row in chain.from_iterable(added):
+                row.state, row.result = SENDING_FAILED, type(error).__name__
+            raise
+        for rows, result in zip(added, results, strict=True):
+            recorded.expect(rows, result)
+            for row in rows:
+                if self.is_transactional and not hasattr(result, "sent"):
+                    row.delivery = "immediate"  # as no transaction had begun
+                if isinstance(result, EagerResult) and result.id == row.id:
+                    row.state, row.result = result.state, shortened(result.result)
+
+    def _add_rows(
+        self, recorded: RecordedTasks, signature: Signature, place: Place
+    ) -> list[Row]:
+        own = list(leaves(signature, with_linked=False))
+        known = {id(node.signature) for node in own}
+        linked = [node for node in leaves(signature) if id(node.signature) not in known]
+        is_task = Node(signature, is_first=True).is_task
+        kinds = ["" if is_task else signature.subtask_type] * len(own)
+        kinds += ["callback"] * len(linked)
+        nodes = (own + linked)[: MAX_ROWS - len(recorded.rows)]
+        rows = [
+            row_of(self.app, node, signature.options, kind, self.name, place)
+            for node, kind in zip(nodes, kinds, strict=False)
+        ]
+        recorded.count += len(own) + len(linked)
+        recorded.rows += rows
+        return rows

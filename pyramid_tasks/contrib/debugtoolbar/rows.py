@@ -1,0 +1,204 @@
+"""A row of the panel: a task as text, as all that the toolbar keeps should be."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from celery.states import READY_STATES
+from celery.utils.saferepr import saferepr
+from celery.utils.text import truncate
+from pyramid_debugtoolbar.utils import format_fname
+
+from ...context import HEADER
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from celery import Celery
+
+    from ...canvas import Node
+
+NOT_SENT = "not sent"
+SENDING_FAILED = "sending failed"
+NOT_KEPT = "result not kept"
+
+_PACKAGE = __name__.split(".", maxsplit=1)[0]
+
+_ROUTING = ("queue", "exchange", "routing_key")
+_SHOWN = ("countdown", "eta", "expires", "priority")
+
+_MAX_ARGUMENTS = 20
+_MAX_VALUE = 200
+_MAX_TEXT = 500
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of code, and the function that it is in."""
+
+    line: str
+    path: str
+    function: str
+    source: str
+
+
+@dataclass
+class Row:
+    """A task that was deferred.
+
+    Attributes:
+        id: Empty for a callback, which gets one from whoever sends it.
+        part_of: The chain, group or chord that it is in; or that it is a callback.
+        queue: Empty where it is not known.
+        state: That of Celery, a constant of this module, or empty: not known yet.
+        result: What Celery keeps with the state.
+    """
+
+    id: str
+    name: str
+    args: str
+    part_of: str
+    delivery: str
+    queue: str
+    options: str
+    context: str
+    place: Place
+    state: str
+    result: str = ""
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether it did not get to the broker, nor to the outbox."""
+        return self.state in {NOT_SENT, SENDING_FAILED}
+
+    @property
+    def is_final(self) -> bool:
+        """Whether its state stays as it is."""
+        return self.is_unsent or self.state == NOT_KEPT or self.state in READY_STATES
+
+
+def row_of(
+    app: Celery,
+    node: Node,
+    whole: Mapping[str, Any],
+    part_of: str,
+    delivery: str,
+    place: Place,
+) -> Row:
+    """Return the row of a task, alone or in a canvas.
+
+    Args:
+        whole: The options of the canvas, which those tasks get that are sent first.
+    """
+    signature = node.signature
+    options = {**signature["options"], **(whole if node.is_first else {})}
+    headers = options.get("headers") or {}
+    task = app.tasks.get(signature["task"])
+    return Row(
+        id=signature["options"].get("task_id", ""),
+        name=signature["task"],
+        args=_arguments(node, options),
+        part_of=part_of,
+        delivery=delivery,
+        # Which other tasks of a canvas get the routing of the whole, only Celery knows.
+        queue=""
+        if whole.keys() & set(_ROUTING) and not node.is_first
+        else _queue(app, signature, options),
+        options=", ".join(
+            f"{key}={shortened(value)}"
+            for key in _SHOWN
+            if (value := options.get(key)) is not None
+        ),
+        context=_context(headers.get(HEADER)),
+        place=place,
+        state="" if _keeps_result(task, options) else NOT_KEPT,
+    )
+
+
+def _context(header: Any) -> str:
+    text: str = truncate(str(header or ""), _MAX_TEXT)
+    return "" if text == "{}" else text
+
+
+def _arguments(node: Node, options: Mapping[str, Any]) -> str:
+    """Return the arguments of a call; those hidden that Celery is to hide as well."""
+    args: Sequence[Any] = node.signature["args"]
+    kwargs: Mapping[str, Any] = node.signature["kwargs"]
+    words = ["\N{HORIZONTAL ELLIPSIS}" for _ in node.results_before]
+    if hidden := options.get("argsrepr"):
+        words.append(str(hidden))
+    else:
+        words += map(shortened, args[:_MAX_ARGUMENTS])
+    if hidden := options.get("kwargsrepr"):
+        words.append(str(hidden))
+    else:
+        first = islice(kwargs.items(), _MAX_ARGUMENTS)
+        words += [f"{key}={shortened(value)}" for key, value in first]
+    if max(len(args), len(kwargs)) > _MAX_ARGUMENTS:
+        words.append("...")
+    text: str = truncate(", ".join(words), _MAX_TEXT)
+    return text
+
+
+def _queue(
+    app: Celery, signature: Mapping[str, Any], options: Mapping[str, Any]
+) -> str:
+    """Return the queue that a task goes to, and the routing key if it is another."""
+    name = signature["task"]
+    task = app.tasks.get(name)
+    given = {
+        key: value
+        for key in _ROUTING
+        if (value := options.get(key) or getattr(task, key, None))
+    }
+    try:
+        found = app.amqp.router.route(
+            given,
+            options.get("route_name") or name,
+            signature["args"],
+            signature["kwargs"],
+            task_type=task,
+        )
+        queue = found["queue"]
+        key = found.get("routing_key") or queue.routing_key
+    except Exception:  # noqa: BLE001 of a router; whoever sends the task gets it too
+        return ""
+    return str(queue.name) if key in {None, queue.name} else f"{queue.name} ({key})"
+
+
+def _keeps_result(task: Any, options: Mapping[str, Any]) -> bool:
+    if not options.get("ignore_result", getattr(task, "ignore_result", False)):
+        return True
+    return bool(getattr(task, "store_errors_even_if_ignored", False))
+
+
+def shortened(value: Any) -> str:
+    """Return a short repr, whatever the value."""
+    try:
+        text: str = truncate(saferepr(value, maxlen=_MAX_VALUE), _MAX_TEXT)
+    except Exception:  # noqa: BLE001 an integer with too many digits, for one
+        return f"<{type(value).__name__}>"
+    return text
+
+
+def find_caller() -> Place:
+    """Return the line outside of this package that calls it."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 as logging does
+    while frame and str(frame.f_globals.get("__name__")).split(".")[0] == _PACKAGE:
+        frame = frame.f_back
+    if frame is None:
+        return Place("", "", "", "")
+    code, number = frame.f_code, frame.f_lineno
+    path = code.co_filename
+    source = linecache.getline(path, number, frame.f_globals)
+    return Place(
+        line=f"{format_fname(path)}:{number}",
+        path=f"{path}:{number}",
+        function=getattr(code, "co_qualname", code.co_name),  # Python 3.11
+        source=truncate(source.strip(), _MAX_VALUE),
+    )

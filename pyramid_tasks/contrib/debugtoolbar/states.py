@@ -1,0 +1,101 @@
+"""The states of tasks, from the result backend, within a time limit."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any
+
+from celery.backends.base import DisabledBackend
+from celery.backends.rpc import RPCBackend
+from celery.states import SUCCESS
+
+from ...registry import get_tasks
+from .rows import shortened
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from pyramid.registry import Registry
+
+    from .rows import Row
+
+#: How many seconds a page waits for the result backend.
+TIMEOUT = 2.0
+
+
+class StateReader:
+    """Asks the result backend of an application for the states of tasks.
+
+    Args:
+        registry: That of the application, which need not be configured yet.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._lock = Lock()
+
+    @cached_property
+    def _app(self) -> Celery:
+        return get_tasks(self._registry).app
+
+    @cached_property
+    def _backend(self) -> Any:
+        # One of our own, which may still be waited for when the next page asks.
+        return self._app._get_backend()  # noqa: SLF001
+
+    def update(self, rows: list[Row]) -> dict[str, Any]:
+        """Bring rows up to date, and return what the page shows of them."""
+        waiting = [row for row in rows if row.id and not row.is_final]
+        reason = problem = ""
+        if waiting:
+            reason = self._why_nobody_knows()
+            problem = reason or self._ask(waiting)
+        return {
+            "tasks": [{"state": row.state, "result": row.result} for row in rows],
+            "problem": problem,
+            "done": bool(reason) or all(row.is_final for row in waiting),
+        }
+
+    def _why_nobody_knows(self) -> str:
+        conf, backend = self._app.conf, self._backend
+        if conf.task_always_eager and not conf.task_store_eager_result:
+            return "Tasks run eagerly, and their results are not stored."
+        if isinstance(backend, DisabledBackend):
+            return "No result backend: celery.result_backend is not set."
+        if isinstance(backend, RPCBackend):
+            return "The result backend rpc:// tells nobody but the thread that defers."
+        return ""
+
+    def _ask(self, rows: list[Row]) -> str:
+        """Ask for the states of tasks, and return what went wrong."""
+        errors: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                for row in rows:
+                    self._ask_for(row)
+            except Exception as error:  # noqa: BLE001 whatever a backend raises
+                errors.append(error)
+            finally:
+                self._lock.release()
+
+        # Each backend has, or lacks, time limits of its own. One that does not answer
+        # is asked by one thread at a time.
+        is_free = self._lock.acquire(timeout=TIMEOUT)
+        if is_free:
+            thread = Thread(target=ask, daemon=True)
+            thread.start()
+            thread.join(TIMEOUT)
+            is_free = not thread.is_alive()
+        if not is_free:
+            return f"The result backend has not answered within {TIMEOUT:g} seconds."
+        if errors:  # in words they may hold the URL
+            return f"The result backend cannot be read: {type(errors[0]).__name__}."
+        return ""
+
+    def _ask_for(self, row: Row) -> None:
+        meta = self._backend.get_task_meta(row.id)
+        state, result = meta["status"], meta["result"]
+        # In this order: a state that is final is not asked for again.
+        row.result = shortened(result) if state == SUCCESS or result is not None else ""
+        row.state = state
