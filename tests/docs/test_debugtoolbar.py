@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from documents import Document
 from playwright.sync_api import Page, expect
 from support import DEADLINE, QUICK, as_ini, free_port, serve, start_worker
 from toolbarapp import SCRIPT
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.acceptance
 
-HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "debugtoolbar.md"
+(SETTINGS,) = Document("docs/howto/debugtoolbar.md").blocks("ini")
 
 
 @pytest.fixture
@@ -28,10 +28,8 @@ def port() -> int:
 @pytest.fixture
 def ini(write_ini: Callable[..., Path], redis_queue: dict[str, str], port: int) -> Path:
     """Return an ini with the lines of the documentation."""
-    lines = re.search(r"^```ini\n(.*?)```", HOWTO.read_text(), re.MULTILINE | re.DOTALL)
-    assert lines
     return write_ini(f"""\
-{lines[1]}
+{SETTINGS}
 use = call:toolbarapp:main
 {as_ini(redis_queue)}
 
