@@ -24,6 +24,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build"]
+smartquotes_action = "qe"  # quotes and ellipses: the dashes of --ini are to stay
 
 # Definition lists, headings as targets of links, and ":::" around what has code in it.
 myst_enable_extensions = ["colon_fence", "deflist"]
