@@ -97,7 +97,7 @@ def _markdown(sections: Iterable[Section], minutes: float) -> Iterator[str]:
     for section in sections:
         yield f"\n## {section.title}\n"
         yield f"{section.note}\n"
-        yield f"```\n{section.command}\n```\n"
+        yield f"```sh\n{section.command}\n```\n"
         yield f"| | {' | '.join(_COLUMNS)} |"
         yield "|---|" + "---:|" * len(_COLUMNS)
         for row in section.rows:

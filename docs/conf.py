@@ -8,6 +8,7 @@ from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any
 
 from sphinx import addnodes
+from sphinx.pycode import ModuleAnalyzer
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -24,7 +25,6 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build"]
-highlight_language = "none"
 
 # Definition lists, headings as targets of links, and ":::" around what has code in it.
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -34,7 +34,7 @@ myst_heading_anchors = 3
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented_params"
+autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
@@ -53,13 +53,19 @@ _ELSEWHERE = (
 )
 # Annotations of names that are imported for type checkers alone have no module.
 _IMPORTED_FOR_TYPES = (
-    r"Any|AnyRequest|AnyTask|AsyncResult|BaseSchedule|Callable|Celery|Configurator|"
-    r"Engine|GroupResult|Iterable|Iterator|Mapping|MetaData|P\.k?w?args|R|Registry|"
-    r"Request|RequestT|ResultBase|Session|Signature|Table|Task|TaskLike|WorkController"
+    r"Any|AnyTask|AsyncResult|BaseSchedule|Callable|Celery|Configurator|Engine|"
+    r"GroupResult|Iterable|Iterator|Mapping|MetaData|Registry|Request|ResultBase|"
+    r"Session|Signature|Table|Task|TaskLike|WorkController|timedelta"
+)
+# Names for types that are too plain, or too abstract, to be described.
+_TYPES = (
+    r"AnyRequest|Capture|P(\.(kw)?args)?|R|RequestT|Restore|TaskDeriverInfo|TaskFunc|"
+    r"TaskT|pyramid_tasks\.directives\._Func"
 )
 nitpick_ignore_regex = [
     ("py:.*", _ELSEWHERE),
     ("py:class", _IMPORTED_FOR_TYPES),
+    ("py:class", _TYPES),
 ]
 
 #: What a user writes before the name of a function, which takes that as its first
@@ -95,5 +101,9 @@ def _say_on_what(_app: Sphinx, doctree: Any) -> None:
 
 def setup(app: Sphinx) -> None:
     """Have the functions behind directives and request methods shown as such."""
+    for module in ("pyramid_tasks.directives", "pyramid_tasks.request_methods"):
+        analyzer = ModuleAnalyzer.for_module(module)
+        analyzer.analyze()
+        analyzer.overloads.clear()  # they are for type checkers
     app.connect("autodoc-process-signature", _leave_out_first)
     app.connect("doctree-read", _say_on_what)

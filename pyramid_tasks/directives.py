@@ -99,7 +99,7 @@ def add_periodic_task(
             <https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html>`_.
 
     Raises:
-        ConfigurationError: The schedule cannot be read.
+        pyramid.exceptions.ConfigurationError: The schedule cannot be read.
         TaskNotRegistered: The application has no such task, once committed.
     """
     tasks = get_tasks(config.registry)
@@ -187,7 +187,7 @@ def task(**options: Any) -> Callable[[_Func], _Func]: ...
 def task(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Mark a function as a task, for ``config.scan()`` to register.
 
-    Takes the arguments of :func:`config.register_task <register_task>`. The function
+    Takes the arguments of :func:`~pyramid_tasks.directives.register_task`. The function
     itself is returned as it was and stays callable::
 
         @task

@@ -92,8 +92,7 @@ def defer_task_with_options(
             and ``delivery``: ``immediate``, or with
             ``pyramid_tasks.contrib.pyramid_tm`` ``commit`` or ``outbox``.
 
-    Raises:
-        As :func:`defer_task`.
+    Returns and raises what :func:`defer_task` does.
     """
     tasks = get_tasks(request.registry)
     task = tasks.find(func_or_name)
@@ -132,8 +131,7 @@ def defer_tasks(
 
     Raises:
         TypeError: An item is not such, or has other arguments than the task; nothing is
-            queued.
-        And as :func:`defer_task`.
+            queued. What else :func:`defer_task` raises, this does too.
     """
     tasks = get_tasks(request.registry)
     task = tasks.find(func_or_name)
@@ -190,8 +188,8 @@ def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultB
 
     Raises:
         TypeError: It is no canvas, or a task in it cannot be called so, with the result
-            of the task before as its first argument.
-        And as :func:`defer_task`.
+            of the task before as its first argument. What else :func:`defer_task`
+            raises, this does too.
     """
     if not isinstance(canvas, Signature):
         raise DeferError(

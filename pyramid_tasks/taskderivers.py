@@ -66,7 +66,7 @@ def add_task_deriver(
         over: The derivers (or ``TASK``) that this one is further from the task than.
 
     Raises:
-        ConfigurationError: The name or the position is reserved.
+        pyramid.exceptions.ConfigurationError: The name or the position is reserved.
     """
     deriver = config.maybe_dotted(deriver)
     name = name or deriver.__name__  # type: ignore[union-attr]

@@ -22,11 +22,13 @@ class Block:
     Attributes:
         line: Where it begins in the document.
         heading: The heading it stands under, of whatever level.
+        before: The paragraph before it, if nothing else is in between.
         language: What stands behind the first fence.
     """
 
     line: int
     heading: str
+    before: str
     language: str
     text: str
 
@@ -70,16 +72,19 @@ TAKEN: dict[str, set[int]] = {}
 
 
 def _read(text: str) -> Iterator[Block]:
-    heading, is_heading = "", False
+    heading = before = opened = ""
     for token in MarkdownIt().parse(text):
-        if token.type == "heading_open":
-            is_heading = True
-        elif token.type == "inline" and is_heading:
-            heading, is_heading = token.content, False
+        if token.type in {"heading_open", "paragraph_open"}:
+            opened = token.type
+        elif token.type == "inline":
+            before = token.content if opened == "paragraph_open" else ""
+            heading = token.content if opened == "heading_open" else heading
         elif token.type in {"fence", "code_block"}:
             assert token.map
             language = token.info.strip()
             # Another way to write a block of code, which this does not read.
             assert not language.startswith(("{code", "{literal")), language
             if not language.startswith("{"):  # "{toctree}" and the like
-                yield Block(token.map[0] + 1, heading, language, token.content)
+                line = token.map[0] + 1
+                yield Block(line, heading, before, language, token.content)
+            before = ""

@@ -124,10 +124,12 @@ def start(*command: object, cwd: Path, **env: str) -> Iterator[Process]:
 
 
 @contextmanager
-def start_worker(config_uri: object, *options: object, cwd: Path) -> Iterator[Process]:
+def start_worker(
+    config_uri: object, *options: object, cwd: Path, **env: str
+) -> Iterator[Process]:
     """Start a worker as the README does, and wait until it is ready."""
     command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", config_uri, "worker")
-    with start(*command, "--loglevel=INFO", *options, cwd=cwd) as process:
+    with start(*command, "--loglevel=INFO", *options, cwd=cwd, **env) as process:
         process.wait_for(" ready.")
         yield process
 
@@ -147,7 +149,9 @@ def wait_until(
 
 
 @contextmanager
-def serve(config_uri: object, port: int, *options: object, cwd: Path) -> Iterator[str]:
+def serve(
+    config_uri: object, port: int, *options: object, cwd: Path, **env: str
+) -> Iterator[str]:
     """Start pserve, and give the URL it listens on once it does."""
 
     def listens() -> bool:
@@ -155,7 +159,7 @@ def serve(config_uri: object, port: int, *options: object, cwd: Path) -> Iterato
         with socket.socket() as sock:
             return sock.connect_ex(("localhost", port)) == 0
 
-    with start("pserve", config_uri, *options, cwd=cwd) as process:
+    with start("pserve", config_uri, *options, cwd=cwd, **env) as process:
         wait_until(listens, what=lambda: process.output)
         yield f"http://localhost:{port}"
 

@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, distribution, version
 from pathlib import Path
 
 import pytest
+from documents import Document
 from support import run
 
 import pyramid_tasks
@@ -122,14 +123,12 @@ def test_wheel_metadata(wheel: dict[str, bytes], wheel_metadata: Message) -> Non
 
 
 def test_types_of_the_wheel(built: Path, tmp_path: Path) -> None:
-    """A project sees the types of the package: mypy finds the errors of the README."""
+    """A project sees the types of the package: mypy finds the errors of the page."""
     (path,) = built.glob("*.whl")
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "installed")
-    readme = (ROOT / "README.md").read_text()
-    snippet = re.search(r"\n### Types\n.*?```python\n(.*?)```", readme, re.DOTALL)
-    assert snippet
-    (tmp_path / "views.py").write_text(snippet[1])
+    snippet = Document("docs/howto/types.md").block("Check types", "python")
+    (tmp_path / "views.py").write_text(snippet)
     options = "--strict", "--ignore-missing-imports", "--allow-subclassing-any"
     result = run(
         *("mypy", *options, "views.py"),
@@ -137,7 +136,7 @@ def test_types_of_the_wheel(built: Path, tmp_path: Path) -> None:
         PYTHONPATH=str(tmp_path / "installed"),
     )
     found = re.findall(r"^views.py:(\d+): error: ", result.stdout, re.MULTILINE)
-    lines = snippet[1].splitlines()
+    lines = snippet.splitlines()
     assert found, result.stdout + result.stderr
     assert [lines[int(number) - 1] for number in found] == [
         line for line in lines if line.endswith("  # error")

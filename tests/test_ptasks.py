@@ -293,10 +293,9 @@ def test_timezone(app_of):
 
 
 def test_own_settings_are_known():
-    """Every setting that the README or a docstring gives is one that is known."""
-    texts = [path.read_text() for path in (ROOT / "pyramid_tasks").rglob("*.py")]
-    if (ROOT / "README.md").exists():
-        texts.append((ROOT / "README.md").read_text())
+    """Every setting that a document or a docstring gives is one that is known."""
+    paths = [*(ROOT / "pyramid_tasks").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]
+    texts = [path.read_text() for path in [*paths, ROOT / "README.md"]]
     found = re.findall(
         r"(?:``|^|get\(\"|settings\[\")(pyramid_tasks\.\w+)(?:``$| = |\"[,\])])",
         "\n".join(texts),

@@ -109,8 +109,8 @@ class Deferred:
             at_most: How many to run; a chain, group or chord is one.
 
         Returns:
-            What they returned: for a chain and a chord, what the last task did; for a
-            group, a list.
+            What they returned, which for a chain and a chord is what the last task
+            did, and for a group a list.
 
         Raises:
             Exception: What a task raises, after its last retry; it does not run again.

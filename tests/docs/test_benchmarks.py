@@ -7,7 +7,7 @@ import re
 from documents import ROOT, Document
 from support import run
 
-COMMANDS = Document("docs/benchmarks.md").blocks("")
+COMMANDS = Document("docs/benchmarks.md").blocks("sh")
 
 
 def test_commands() -> None:

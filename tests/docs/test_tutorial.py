@@ -1,0 +1,151 @@
+"""The tutorial, followed from its first line to its last."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sysconfig
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from documents import Block, Document
+from support import BIN, Process, as_ini, environment, free_port, start, wait_until
+
+PAGE = Document("docs/tutorial.md")
+for language in ("ini", "python", "sh", "text", "toml"):
+    PAGE.blocks(language)
+
+#: What stands for the virtual environment of a reader, who downloads what is here.
+INSTALLED = ("celery", "pserve", "ptasks", "pytest")
+WITHOUT_DOWNLOADS = {
+    "PIP_NO_BUILD_ISOLATION": "0",  # pip reads it as the value of --build-isolation
+    "PIP_NO_DEPS": "1",
+    "PIP_NO_INDEX": "1",
+}
+
+
+class Reader:
+    """Somebody who does what the tutorial says, in a folder.
+
+    Attributes:
+        command: The last command.
+        printed: What it printed, unless it still runs.
+        services: The processes in other terminals.
+    """
+
+    def __init__(self, folder: Path, broker: dict[str, str], stack: ExitStack) -> None:
+        self.folder = folder
+        self.broker = broker
+        self.stack = stack
+        self.port = str(free_port())
+        self.command = ""
+        self.printed = ""
+        self.services: dict[str, Process] = {}
+
+    def follow(self, block: Block) -> None:
+        text = block.text.replace("6543", self.port)
+        if block.language == "text":
+            self.look_for(text)
+        elif block.language == "sh":
+            for command in text.splitlines():
+                self.run(command)
+        else:
+            self.write(block.before, text)
+
+    def write(self, before: str, text: str) -> None:
+        """Write a file, or add to one, as the sentence before says."""
+        verb, name = re.search(r"\b(In|Add to)\s`(\S+)`:$", before).groups()
+        # Others use Redis meanwhile.
+        text = re.sub(r"celery\.broker_url = .*", as_ini(self.broker), text)
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        before = f"{path.read_text()}\n\n" if verb == "Add to" else ""
+        path.write_text(before + text)
+
+    def run(self, command: str) -> None:
+        task = re.search(r'"task": "(.+)"', self.printed)
+        self.command = command.replace("YOUR-ID", task[1] if task else "")
+        if service := re.search(r"bin/pserve|\bworker\b|\bbeat\b", command):
+            self.run_service(service[0])
+            return
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # whose python3 is to be used
+        done = subprocess.run(
+            ["bash", "-c", self.command],
+            cwd=self.folder,
+            env=environment(PATH=path, PYTHONPATH="", **WITHOUT_DOWNLOADS),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        self.printed = done.stdout
+        if "-m venv" in command:
+            self.install()
+
+    def run_service(self, name: str) -> None:
+        """Start a process in another terminal, after stopping it there."""
+        if name in self.services:
+            self.services[name].stop()
+        words = shlex.split(self.command)
+        environ = dict(word.split("=") for word in words if re.match(r"[A-Z_]+=", word))
+        program, *arguments = words[len(environ) :]
+        service = start(
+            *(self.folder / program, *arguments),
+            cwd=self.folder,
+            **{"PYTHONPATH": "", **environ},
+        )
+        self.services[name] = self.stack.enter_context(service)
+        if name == "bin/pserve":
+            self.services[name].wait_until(self.is_listening)
+
+    def is_listening(self) -> bool:
+        with socket.socket() as sock:
+            return sock.connect_ex(("localhost", int(self.port))) == 0
+
+    def install(self) -> None:
+        """Have in the virtual environment what the tests have."""
+        lib = sysconfig.get_path("purelib")
+        (site,) = (self.folder / ".venv" / "lib").glob("python*/site-packages")
+        (site / "tests.pth").write_text(
+            f"import site, sys; sys.path.insert(0, {lib!r}); site.addsitedir({lib!r})\n"
+        )
+        for name in INSTALLED:
+            script = self.folder / ".venv" / "bin" / name
+            script.write_text(
+                f'#!/bin/sh\nexec "$(dirname "$0")/python" {BIN / name} "$@"\n'
+            )
+            script.chmod(0o755)
+
+    def look_for(self, text: str) -> None:
+        """Find what is to be printed: each line, with a gap for each ellipsis."""
+        lines = [
+            r" +".join(map(re.escape, line.split())).replace("…", ".*")
+            for line in text.splitlines()
+        ]
+
+        def is_printed() -> bool:
+            if self.command.startswith("curl http"):
+                self.run(self.command)
+            outputs = [each.output for each in self.services.values()]
+            return any(
+                all(re.search(line, output) for line in lines)
+                for output in [self.printed, *outputs]
+            )
+
+        wait_until(is_printed, what=lambda: f"{text}\nin\n{self.printed}")
+
+
+@pytest.mark.acceptance
+def test_tutorial(tmp_path: Path, redis_queue: dict[str, str]) -> None:
+    """Each file is written, each command is run, and each output is printed."""
+    pytest.importorskip("pyramid_tm")
+    broker = {key: value for key, value in redis_queue.items() if "result" not in key}
+    with ExitStack() as stack:
+        reader = Reader(tmp_path, broker, stack)
+        for block in PAGE.all:
+            reader.follow(block)
