@@ -12,7 +12,7 @@ from support import QUICK, Process, filesystem_settings, run, start
 
 pytestmark = pytest.mark.acceptance
 
-#: As in the README; the configuration is config.ini in the current folder.
+#: As in the documentation; the configuration is config.ini in the current folder.
 FORMS = {
     "main form": "celery -A pyramid_tasks.loaders --ini config.ini worker",
     "attribute named": "celery -A pyramid_tasks.loaders:app --ini config.ini worker",

@@ -38,7 +38,6 @@ SNIPPETS = README.blocks("python", "Tasks", "Results", "Transactions", "Schedule
 TRANSACTIONS = README.block("Transactions", "ini")
 SCHEDULE = README.block("Schedules", "ini")
 TEST = README.block("Testing", "python")
-TRACING = README.blocks("python", "Tracing")
 
 
 @pytest.mark.acceptance
@@ -204,51 +203,3 @@ def test_test(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     done = run("pytest", "-p", "no:cacheprovider", cwd=tmp_path)
     assert "1 passed" in done.stdout, done.stdout
-
-
-# What a process does with the snippets about tracing.
-TRACED = """
-import sentry_sdk
-from pyramid.config import Configurator
-from pyramid.interfaces import ITweens
-from snippets import *
-from webtest import TestApp
-
-
-def view(request):
-    return request.defer_task_with_options("tell", delivery="immediate").get()
-
-settings = {
-    "celery.task_always_eager": True,
-    "pyramid.includes": "pyramid_tm pyramid_tasks.contrib.pyramid_tm",
-    "sentry.dsn": "",
-}
-with Configurator(settings=settings) as config:
-    config.include(add_opentelemetry)
-    config.include(add_trace_context)
-    config.include(add_sentry)
-    config.include(add_request_id)
-    config.register_task(lambda request: request.request_id, name="tell")
-    config.add_view(view, renderer="string")
-    app = TestApp(config.make_wsgi_app())
-tweens = [name for name, _ in config.registry.getUtility(ITweens).implicit()]
-trace, tm = "trace_tween_factory", "pyramid_tm.tm_tween_factory"
-assert tweens[0].endswith(trace) and tm in tweens, tweens
-assert {"celery", "pyramid"} <= set(sentry_sdk.get_client().integrations)
-assert app.get("/", headers={"X-Request-ID": "17"}).text == "17"
-"""
-
-
-@pytest.mark.acceptance
-def test_snippets_about_tracing(tmp_path: Path) -> None:
-    """They make one trace, around the transaction; Sentry and the id are there too."""
-    pytest.importorskip("opentelemetry.instrumentation.celery")
-    pytest.importorskip("opentelemetry.instrumentation.pyramid")
-    pytest.importorskip("pyramid_tm")
-    pytest.importorskip("sentry_sdk")
-    (tmp_path / "snippets.py").write_text("\n".join(TRACING))
-    (tmp_path / "traced.py").write_text(TRACED)
-    done = run("python", "traced.py", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert len(re.findall(r'"name": "(?:run/tell|GET /?)"', done.stdout)) == 2
-    assert len(set(re.findall(r'"trace_id": "(\w+)"', done.stdout))) == 1

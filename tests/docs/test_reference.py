@@ -11,6 +11,7 @@ from pyramid.interfaces import IRequestExtensions
 
 import pyramid_tasks
 from pyramid_tasks import pytest_plugin, testing
+from pyramid_tasks.interfaces import ITaskDeriverInfo
 
 PAGES = [path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md")]
 #: The last part of the names that autodoc is asked for.
@@ -23,6 +24,16 @@ def test_public_names() -> None:
     fixtures = {name for name in vars(pytest_plugin) if "task" in name}
     assert (public | fixtures) - DESCRIBED == {"includeme", "PyramidTasksError"}
     assert ".. automodule:: pyramid_tasks.exceptions\n   :members:" in "\n".join(PAGES)
+
+
+def test_interfaces() -> None:
+    """What autodoc cannot read says the same as the interface."""
+    page = (ROOT / "docs" / "reference" / "derivers.md").read_text()
+    attributes = re.findall(r"\.\. attribute:: (\w+)\n\n +(.+)", page)
+    assert dict(attributes) == {
+        name: attribute.getDoc()
+        for name, attribute in ITaskDeriverInfo.namesAndDescriptions()
+    }
 
 
 def test_directives_and_request_methods() -> None:

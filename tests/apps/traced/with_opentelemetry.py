@@ -1,4 +1,4 @@
-"""Tracing with OpenTelemetry, as the README says, into a file with a span a line."""
+"""OpenTelemetry, as the documentation says, into a file with a span a line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentry, as the README says, into a file with an envelope's item a line."""
+"""Sentry, as the documentation says, into a file with an envelope's item a line."""
 
 from __future__ import annotations
 

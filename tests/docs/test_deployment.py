@@ -1,0 +1,538 @@
+"""A worker runs, stops and makes way for another as the page on deployment says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from documents import Document
+from support import (
+    BIN,
+    Process,
+    as_ini,
+    environment,
+    free_port,
+    run,
+    start,
+    unique,
+    wait_until,
+)
+
+PAGE = Document("docs/howto/deployment.md")
+INI = PAGE.block("The ini", "ini")
+MAIN = PAGE.block("Secrets", "python")
+SECRETS = PAGE.block("Secrets", "sh")
+WORKER, BEAT = PAGE.blocks("ini", "systemd")
+#: What the page says of the relay in words.
+RELAY = BEAT.replace("loaders beat", "loaders outbox run")
+SUPERVISOR = PAGE.block("supervisor", "ini")
+DOCKERFILE = PAGE.block("Containers", "dockerfile")
+COMPOSE = yaml.safe_load(PAGE.block("Containers", "yaml"))
+PING = PAGE.block("Is a worker alive?", "sh")
+
+pytestmark = pytest.mark.acceptance
+
+HOST = socket.gethostname()
+
+# What the page leaves to its reader: a project, with a database and an outbox.
+PROJECT = """
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "myapp"
+version = "1.0"
+
+[project.entry-points."paste.app_factory"]
+main = "myapp:main"
+
+[tool.setuptools]
+packages = ["myapp"]
+"""
+REST = """
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import zope.sqlalchemy
+from pyramid.view import view_config
+from pyramid_tasks import task
+from pyramid_tasks.contrib.outbox_table import metadata
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+
+@task
+def work(request, folder):
+    "Say in which process it runs, and end when there is a file that says so."
+    host = request.current_task.request.hostname
+    with open(f"{folder}/begun", "a") as begun:
+        begun.write(f"{os.getpid()}\\n")
+    while not Path(folder, "go").exists():
+        time.sleep(0.02)
+    return host
+
+
+@task
+def start_program(request, folder):
+    with subprocess.Popen(["sleep", "600"]) as program:
+        with open(f"{folder}/begun", "a") as begun:
+            begun.write(f"{program.pid}\\n")
+
+
+@view_config(route_name="work", renderer="json")
+def start_work(request):
+    return request.defer_task(work, request.GET["folder"]).id
+
+
+def dbsession(request):
+    session = Session(request.registry["engine"])
+    zope.sqlalchemy.register(session, transaction_manager=request.tm)
+    return session
+
+
+def includeme(config):
+    url = config.get_settings()["sqlalchemy.url"]
+    config.registry["engine"] = create_engine(url)
+    config.add_request_method(dbsession, reify=True)
+    config.add_route("work", "/work")
+"""
+LOGGING = """
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys = generic
+[logger_root]
+level = INFO
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = generic
+[formatter_generic]
+format = as in the ini: %(message)s
+"""
+
+
+class Server:
+    """A machine on which the project is installed, below a folder for its root.
+
+    Attributes:
+        secrets: The variables of the page, with values for this machine.
+        env: What the processes need here besides.
+    """
+
+    def __init__(self, root: Path, broker: dict[str, str]) -> None:
+        self.root = root
+        self.folder = root / "srv" / "myapp"
+        self.port = free_port()
+        values = {
+            "CELERY_BROKER_URL": broker.pop("broker_url"),
+            "CELERY_RESULT_BACKEND": broker.pop("result_backend"),
+            "DATABASE_URL": f"sqlite:///{root}/db.sqlite",
+        }
+        self.secrets = {
+            name: values[name] for name in re.findall(r"^(\w+)=", SECRETS, re.MULTILINE)
+        }
+        (self.folder / "myapp").mkdir(parents=True)
+        (self.folder / "pyproject.toml").write_text(PROJECT)
+        (self.folder / "myapp" / "__init__.py").write_text(MAIN)
+        (self.folder / "myapp" / "rest.py").write_text(REST)
+        app = (
+            "pyramid.includes = pyramid_tm pyramid_tasks.contrib.pyramid_tm\n"
+            "  myapp.rest\n"
+            f"pyramid_tasks.delivery = outbox\n{as_ini(broker)}"
+        )
+        ini = self.here(INI).replace("use = egg:myapp\n", f"use = egg:myapp\n{app}\n")
+        ini += (
+            f"[server:main]\nuse = egg:waitress#main\nlisten = *:{self.port}\n{LOGGING}"
+        )
+        (self.folder / "production.ini").write_text(ini)
+        (root / "var/lib/myapp").mkdir(parents=True)
+        self.env = {"PYTHONPATH": str(root / "site")}
+        self._install()
+        created = self.celery("outbox", "create")
+        assert created.returncode == 0, created.stderr
+
+    def _install(self) -> None:
+        """Do as the Dockerfile does, without a download."""
+        (line,) = re.findall("^RUN (pip install .*)$", DOCKERFILE, re.MULTILINE)
+        options = ("--no-index", "--no-deps", "--no-build-isolation", "--quiet")
+        command = [sys.executable, "-m", *line.split(), *options]
+        target = f"--target={self.root}/site"
+        subprocess.run([*command, target], cwd=self.folder, check=True)
+
+    def here(self, text: str) -> str:
+        """Return a text of the page with the paths of this machine."""
+        text = text.replace("/srv/myapp/.venv/bin", str(BIN))
+        for path in ("/srv/myapp", "/var/lib/myapp"):
+            text = text.replace(path, f"{self.root}{path}")
+        return text
+
+    def celery(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        command = ("celery", "-A", "pyramid_tasks.loaders", *arguments)
+        uri = f"{self.folder}/production.ini?concurrency=4"
+        env = {"CELERY_INI": uri, **self.secrets, **self.env}
+        return run(*command, cwd=self.root, **env)
+
+    def defer(self, task: str = "work") -> str:
+        """Defer a task that waits, and return its id."""
+        called = self.celery("call", f"myapp.rest.{task}", f'--args=["{self.root}"]')
+        assert called.returncode == 0, called.stderr
+        return called.stdout.strip()
+
+    def begun(self) -> list[str]:
+        """Return the ids of the processes that tasks have begun in."""
+        path = self.root / "begun"
+        return path.read_text().split() if path.exists() else []
+
+    def let_work_end(self) -> None:
+        (self.root / "go").touch()
+
+    def result(self, task_id: str) -> str:
+        return self.celery("result", task_id).stdout.strip()
+
+    def ping(self, line: str, **env: str) -> int:
+        """Run the check of the page in a shell, and return its status."""
+        done = subprocess.run(
+            ["sh", "-c", line],
+            env=environment(PATH=f"{BIN}:{os.environ['PATH']}", **self.env, **env),
+            cwd=self.folder,
+            capture_output=True,
+            check=False,
+        )
+        return done.returncode
+
+
+@pytest.fixture
+def server(tmp_path: Path, redis_queue: dict[str, str]) -> Server:
+    return Server(tmp_path, redis_queue | {"control_exchange": unique()})
+
+
+# systemd
+
+
+def parse(text: str) -> ConfigParser:
+    parser = ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read_string(text)
+    return parser
+
+
+def unit(changes: str = "") -> ConfigParser:
+    """Return the unit of the worker, changed as the page says."""
+    parser = parse(WORKER)
+    parser.read_string(changes)
+    return parser
+
+
+@contextmanager
+def start_unit(server: Server, unit: ConfigParser, name: str = "") -> Iterator[Process]:
+    """Start the process of a unit as systemd does."""
+    service = {
+        key: server.here(value).replace("%i", name).replace("%H", HOST)
+        for key, value in unit["Service"].items()
+    }
+    assert service["EnvironmentFile"] == f"{server.folder}/secrets.env"
+    variables = dict(word.split("=", 1) for word in shlex.split(service["Environment"]))
+    program, *arguments = shlex.split(service["ExecStart"])
+    assert program == f"{BIN}/celery"
+    folder = Path(service["WorkingDirectory"])
+    env = variables | server.secrets | server.env
+    with start("celery", *arguments, cwd=folder, **env) as process:
+        yield process
+
+
+@contextmanager
+def start_worker(server: Server, name: str) -> Iterator[Process]:
+    with start_unit(server, unit(), name) as worker:
+        worker.wait_for(f"as in the ini: {name}@{HOST} ready.")
+        yield worker
+
+
+def test_units_are_valid(tmp_path: Path) -> None:
+    """systemd finds no mistake in the units."""
+    if not shutil.which("systemd-analyze"):
+        message = "systemd-analyze is missing; install it: apt-get install systemd"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    names = "myapp-worker@.service", "myapp-beat.service", "myapp-relay.service"
+    for name, changes in zip(names, ["", BEAT, RELAY], strict=True):
+        assert f"`{name}`" in PAGE.text or f"/{name}`" in PAGE.text
+        parser = unit(changes)
+        # systemd wants to find the program.
+        command = parser["Service"]["ExecStart"]
+        parser["Service"]["ExecStart"] = command.replace(
+            "/srv/myapp/.venv/bin", str(BIN)
+        )
+        with (tmp_path / name).open("w") as file:
+            parser.write(file, space_around_delimiters=False)
+    (enable,) = re.findall("`systemctl enable --now (.*)`", PAGE.text)
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", f"{enable}.service", *names[1:]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+
+
+def test_worker_of_systemd(server: Server) -> None:
+    """It is told to stop alone, ends its task first, and the check sees it."""
+    assert unit()["Service"]["KillMode"] == "mixed"
+    ping = PING.replace("-d one@", "-t 5 -d one@")
+    env = {"CELERY_INI": f"{server.folder}/production.ini?concurrency=4"}
+    with start_worker(server, "one") as worker:
+        assert "concurrency: 4 (prefork)" in worker.output
+        task_id = server.defer()
+        worker.wait_until(server.begun)
+        assert server.ping(ping, **env, **server.secrets) == 0
+        worker.popen.send_signal(signal.SIGTERM)
+        worker.wait_for("Warm shutdown")
+        server.let_work_end()
+        assert worker.popen.wait(60) == 0
+    assert server.result(task_id) == f"one@{HOST}"
+    assert server.ping(PING, **env, **server.secrets) == 69
+    away = {"CELERY_BROKER_URL": f"redis://localhost:{free_port()}"}
+    assert server.ping(PING, **env, **server.secrets | away) == 69
+
+
+def test_new_version(server: Server) -> None:
+    """A second worker takes over what the first has not begun; each task runs once."""
+    with start_worker(server, "one") as one:
+        task_ids = [server.defer() for _ in range(6)]
+        one.wait_until(lambda: len(server.begun()) == 4)
+        one.wait_until(lambda: all(task_id in one.output for task_id in task_ids))
+        with start_worker(server, "two") as two:
+            one.popen.send_signal(signal.SIGTERM)
+            one.wait_for("Warm shutdown")
+            server.let_work_end()
+            assert one.popen.wait(60) == 0
+            two.wait_until(lambda: len(server.begun()) == 6)
+            results = [server.result(task_id) for task_id in task_ids]
+    assert sorted(results) == [f"one@{HOST}"] * 4 + [f"two@{HOST}"] * 2
+
+
+def test_task_that_a_worker_does_not_know(server: Server) -> None:
+    """Its message is thrown away, with an error in the log."""
+    with start_worker(server, "one") as worker:
+        server.celery("call", "myapp.rest.new")
+        worker.wait_for("Received unregistered task of type 'myapp.rest.new'")
+        worker.wait_for("has been ignored and discarded")
+
+
+def test_beat_of_systemd(server: Server) -> None:
+    """It starts, and keeps its times in the state directory."""
+    beat = unit(BEAT)
+    state = server.root / "var/lib" / beat["Service"]["StateDirectory"]
+    with start_unit(server, beat) as process:
+        process.wait_for("as in the ini: beat: Starting")
+        process.wait_until(lambda: list(state.iterdir()))
+
+
+def test_relay_of_systemd(server: Server) -> None:
+    """It sends what a process left behind that had no broker."""
+    defer = (
+        "from pyramid.paster import bootstrap\n"
+        "with bootstrap('production.ini') as env, env['request'].tm:\n"
+        f"    env['request'].defer_task('myapp.rest.work', {str(server.root)!r})\n"
+    )
+    away = {"CELERY_BROKER_URL": f"redis://localhost:{free_port()}"}
+    env = server.env | server.secrets | away
+    left = run("python", "-c", defer, cwd=server.folder, **env)
+    assert left.returncode == 0, left.stderr
+    with start_unit(server, unit(RELAY)) as relay:
+        relay.wait_for("as in the ini: Sent 1 messages of the outbox")
+
+
+# supervisor
+
+
+SUPERVISORD = """
+[supervisord]
+nodaemon=true
+logfile=%(here)s/supervisord.log
+pidfile=%(here)s/supervisord.pid
+childlogdir=%(here)s
+[unix_http_server]
+file=%(here)s/sock
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl=unix://%(here)s/sock
+[include]
+files=conf.d/*.conf
+"""
+
+
+@contextmanager
+def supervised(server: Server, page: str) -> Iterator[Callable[[], str]]:
+    """Start supervisord, and give a function that returns the log of the worker."""
+    (server.root / "supervisord.conf").write_text(SUPERVISORD)
+    (server.root / "conf.d").mkdir()
+    page = server.here(page.replace("user=myapp\n", ""))  # no user of this machine
+    for name, value in server.secrets.items():
+        page, number = re.subn(
+            rf'{name}=".*"', f'{name}="{value.replace("%", "%%")}"', page
+        )
+        assert number == 1, name
+    (server.root / "conf.d" / "myapp.conf").write_text(page)
+    options = ("--configuration", "supervisord.conf")
+
+    def log() -> str:
+        return "".join(
+            path.read_text() for path in server.root.glob("myapp-worker-stdout*")
+        )
+
+    with start("supervisord", *options, cwd=server.root, **server.env) as process:
+        process.wait_until(lambda: " ready." in log(), "ready", 60)
+        yield log
+
+
+def stop_program(server: Server) -> subprocess.Popen[bytes]:
+    command = [str(BIN / "supervisorctl"), "-c", "supervisord.conf"]
+    return subprocess.Popen([*command, "stop", "myapp-worker"], cwd=server.root)
+
+
+def test_worker_of_supervisor(server: Server) -> None:
+    """It is told to stop alone, and ends its task first."""
+    with supervised(server, SUPERVISOR) as log:
+        assert "concurrency: 4 (prefork)" in log()
+        task_id = server.defer()
+        wait_until(server.begun)
+        with stop_program(server) as stopping:
+            wait_until(lambda: "Warm shutdown" in log(), what=log)
+            assert stopping.poll() is None
+            server.let_work_end()
+            assert stopping.wait(60) == 0
+        assert server.result(task_id) == f"celery@{HOST}"
+
+
+def test_children_of_supervisor_that_are_told_to_stop(server: Server) -> None:
+    """With ``stopasgroup``, a task is lost that a child was at."""
+    wrong = SUPERVISOR.replace("stopasgroup=false", "stopasgroup=true")
+    assert wrong != SUPERVISOR
+    with supervised(server, wrong) as log:
+        server.defer()
+        wait_until(server.begun)
+        with stop_program(server) as stopping:
+            wait_until(lambda: "WorkerLostError" in log(), what=log)
+            assert stopping.wait(60) == 0
+
+
+def test_worker_of_supervisor_that_takes_too_long(server: Server) -> None:
+    """It is killed, with what its tasks have started."""
+    page = SUPERVISOR.replace("stopwaitsecs=330", "stopwaitsecs=1")
+    assert page != SUPERVISOR
+    with supervised(server, page):
+        server.defer("start_program")
+        (pid,) = wait_until(server.begun)
+        with stop_program(server) as stopping:
+            assert stopping.wait(60) == 0
+        wait_until(lambda: not runs(pid), what=lambda: "the end of the program")
+
+
+def runs(pid: str) -> bool:
+    """Whether a process runs, and is not one that only waits for its parent."""
+    path = Path("/proc", pid, "cmdline")
+    return path.exists() and bool(path.read_bytes())
+
+
+# Containers: there is no Docker in the tests, so what stands in the files is done here.
+
+
+def instructions(name: str) -> list[str]:
+    """Return what stands behind an instruction of the Dockerfile."""
+    return re.findall(rf"^{name} (.*)$", DOCKERFILE, re.MULTILINE)
+
+
+@contextmanager
+def start_service(server: Server, name: str) -> Iterator[Process]:
+    """Start the process of a service, with the environment of its container."""
+    service = COMPOSE["services"][name]
+    (cmd,) = instructions("CMD")
+    program, *arguments = service.get("command", json.loads(cmd))
+    variables = dict(server.here(line).split("=", 1) for line in instructions("ENV"))
+    assert service["env_file"] == "secrets.env"
+    env = variables | server.secrets | server.env
+    (folder,) = instructions("WORKDIR")
+    with start(program, *arguments, cwd=Path(server.here(folder)), **env) as process:
+        yield process
+
+
+def test_containers(server: Server) -> None:
+    """A request to the web service is a task in the worker's, which is healthy."""
+    (env,) = instructions("ENV")
+    with start_service(server, "web") as web, start_service(server, "worker") as worker:
+        worker.wait_for(f"as in the ini: celery@{HOST} ready.")
+        assert "concurrency: 2 (prefork)" in worker.output
+        check = COMPOSE["services"]["worker"]["healthcheck"]["test"].replace("$$", "$")
+        healthy = {"HOSTNAME": HOST, "CELERY_INI": server.here(env).split("=", 1)[1]}
+        line = check.replace(" -d", " -t 5 -d")
+        assert server.ping(line, **healthy, **server.secrets) == 0
+        web.wait_for("Serving on")
+        url = f"http://localhost:{server.port}/work?folder={server.root}"
+        with urllib.request.urlopen(url, timeout=30) as response:
+            task_id = json.load(response)
+        worker.wait_until(server.begun)
+        worker.popen.send_signal(signal.SIGTERM)
+        worker.wait_for("Warm shutdown")
+        server.let_work_end()
+        assert worker.popen.wait(60) == 0
+    assert server.result(task_id) == f"celery@{HOST}"
+
+
+def test_container_of_beat(server: Server) -> None:
+    """It has a volume where its times are, which the user of the image can write to."""
+    (volume,) = COMPOSE["services"]["beat"]["volumes"]
+    name, _, path = volume.partition(":")
+    assert name in COMPOSE["volumes"]
+    (user,) = instructions("USER")
+    assert any(
+        f"--owner={user} {path}" in line and f"useradd --system {user}" in line
+        for line in instructions("RUN")
+    )
+    with start_service(server, "beat") as process:
+        process.wait_for("as in the ini: beat: Starting")
+        process.wait_until(lambda: list(Path(server.here(path)).iterdir()))
+
+
+# The ini
+
+
+def test_settings(server: Server) -> None:
+    """There is no mistake in the ini, and no broker, which is in the environment."""
+    uri = "production.ini?concurrency=4"
+    env = server.env | server.secrets
+    checked = run("ptasks", "--check", uri, cwd=server.folder, **env)
+    assert checked.stdout == "No problems found.\n", checked.stderr
+    del env["CELERY_BROKER_URL"]
+    refused = run("ptasks", "--check", uri, cwd=server.folder, **env)
+    assert "names no broker" in refused.stdout
+
+
+def test_variable_with_a_default(server: Server) -> None:
+    """What ``[DEFAULT]`` sets, a variable of the URI does not."""
+    ini = server.folder / "production.ini"
+    ini.write_text(f"[DEFAULT]\nconcurrency = 3\n{ini.read_text()}")
+    assert "worker_concurrency: 3" in server.celery("report").stdout
