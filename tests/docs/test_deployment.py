@@ -28,7 +28,6 @@ from support import (
     free_port,
     run,
     start,
-    unique,
     wait_until,
 )
 
@@ -224,22 +223,17 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path, redis_queue: dict[str, str]) -> Server:
-    return Server(tmp_path, redis_queue | {"control_exchange": unique()})
+    return Server(tmp_path, dict(redis_queue))
 
 
 # systemd
 
 
-def parse(text: str) -> ConfigParser:
-    parser = ConfigParser(interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment, method-assign]
-    parser.read_string(text)
-    return parser
-
-
 def unit(changes: str = "") -> ConfigParser:
     """Return the unit of the worker, changed as the page says."""
-    parser = parse(WORKER)
+    parser = ConfigParser(interpolation=None)
+    parser.optionxform = str  # keys as they are written
+    parser.read_string(WORKER)
     parser.read_string(changes)
     return parser
 
@@ -300,13 +294,12 @@ def test_units_are_valid(tmp_path: Path) -> None:
 def test_worker_of_systemd(server: Server) -> None:
     """It is told to stop alone, ends its task first, and the check sees it."""
     assert unit()["Service"]["KillMode"] == "mixed"
-    ping = PING.replace("-d one@", "-t 5 -d one@")
     env = {"CELERY_INI": f"{server.folder}/production.ini?concurrency=4"}
     with start_worker(server, "one") as worker:
         assert "concurrency: 4 (prefork)" in worker.output
         task_id = server.defer()
         worker.wait_until(server.begun)
-        assert server.ping(ping, **env, **server.secrets) == 0
+        assert server.ping(PING, **env, **server.secrets) == 0
         worker.popen.send_signal(signal.SIGTERM)
         worker.wait_for("Warm shutdown")
         server.let_work_end()
@@ -406,7 +399,11 @@ def supervised(server: Server, page: str) -> Iterator[Callable[[], str]]:
 
     with start("supervisord", *options, cwd=server.root, **server.env) as process:
         process.wait_until(lambda: " ready." in log(), "ready", 60)
-        yield log
+        try:
+            yield log
+        finally:
+            # As supervisord would wait for it when it is stopped itself.
+            server.let_work_end()
 
 
 def stop_program(server: Server) -> subprocess.Popen[bytes]:
@@ -488,8 +485,7 @@ def test_containers(server: Server) -> None:
         assert "concurrency: 2 (prefork)" in worker.output
         check = COMPOSE["services"]["worker"]["healthcheck"]["test"].replace("$$", "$")
         healthy = {"HOSTNAME": HOST, "CELERY_INI": server.here(env).split("=", 1)[1]}
-        line = check.replace(" -d", " -t 5 -d")
-        assert server.ping(line, **healthy, **server.secrets) == 0
+        assert server.ping(check, **healthy, **server.secrets) == 0
         web.wait_for("Serving on")
         url = f"http://localhost:{server.port}/work?folder={server.root}"
         with urllib.request.urlopen(url, timeout=30) as response:
