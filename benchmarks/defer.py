@@ -41,7 +41,7 @@ class _Site:
         self.name = name
         self.effort = effort
         self.plain = plain_celery(here.settings())
-        settings = {"sqlalchemy.url": url}
+        settings = {"sqlalchemy.url": url, "pyramid_tasks.delivery": "immediate"}
         self.registry = configure(here.settings(), **settings).registry
         self.ours: Celery = self.registry["pyramid_tasks"].app
 
