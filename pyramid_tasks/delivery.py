@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from celery import Task
+    from celery import Celery, Task
     from celery.canvas import Signature
     from celery.result import AsyncResult, ResultBase
     from pyramid.request import Request
 
     from .sending import SendingCelery
+
+
+#: The options of a call, and of a task, that say where it is sent.
+ROUTING = ("queue", "exchange", "routing_key")
+
+
+def route(
+    app: Celery,
+    name: str,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return where a call of a task is sent: the options that Celery's router gives it.
+
+    Raises:
+        Exception: What a router of the application raises.
+    """
+    task, options = app.tasks.get(name), options or {}
+    given = {
+        key: value
+        for key in ROUTING
+        if (value := options.get(key) or getattr(task, key, None))
+    }
+    route_name = options.get("route_name") or name
+    found: dict[str, Any] = app.amqp.router.route(
+        given, route_name, args, kwargs or {}, task_type=task
+    )
+    return found
 
 
 class Delivery:

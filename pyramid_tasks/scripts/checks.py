@@ -19,6 +19,7 @@ from celery.concurrency import get_available_pool_names
 from celery.exceptions import QueueNotFound
 from kombu.serialization import registry as serializers
 
+from ..delivery import route
 from ..exceptions import (
     AmbiguousTask,
     OutboxError,
@@ -29,7 +30,7 @@ from ..exceptions import (
 from ..loaders.commandline import check_servers
 from ..loaders.schedule import find_task
 from ..loading import report
-from .listing import entry_of, list_tasks, next_run, own_tasks, route
+from .listing import entry_of, list_tasks, next_run, own_tasks
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -150,7 +151,7 @@ def _routed_names(routes: Any) -> Iterator[Any]:
 def _queues(app: Celery) -> Iterator[Exception]:
     for task in own_tasks(app):
         try:
-            route(app, task)
+            route(app, task.name)
         except QueueNotFound as error:
             yield SettingError(
                 "task_queues", f"lacks the queue that {task.name} is sent to: {error}"

@@ -11,6 +11,7 @@ from celery.beat import ScheduleEntry
 from celery.schedules import BaseSchedule, crontab, schedule
 from pyramid.registry import Introspectable, Introspector
 
+from ..delivery import route
 from ..exceptions import SettingError
 
 if TYPE_CHECKING:
@@ -29,13 +30,6 @@ def own_tasks(app: Celery) -> list[Task]:
         for name, task in sorted(app.tasks.items())
         if not name.startswith("celery.")
     ]
-
-
-def route(app: Celery, task: Task) -> Any:
-    """Return where a task is sent that is deferred without arguments and options."""
-    keys = ("queue", "exchange", "routing_key")
-    options = {key: found for key in keys if (found := getattr(task, key, None))}
-    return app.amqp.router.route(options, task.name, (), {}, task_type=task)
 
 
 def describe_task(app: Celery, task: Task) -> dict[str, Any]:
@@ -141,7 +135,7 @@ def _introspector(app: Celery) -> Introspector:
 
 def _queue_of(app: Celery, task: Task) -> str | None:
     try:
-        return str(route(app, task)["queue"].name)
+        return str(route(app, task.name)["queue"].name)
     except Exception:  # noqa: BLE001 of a router, which may want arguments
         return None
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from support import DEADLINE, need_service, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SAMPLE = Path(__file__).parents[2] / "sample"
-DEADLINE = 60
 CSV = """\
 date,category,amount
 2024-05-01,Rent,950.00
@@ -67,24 +65,7 @@ def name() -> str:
 def _services() -> None:
     """Skip the test where a server is missing; in CI that is a failure."""
     for service, (port, command) in SERVICES.items():
-        if not listens(port):
-            refuse(f"{service} does not listen on port {port}: {command}")
-
-
-def listens(port: int) -> bool:
-    """Tell whether there is a server."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-    except OSError:
-        return False
-    return True
-
-
-def refuse(reason: str) -> NoReturn:
-    """Fail in CI, skip elsewhere."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+        need_service(service, port, command)
 
 
 @pytest.fixture
@@ -164,8 +145,8 @@ def production(ini: Path, free_port: int) -> Iterator[Production]:
         running(ini, ["pserve", str(ini)], signal.SIGINT) as (_, web_log),
         running(ini, ["celery", *worker_command], signal.SIGTERM) as (worker, log),
     ):
-        wait_until(lambda: answers(url), [web_log])
-        wait_until(lambda: " ready." in log.read_text(), [web_log, log])
+        wait_until(lambda: answers(url), what=web_log.read_text)
+        wait_until(lambda: " ready." in log.read_text(), what=log.read_text)
         yield Production(url, worker)
 
 
@@ -203,16 +184,6 @@ def answers(url: str) -> bool:
             return True
     except OSError:
         return False
-
-
-def wait_until(check: Callable[[], Any], logs: list[Path] | None = None) -> Any:
-    """Return what the check returns, once that is true."""
-    deadline = time.monotonic() + DEADLINE
-    while time.monotonic() < deadline:
-        if result := check():
-            return result
-        time.sleep(0.05)
-    pytest.fail("\n".join(["Too late.", *(log.read_text() for log in logs or [])]))
 
 
 def children(pid: int) -> list[int]:

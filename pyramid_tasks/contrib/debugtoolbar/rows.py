@@ -15,6 +15,7 @@ from celery.utils.text import truncate
 from pyramid_debugtoolbar.utils import format_fname
 
 from ...context import HEADER
+from ...delivery import ROUTING, route
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -29,7 +30,6 @@ NOT_KEPT = "result not kept"
 
 _PACKAGE = __name__.split(".", maxsplit=1)[0]
 
-_ROUTING = ("queue", "exchange", "routing_key")
 _SHOWN = ("countdown", "eta", "expires", "priority")
 
 _MAX_ARGUMENTS = 20
@@ -107,7 +107,7 @@ def row_of(
         delivery=delivery,
         # Which other tasks of a canvas get the routing of the whole, only Celery knows.
         queue=""
-        if whole.keys() & set(_ROUTING) and not node.is_first
+        if whole.keys() & set(ROUTING) and not node.is_first
         else _queue(app, signature, options),
         options=", ".join(
             f"{key}={shortened(value)}"
@@ -149,21 +149,9 @@ def _queue(
     app: Celery, signature: Mapping[str, Any], options: Mapping[str, Any]
 ) -> str:
     """Return the queue that a task goes to, and the routing key if it is another."""
-    name = signature["task"]
-    task = app.tasks.get(name)
-    given = {
-        key: value
-        for key in _ROUTING
-        if (value := options.get(key) or getattr(task, key, None))
-    }
+    args, kwargs = signature["args"], signature["kwargs"]
     try:
-        found = app.amqp.router.route(
-            given,
-            options.get("route_name") or name,
-            signature["args"],
-            signature["kwargs"],
-            task_type=task,
-        )
+        found = route(app, signature["task"], args, kwargs, options)
         queue = found["queue"]
         key = found.get("routing_key") or queue.routing_key
     except Exception:  # noqa: BLE001 of a router; whoever sends the task gets it too
