@@ -116,7 +116,7 @@ def test_wheel_metadata(wheel: dict[str, bytes], wheel_metadata: Message) -> Non
     """The wheel says what it is, with the README and the license."""
     assert wheel_metadata["Name"] == "pyramid-tasks"
     assert wheel_metadata["License-Expression"] == "MIT"
-    assert wheel_metadata["Requires-Python"] == ">=3.10"
+    assert wheel_metadata["Requires-Python"] == ">=3.11"
     assert wheel_metadata["Description-Content-Type"] == "text/markdown"
     assert wheel_metadata.get_payload() == (ROOT / "README.md").read_text()
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel)
