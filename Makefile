@@ -6,7 +6,10 @@ PYTHON ?= python3
 JOBS ?= 3
 FAULTS ?= 1
 
-VENV := .venv
+# A wheel for "make test" to test, in an environment of its own, instead of the checkout.
+WHEEL ?=
+
+VENV := .venv$(if $(WHEEL),-wheel)
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 REQUIREMENTS := pyproject.toml setup.py sample/setup.py
@@ -27,9 +30,10 @@ serve: $(STAMPS)/demo  ## run the sample until Ctrl-C, on http://localhost:6543
 
 # The processes that tests start work in other folders, and measure themselves too.
 test: export COVERAGE_FILE := $(CURDIR)/.coverage
-test: $(STAMPS)/test  ## run the whole test suite, with coverage
+test: $(STAMPS)/test  ## run the whole test suite, with coverage; WHEEL=dist/... for a wheel
+	$(if $(WHEEL),$(PIP_INSTALL) --force-reinstall --no-deps $(WHEEL))
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses=$(JOBS) --dist=worksteal -m "not faults"
+	$(BIN)/coverage run $(BIN)/pytest --numprocesses=$(JOBS) --dist=worksteal -m "not faults"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -59,7 +63,7 @@ dist: $(STAMPS)/test  ## build the sdist, and the wheel from it, in dist/
 	$(BIN)/python -m build
 
 clean:  ## remove everything that these targets made
-	rm -rf $(VENV) .tox .coverage .coverage.* build dist docs/_build *.egg-info
+	rm -rf .venv .venv-wheel .tox .coverage .coverage.* build dist docs/_build *.egg-info
 	rm -rf sample/build sample/*.egg-info sample/var
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find benchmarks docs pyramid_tasks sample tests -name __pycache__ -type d -prune -exec rm -rf {} +

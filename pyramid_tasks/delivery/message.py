@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .canvas import nodes
@@ -49,7 +49,7 @@ class Message:
 
 def _fix_times(options: dict[str, Any]) -> None:
     """Count from now, not from the commit."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     if (countdown := options.pop("countdown", None)) is not None:
         options["eta"] = now + timedelta(seconds=countdown)
     if isinstance(expires := options.get("expires"), (int, float)):

@@ -14,11 +14,12 @@ from .immediate import ImmediateDelivery
 from .message import Message
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from celery import Task
     from celery.canvas import Signature
     from celery.result import AsyncResult, ResultBase
     from pyramid.request import Request
-    from typing_extensions import Self
 
 _Item = TypeVar("_Item")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
@@ -287,7 +287,7 @@ def test_arguments_are_those_of_the_moment(app, sent):
 def test_times_count_from_deferring(app, sent):
     """Countdown and expires become points in time when the task is deferred."""
     celery = get_tasks(app(recorder(sent))).app
-    before = datetime.now(timezone.utc)
+    before = datetime.now(UTC)
     task = celery.tasks["record"]
     signature = task.signature((1,), countdown=60, expires=120, queue="x")
     options = Message(celery, signature).signature.options

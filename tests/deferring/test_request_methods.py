@@ -154,7 +154,7 @@ def test_defer_task_with_options_without_arguments(request_, receive):
         ({"countdown": 60}, lambda message: message.headers["eta"] is not None),
         ({"expires": 60}, lambda message: message.headers["expires"] is not None),
         (
-            {"eta": dt.datetime(2040, 1, 1, tzinfo=dt.timezone.utc)},
+            {"eta": dt.datetime(2040, 1, 1, tzinfo=dt.UTC)},
             lambda message: message.headers["eta"].startswith("2040-01-01"),
         ),
         (

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -200,7 +200,7 @@ def test_nothing_is_sent_that_was_not_committed(engine, how):
 def test_options_survive(engine):
     """Every option of Celery comes out of the relay as it went into the outbox."""
     queue, task_id = unique(), unique()
-    before = datetime.now(timezone.utc)
+    before = datetime.now(UTC)
     (result,) = App(engine, celery__broker_url=DOWN).defer(
         1,
         countdown=60,
@@ -239,7 +239,7 @@ def test_options_survive(engine):
 
 def test_arguments_survive(engine):
     """What JSON, and Celery's own additions to it, can say arrives as it was."""
-    moment = datetime(2024, 5, 1, 12, 30, tzinfo=timezone.utc)
+    moment = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
     values = [{"a": [1, 2.5, None, True]}, "naïve \N{SNOWMAN} \0", 2**70, moment]
     App(engine, celery__broker_url=DOWN).defer(*values)
     app = App(engine)

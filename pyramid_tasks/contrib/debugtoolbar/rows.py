@@ -187,6 +187,6 @@ def find_caller() -> Place:
     return Place(
         line=f"{format_fname(path)}:{number}",
         path=f"{path}:{number}",
-        function=getattr(code, "co_qualname", code.co_name),  # Python 3.11
+        function=code.co_qualname,
         source=truncate(source.strip(), _MAX_VALUE),
     )
