@@ -1,7 +1,7 @@
 """Break the package in places, one at a time, and count those that tests notice.
 
-First, all tests run once on the package as it is. Coverage then knows which of them run
-a line, also in processes that they start. A break is tried with those alone, the quickest
+First, all tests run once on the package as it is: coverage then knows which of them run
+a line, also in processes that they start. A break is tried with those, the quickest
 first. Each run has a copy of the checkout. On Linux, all that it started ends with it.
 """
 
@@ -41,7 +41,7 @@ RECORD = ROOT / ".mutants"
 BAR = 97
 #: How many seconds of tests are enough for a break.
 ENOUGH = 300.0
-#: After how many seconds a test hangs: more than the deadlines of the tests.
+#: How many seconds more than usually a test may take before it counts as hung.
 HANGS = 180
 
 #: How the names of our copies begin.
@@ -306,10 +306,11 @@ def attempt(broken: Break, record: Record) -> tuple[bool, str]:
             (root / broken.file).write_bytes(broken.applied(source))
             (root / "names").write_text("\n".join(tests))
             command = ["pytest", "-q", "-x", "@names"]
-            command += ["-o", f"faulthandler_timeout={HANGS}"]
+            hangs = HANGS + 2 * record.seconds[tests[-1]]
+            command += ["-o", f"faulthandler_timeout={hangs}"]
             command += ["-o", "faulthandler_exit_on_timeout=true"]
             status = -1  # if it is stuck between two tests
-            status, output = run(root, *command, timeout=2 * HANGS + 2 * ENOUGH)
+            status, output = run(root, *command, timeout=HANGS + 5 * ENOUGH)
     where = f"{broken.file}:{broken.node.lineno}"
     if status:
         by = re.findall(r"(?m)^(?:FAILED|ERROR) (\S+)", output) or [
