@@ -5,6 +5,7 @@ PYTHON ?= python3
 # Processes that run tests: more than cores, as tests wait for the processes they start.
 JOBS ?= 3
 FAULTS ?= 1
+N ?= 60
 
 # A wheel for "make test" to test, in an environment of its own, instead of the checkout.
 WHEEL ?=
@@ -17,7 +18,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test faults bench lint format docs dist clean
+.PHONY: help demo serve test faults mutants bench lint format docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +43,9 @@ faults: export PYRAMID_TASKS_FAULTS := $(FAULTS)
 faults: $(STAMPS)/test  ## kill and stop things, and count what is lost; FAULTS=0.1 for a tenth
 	$(BIN)/pytest -m faults -s
 
+mutants: $(STAMPS)/test  ## break the package in N=60 places, one at a time; SEED=1 for the same
+	$(BIN)/python tests/mutants.py --jobs=$(JOBS) $(if $(SEED),--seed=$(SEED)) $(N)
+
 bench: $(STAMPS)/test  ## measure against plain Celery; QUICK=1 to try, WRITE=1 for docs/
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(WRITE),--write docs/benchmarks.md)
 
@@ -65,7 +69,7 @@ dist: $(STAMPS)/test  ## build the sdist, and the wheel from it, in dist/
 clean:  ## remove everything that these targets made
 	rm -rf .venv .venv-wheel .tox .coverage .coverage.* build dist docs/_build *.egg-info
 	rm -rf sample/build sample/*.egg-info sample/var
-	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .hypothesis .mutants .mypy_cache .pytest_cache .ruff_cache
 	find benchmarks docs pyramid_tasks sample tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/venv:
