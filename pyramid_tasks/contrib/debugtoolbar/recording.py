@@ -8,15 +8,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from celery.result import EagerResult
-from celery.utils import uuid
 
 from ...delivery.canvas import Node, fix_ids, leaves
 from .rows import NOT_SENT, SENDING_FAILED, Place, Row, find_caller, row_of, shortened
 
 if TYPE_CHECKING:
-    from celery import Task
     from celery.canvas import Signature
-    from celery.result import AsyncResult, ResultBase
+    from celery.result import ResultBase
     from pyramid.request import Request
 
     from ...registry import Delivery
@@ -67,23 +65,9 @@ class RecordingDelivery:
         self.delivery = delivery
         self.is_transactional = delivery.is_transactional
 
-    def deliver_task(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        deliver = self.delivery.deliver_task
-        recorded: RecordedTasks | None = getattr(request, REQUEST_ATTRIBUTE, None)
-        if recorded is None:
-            return deliver(request, task, args, kwargs, options)
-        options = {"task_id": uuid(), **options}
-        signature = task.signature(args, kwargs, **options)
-        with self._recording(recorded, [signature], find_caller()) as results:
-            results.append(deliver(request, task, args, kwargs, options))
-        return results[0]
+    def is_direct(self, request: Request) -> bool:
+        is_recorded = getattr(request, REQUEST_ATTRIBUTE, None) is not None
+        return not is_recorded and self.delivery.is_direct(request)
 
     def deliver(
         self, request: Request, signatures: Sequence[Signature]
