@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 from pyramid.settings import asbool
 from pyramid_tm import maybe_tag_retryable
 
-from ..registry import add_delivery, get_tasks
-from .commit import CommitDelivery
-from .outbox import add_outbox
-from .retry import notify_before_retry
+from ..configuration.deliveries import add_delivery
+from ..delivery.commit import CommitDelivery
+from ..registry import get_tasks
+from .pyramid_retry import notify_before_retry
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
     from pyramid.request import Request
 
-    from ..taskderivers import TaskDeriverInfo, TaskFunc
+    from ..configuration.derivers import TaskDeriverInfo, TaskFunc
 
 
 def transaction_task_deriver(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
@@ -79,11 +79,11 @@ def includeme(config: Configurator) -> None:
     tasks = get_tasks(config.registry)
     add_delivery(config, "commit", CommitDelivery(tasks.app))
     tasks.delivery = config.get_settings().get("pyramid_tasks.delivery", "commit")
-    add_outbox(config)
+    config.include("pyramid_tasks.outbox.delivery")
 
 
 def include_deriver(config: Configurator) -> None:
     """Run tasks in transactions, and leave it at that."""
     config.include("pyramid_tasks")
     config.add_task_deriver(transaction_task_deriver)
-    config.include("pyramid_tasks.contrib.retry")
+    config.include("pyramid_tasks.contrib.pyramid_retry")

@@ -17,8 +17,8 @@ from celery.bin.base import CeleryOption
 from kombu.utils.url import maybe_sanitize_url
 
 from ..application import names_broker
+from ..configuration.load import reporting
 from ..exceptions import LoadError
-from ..loading import reporting
 from .cli import keep_variables, make_options, make_reload_option
 from .errors import explain
 from .keys import COMMAND_KEY, ENVIRON_KEY, RELOADED, URI_KEY, VARIABLES_KEY

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 from pyramid.exceptions import ConfigurationExecutionError
 
+from ..configuration.load import current_problems
 from ..exceptions import LoadError, PyramidTasksError, SettingError
-from ..loading import current_problems
 
 # The code that reads a file and follows what it names...
 _READERS = ("paste.deploy", "plaster", "plaster_pastedeploy", "pyramid_tasks.loaders")

@@ -12,8 +12,8 @@ from celery import Celery
 from paste.deploy import loadwsgi
 from paste.deploy.util import fix_call
 
+from ..configuration.load import begin_load, report_setting, warn
 from ..exceptions import LoadError
-from ..loading import loading, warn
 from ..settings import Settings, coerce_settings, merge_settings
 from .errors import plain_errors, setting_source
 from .protocol import Defaults, the_only
@@ -93,7 +93,7 @@ def celery_factory(
         app: The section ``[app:NAME]`` to load, or one that wraps it.
         settings: Celery settings, which win over ``celery.*`` of the application.
     """
-    with loading(coerce_settings(settings)) as load:
+    with begin_load(coerce_settings(settings, report=report_setting)) as load:
         section = f"[app:{app}]"
         with setting_source(f"{loader.filename}, {section}"):
             loader.get_app(app, global_conf=global_conf)
@@ -149,7 +149,7 @@ class Loader(plaster_pastedeploy.Loader):
                 conf = dict(reader.get_context(CELERY, name, global_conf).local_conf)
                 conf.pop("app", None)
                 with setting_source(f"{self.uri.path}, [{section}]"):
-                    settings = coerce_settings(conf)
+                    settings = coerce_settings(conf, report=report_setting)
             schedule, routes = read_schedule(reader), read_routes(reader)
         if schedule:
             settings = merge_settings(settings, {"beat_schedule": schedule})

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 import plaster
 from importlib_metadata import entry_points
 
+from ..configuration.load import Load, begin_load, report_setting
 from ..exceptions import ConfigFileNotFound, LoadError
-from ..loading import Load, loading
 from ..settings import Settings, coerce_settings
 from .errors import setting_source
 
@@ -133,7 +133,7 @@ class AdaptedLoader:
                 f"{', '.join(sections)}.",
                 self._uri,
             )
-        with loading(self.get_celery_app_settings(name, defaults)) as load:
+        with begin_load(self.get_celery_app_settings(name, defaults)) as load:
             self._loader.get_wsgi_app(app_name, defaults)
         return the_only(load, self._uri, f"app {app_name or 'main'!r}")
 
@@ -147,7 +147,7 @@ class AdaptedLoader:
         for key in ("use", "app"):
             conf.pop(key, None)
         with setting_source(f"{self._uri}, section {section!r}"):
-            return coerce_settings(conf)
+            return coerce_settings(conf, report=report_setting)
 
     def _section(self, name: str | None) -> str | None:
         wanted = [f"celery:{name or 'main'}"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pyramid.config.actions import ActionInfo
 from pyramid.registry import Introspectable
 
-from ..application import PyramidLoader
+from ..application import PyramidCelery
+from ..configuration.load import reporting
 from ..exceptions import AmbiguousTask, LoadError, TaskNotRegistered
-from ..loading import reporting
 from ..registry import check_arguments, get_tasks, relate
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def find_task(app: Celery, name: str) -> Task:
         TaskNotRegistered: There is none.
         AmbiguousTask: It is a function with several names.
     """
-    if isinstance(app.loader, PyramidLoader):
-        return get_tasks(app.loader.registry).find(name)
+    if isinstance(app, PyramidCelery):
+        return get_tasks(app.registry).find(name)
     if name not in app.tasks:
         raise TaskNotRegistered(name)
     return app.tasks[name]

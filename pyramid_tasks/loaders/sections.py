@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from ..configuration.load import report, reporting, warn
+from ..configuration.schedules import parse_schedule
 from ..exceptions import LoadError
-from ..loading import report, reporting, warn
-from ..schedules import parse_schedule
 from ..settings import coerce_nested
 from .errors import plain_errors
 

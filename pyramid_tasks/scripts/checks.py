@@ -19,7 +19,8 @@ from celery.concurrency import get_available_pool_names
 from celery.exceptions import QueueNotFound
 from kombu.serialization import registry as serializers
 
-from ..delivery import route
+from ..configuration.load import report
+from ..delivery.immediate import route
 from ..exceptions import (
     AmbiguousTask,
     OutboxError,
@@ -29,7 +30,6 @@ from ..exceptions import (
 )
 from ..loaders.commandline import check_servers
 from ..loaders.schedule import find_task
-from ..loading import report
 from .listing import entry_of, list_tasks, next_run, own_tasks
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from celery.beat import ScheduleEntry
 from celery.schedules import BaseSchedule, crontab, schedule
 from pyramid.registry import Introspectable, Introspector
 
-from ..delivery import route
+from ..delivery.immediate import route
 from ..exceptions import SettingError
 
 if TYPE_CHECKING:

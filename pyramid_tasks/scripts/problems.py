@@ -8,10 +8,10 @@ from typing import Any
 
 from pyramid.exceptions import ConfigurationExecutionError
 
+from ..configuration.load import checking
 from ..exceptions import LoadError, PyramidTasksError, SettingError, UnknownSetting
 from ..loaders.errors import explain
 from ..loaders.protocol import find_loader
-from ..loading import checking
 from .checks import check_app
 
 Problem = dict[str, str | None]

@@ -12,6 +12,7 @@ from celery.canvas import maybe_signature
 
 from ..exceptions import CaptureError
 from ..registry import get_tasks
+from ..worker.request import get_runner
 from .capturing import CapturingDelivery
 from .deferred import Deferred
 from .isolation import RESULTS_IN_MEMORY, isolated
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from pyramid.registry import Registry
 
-    from ..delivery import Delivery
+    from ..registry import Delivery
 
 
 # What Celery.send_task is told that says nothing of the task.
@@ -74,7 +75,7 @@ def capture(
     at_once = CapturingDelivery(app, registry, deferred)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(tasks.deliveries, deliveries))
-        stack.enter_context(mock.patch.dict(tasks.runner.base_environ, environ))
+        stack.enter_context(mock.patch.dict(get_runner(registry).base_environ, environ))
         stack.enter_context(isolated(app, **settings))
         if "result_backend" in settings:
             for task in app.tasks.values():  # each has read its setting

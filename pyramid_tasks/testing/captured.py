@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
-from ..canvas import as_canvas, as_signature, fix_arguments, fix_ids, leaves
-from ..context import HEADER
-from ..results import deferred
+from ..delivery.canvas import as_canvas, as_signature, fix_arguments, fix_ids, leaves
+from ..delivery.results import deferred
+from ..worker.contexts import HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from celery.canvas import Signature
     from pyramid.registry import Registry
 
-    from ..canvas import Canvas
+    from ..delivery.canvas import Canvas
 
 
 @dataclass(frozen=True, eq=False, repr=False)

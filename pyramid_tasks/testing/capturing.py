@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..delivery import Delivery
 from ..registry import check_arguments
 from .captured import Captured
 
@@ -16,17 +15,19 @@ if TYPE_CHECKING:
     from pyramid.registry import Registry
     from pyramid.request import Request
 
-    from ..sending import SendingCelery
+    from ..application import PyramidCelery
     from .deferred import Deferred
 
 
-class CapturingDelivery(Delivery):
+class CapturingDelivery:
     """Keeps what it is given."""
 
+    is_transactional = False
+
     def __init__(
-        self, app: SendingCelery, registry: Registry, deferred: Deferred
+        self, app: PyramidCelery, registry: Registry, deferred: Deferred
     ) -> None:
-        super().__init__(app)
+        self.app = app
         self.registry = registry
         self.deferred = deferred
 

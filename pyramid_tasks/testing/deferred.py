@@ -5,11 +5,9 @@ from __future__ import annotations
 import inspect
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
-from celery import _state
-
-from ..canvas import Node, fix_arguments
+from .._celery import as_current_app
+from ..delivery.canvas import Node, fix_arguments
 from ..events import TaskFailed
 from ..exceptions import CaptureError, DeferError
 from .captured import call_repr
@@ -144,11 +142,11 @@ class Deferred:
         def note(event: TaskFailed) -> None:
             errors.append(event.exception)
 
-        registry, app = self._tasks.runner.registry, self._tasks.app
+        registry, app = self._tasks.app.registry, self._tasks.app
         registry.registerHandler(note, [TaskFailed])
         try:
             # As in a worker.
-            with mock.patch.object(_state._tls, "current_app", app):  # noqa: SLF001 get_current_app() makes one
+            with as_current_app(app):
                 result = captured.signature.apply().get()
         except Exception as error:
             if errors and all(error is not each for each in errors):

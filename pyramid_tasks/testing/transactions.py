@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..contrib.outgoing import Outgoing, in_transaction
+from ..delivery.transactional import Outgoing, in_transaction
 from .capturing import CapturingDelivery
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from celery import _state
 from celery.contrib.testing import worker
 
+from .._celery import keeping_state
 from ..registry import get_tasks
 from .isolation import RESULTS_IN_MEMORY, isolated
 
@@ -44,11 +44,6 @@ def start_worker(registry: Registry, **options: Any) -> Iterator[WorkController]
         # What starting a worker changes in the process: the logging, ...
         stack.enter_context(mock.patch.object(app, "log"))
         # ... and what Celery takes for the application and the state of this thread.
-        for thing, name in (
-            (_state, "default_app"),
-            (_state, "_task_join_will_block"),
-            (_state._tls, "current_app"),  # noqa: SLF001 get_current_app() makes one
-        ):
-            stack.enter_context(mock.patch.object(thing, name, getattr(thing, name)))
+        stack.enter_context(keeping_state())
         options = {"perform_ping_check": False, **options}
         yield stack.enter_context(worker.start_worker(app, **options))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery.result import EagerResult
 from celery.utils import uuid
 
-from ...canvas import Node, fix_ids, leaves
-from ...delivery import Delivery
+from ...delivery.canvas import Node, fix_ids, leaves
 from .rows import NOT_SENT, SENDING_FAILED, Place, Row, find_caller, row_of, shortened
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from celery.canvas import Signature
     from celery.result import AsyncResult, ResultBase
     from pyramid.request import Request
+
+    from ...registry import Delivery
 
 #: Where the request of a view has its :class:`RecordedTasks`.
 REQUEST_ATTRIBUTE = "pdtb_tasks"
@@ -57,11 +58,11 @@ class RecordedTasks:
         self._unsettled = None  # as it is more than text
 
 
-class RecordingDelivery(Delivery):
+class RecordingDelivery:
     """Delivers as another one does, and tells the panel of the request, if any."""
 
     def __init__(self, name: str, delivery: Delivery) -> None:
-        super().__init__(delivery.app)
+        self.app = delivery.app
         self.name = name
         self.delivery = delivery
         self.is_transactional = delivery.is_transactional

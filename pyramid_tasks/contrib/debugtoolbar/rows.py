@@ -14,15 +14,15 @@ from celery.utils.saferepr import saferepr
 from celery.utils.text import truncate
 from pyramid_debugtoolbar.utils import format_fname
 
-from ...context import HEADER
-from ...delivery import ROUTING, route
+from ...delivery.immediate import ROUTING, route
+from ...worker.contexts import HEADER
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from celery import Celery
 
-    from ...canvas import Node
+    from ...delivery.canvas import Node
 
 NOT_SENT = "not sent"
 SENDING_FAILED = "sending failed"

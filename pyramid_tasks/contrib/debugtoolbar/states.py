@@ -10,6 +10,7 @@ from celery.backends.base import DisabledBackend
 from celery.backends.rpc import RPCBackend
 from celery.states import SUCCESS
 
+from ..._celery import new_backend
 from ...registry import get_tasks
 from .rows import shortened
 
@@ -41,7 +42,7 @@ class StateReader:
     @cached_property
     def _backend(self) -> Any:
         # One of our own, which may still be waited for when the next page asks.
-        return self._app._get_backend()  # noqa: SLF001
+        return new_backend(self._app)
 
     def update(self, rows: list[Row]) -> dict[str, Any]:
         """Bring rows up to date, and return what the page shows of them."""

@@ -1,0 +1,1 @@
+"""What an application says: directives, derivers, schedules, contexts."""

@@ -1,0 +1,1 @@
+"""From a call to the broker by way of the database of the application."""

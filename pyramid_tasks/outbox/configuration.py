@@ -1,0 +1,142 @@
+"""Where the outbox of an application is: its session, its engine, its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pyramid.scripting import prepare
+
+from ..configuration.own_settings import number_setting
+from ..exceptions import OutboxError, OutboxTableMissing
+from ..registry import relate
+
+if TYPE_CHECKING:
+    from pyramid.config import Configurator
+    from pyramid.registry import Registry
+    from pyramid.request import Request
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+#: Where it is on the registry.
+KEY = "pyramid_tasks.outbox"
+
+
+def set_task_outbox(
+    config: Configurator,
+    session: str | Callable[[Request], Session] = "dbsession",
+    engine: str | Engine | Callable[[Registry], Engine] | None = None,
+) -> None:
+    """Say where the outbox is: a directive, ``config.set_task_outbox(...)``.
+
+    Args:
+        session: The SQLAlchemy session of a request that is part of its transaction:
+            the name of an attribute of the request, or a callable, or its dotted
+            name, that returns it for a request.
+        engine: What the relay connects with: an engine, or a callable, or its dotted
+            name, that returns it for the registry. By default, the engine that the
+            session of a request has.
+    """
+    if not isinstance(session, str) or "." in session or ":" in session:
+        session = config.maybe_dotted(session)
+    engine = config.maybe_dotted(engine)
+    intr = config.introspectable(
+        "pyramid_tasks outbox", None, "the outbox of tasks", "pyramid_tasks outbox"
+    )
+    intr.update(session=session, engine=engine)
+
+    def register() -> None:
+        outbox = get_outbox(config.registry)
+        outbox.session = session
+        outbox.engine = engine
+        relate(intr, config.registry, "task deliveries", "outbox")
+
+    config.action((KEY, "set"), register, introspectables=(intr,))
+
+
+def get_outbox(registry: Registry) -> Outbox:
+    """Return the outbox of an application.
+
+    Raises:
+        OutboxError: It has none.
+    """
+    try:
+        outbox: Outbox = registry[KEY]
+    except KeyError:
+        raise OutboxError(
+            "The application has no outbox: include pyramid_tasks.contrib.pyramid_tm "
+            "in it, and set pyramid_tasks.delivery = outbox."
+        ) from None
+    return outbox
+
+
+class Outbox:
+    """Where the outbox of an application is, and how it is used.
+
+    Attributes:
+        session: As in :func:`set_task_outbox`.
+        engine: As in :func:`set_task_outbox`.
+        checked: Whether the table was found.
+        left_last: The last row that this process has left to a relay, if any.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.session: Any = "dbsession"
+        self.engine: Any = None
+        self.checked = False
+        self.left_last: int | None = None
+
+    def number(self, name: str, default: float) -> float:
+        """Return a setting of this package that is a number."""
+        return number_setting(self.registry.settings, name, default)
+
+    def get_session(self, request: Request) -> Session:
+        """Return the session of a request."""
+        if callable(self.session):
+            session: Session = self.session(request)
+            return session
+        try:
+            session = getattr(request, self.session)
+        except AttributeError:
+            raise OutboxError(
+                f"Delivery by outbox needs the SQLAlchemy session of the request, and "
+                f"there is no request.{self.session}. Name it with "
+                "config.set_task_outbox(session=...)."
+            ) from None
+        return session
+
+    def get_engine(self) -> Engine:
+        """Return the engine for what is no request."""
+        if self.engine is not None:
+            engine: Engine = (
+                self.engine(self.registry) if callable(self.engine) else self.engine
+            )
+            return engine
+        with prepare(registry=self.registry) as env:
+            return engine_of(self.get_session(env["request"]))
+
+    def check_table(self, session: Session) -> None:
+        """Find a missing table before the commit does; once in a process.
+
+        Raises:
+            OutboxTableMissing: It is missing.
+        """
+        if self.checked:
+            return
+        from sqlalchemy import inspect
+
+        from .table import OutboxMessage
+
+        connection = session.connection(bind_arguments={"mapper": OutboxMessage})
+        name = OutboxMessage.__tablename__
+        if not inspect(connection).has_table(name):
+            raise OutboxTableMissing(name, str(connection.engine.url))
+        self.checked = True
+
+
+def engine_of(session: Session) -> Engine:
+    """Return the engine of a session, which may be bound to a connection of it."""
+    from .table import OutboxMessage
+
+    return session.get_bind(OutboxMessage).engine

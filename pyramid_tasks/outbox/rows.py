@@ -1,0 +1,226 @@
+"""Rows of the outbox: taken, sent, and gone; by web processes and relays alike."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kombu.utils.json import loads
+from sqlalchemy import delete, func, select, text, update
+
+from ..delivery.publisher import publish
+from ..delivery.result_backends import BrokerDown
+from .table import OutboxMessage, database_time
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from ..application import PyramidCelery
+
+logger = logging.getLogger(__name__)
+
+#: What relays on PostgreSQL listen to.
+CHANNEL = OutboxMessage.__tablename__
+
+_MAX_DELAY = 60.0
+
+
+@dataclass
+class Round:
+    """What became of the rows that were taken at one time."""
+
+    taken: int = 0
+    sent: list[int] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+    refused: list[tuple[Any, Exception]] = field(default_factory=list)
+    broker_down: BrokerDown | None = None
+
+
+def send_rows(
+    app: PyramidCelery,
+    engine: Engine,
+    *,
+    timeout: float,
+    max_attempts: int,
+    limit: int | None = None,
+    ids: Sequence[int] | None = None,
+    deadline: float | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Round:
+    """Send rows of the outbox in their order, and delete them.
+
+    A row goes when the broker has its message: if the process dies in between, the
+    message is sent again. Rows that another process is sending are left to it, where
+    the database can tell.
+
+    Args:
+        timeout: How many seconds to wait for the broker, each time.
+        max_attempts: After how many refusals a message is set aside.
+        limit: How many rows to take; default, all.
+        ids: Which rows to take; default, those that are due.
+        deadline: By ``time.monotonic()``, when to leave the rest to a relay.
+        stopped: Asked before each message whether to leave the rest.
+    """
+    result = Round()
+    with connect(engine) as connection:
+        rows = _take(connection, limit, ids)
+        result.taken = len(rows)
+        for row in rows:
+            late = deadline is not None and time.monotonic() > deadline
+            if late or stopped():
+                break
+            try:
+                publish(app, {**loads(row.message), "task": row.task}, timeout)
+            except BrokerDown as error:
+                result.broker_down = error
+                break
+            except Exception as error:  # noqa: BLE001 whatever a message can cause
+                result.refused.append((row, error))
+            else:
+                result.sent.append(row.id)
+        tried = len(result.sent) + len(result.refused)
+        result.left = [row.id for row in rows[tried:]]
+        _settle(connection, result, max_attempts)
+        if ids is not None and result.left:
+            _leave_to_relay(connection, result.left)
+        connection.commit()
+    return result
+
+
+def is_waiting(engine: Engine, row_id: int) -> bool:
+    """Whether a row still waits to be sent, and was not refused."""
+    table = OutboxMessage
+    waiting = select(table.id).where(table.id == row_id, table.attempts == 0)
+    with engine.connect() as connection:
+        return connection.scalar(waiting) is not None
+
+
+def leave_to_relay(engine: Engine, ids: Sequence[int]) -> None:
+    """Give rows to the relays before their lease ends."""
+    with connect(engine) as connection:
+        _leave_to_relay(connection, ids)
+        connection.commit()
+
+
+def connect(engine: Engine) -> Connection:
+    """Return a connection that locks no more than the rows it takes."""
+    connection = engine.connect()
+    if engine.dialect.name in {"mysql", "mariadb"}:
+        # At its default level, FOR UPDATE locks the gaps between rows as well: no
+        # request could defer a task while another process sends.
+        connection = connection.execution_options(isolation_level="READ COMMITTED")
+    return connection
+
+
+def _take(
+    connection: Connection, limit: int | None, ids: Sequence[int] | None
+) -> Sequence[Any]:
+    table = OutboxMessage
+    query = select(
+        table.id, table.task, table.task_id, table.message, table.attempts
+    ).order_by(table.id)
+    if ids is None:
+        query = query.where(
+            table.set_aside.is_(False), table.not_before <= database_time()
+        )
+    else:
+        query = query.where(table.id.in_(ids))
+    if limit is not None:
+        query = query.limit(limit)
+    if _has_skip_locked(connection):
+        return connection.execute(query.with_for_update(skip_locked=True)).all()
+    rows = connection.execute(query).all()
+    # Let nobody wait for the broker: SQLite has one lock for everything.
+    connection.commit()
+    return rows
+
+
+def _has_skip_locked(connection: Connection) -> bool:
+    dialect: Any = connection.dialect
+    if dialect.name == "postgresql":
+        return True
+    if dialect.name in {"mysql", "mariadb"}:
+        needed = (10, 6) if dialect.is_mariadb else (8, 0, 1)
+        return bool(dialect.server_version_info >= needed)
+    return False
+
+
+def _settle(connection: Connection, result: Round, max_attempts: int) -> None:
+    table = OutboxMessage
+    if result.sent:
+        connection.execute(delete(table).where(table.id.in_(result.sent)))
+    for row, error in result.refused:
+        attempts = row.attempts + 1
+        set_aside = attempts >= max_attempts
+        words = f"{type(error).__name__}: {error}"
+        delay = min(2.0**row.attempts, _MAX_DELAY)
+        connection.execute(
+            update(table)
+            .where(table.id == row.id)
+            .values(
+                attempts=attempts,
+                # Databases differ in what a text may contain.
+                error=words.encode("ascii", "backslashreplace").decode(),
+                set_aside=set_aside,
+                not_before=database_time() + delay,
+            )
+        )
+        logger.log(
+            logging.ERROR if set_aside else logging.WARNING,
+            "Message %s of the outbox, %s[%s], was refused for the %s. time%s: %s",
+            row.id,
+            row.task,
+            row.task_id,
+            attempts,
+            ", and is set aside" if set_aside else "",
+            words,
+        )
+
+
+def _leave_to_relay(connection: Connection, ids: Sequence[int]) -> None:
+    table = OutboxMessage
+    connection.execute(
+        update(table)
+        .where(table.id.in_(ids), table.attempts == 0)
+        .values(not_before=database_time())
+    )
+    wake_relays(connection)
+
+
+def wake_relays(connection: Connection) -> None:
+    """Tell relays, when this commits, that there is something for them."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"NOTIFY {CHANNEL}"))
+
+
+@dataclass
+class Status:
+    """What is in the outbox.
+
+    Attributes:
+        waiting: How many messages wait to be sent.
+        set_aside: How many were refused too often.
+        oldest: The age of the oldest that waits, in seconds.
+    """
+
+    waiting: int
+    set_aside: int
+    oldest: float
+
+
+def get_status(engine: Engine) -> Status:
+    """Return what is in the outbox."""
+    table = OutboxMessage
+    with engine.connect() as connection:
+        waiting, oldest = connection.execute(
+            select(func.count(), database_time() - func.min(table.created)).where(
+                table.set_aside.is_(False)
+            )
+        ).one()
+        set_aside = connection.scalar(
+            select(func.count()).where(table.set_aside.is_(True))
+        )
+    return Status(waiting, set_aside or 0, max(oldest or 0.0, 0.0))

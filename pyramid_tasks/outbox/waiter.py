@@ -1,0 +1,95 @@
+"""How a relay waits: for a time, for a signal to stop, for a word from PostgreSQL."""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+from typing import TYPE_CHECKING, Any
+
+from .rows import CHANNEL
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+logger = logging.getLogger(__name__)
+
+
+class Waiter:
+    """Waits, and is woken.
+
+    On PostgreSQL with psycopg 3 it listens, with a connection of its own, for what
+    :func:`pyramid_tasks.outbox.rows.wake_relays` says.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.stopped = False
+        self._listener: Any = None
+        dbapi: Any = engine.dialect.loaded_dbapi
+        self._errors: type[Exception] = dbapi.Error
+        # A signal handler may write to it: select() alone goes on after a signal.
+        self._wake, self._woken = socket.socketpair()
+        self._wake.settimeout(0)
+
+    def stop(self, *_: object) -> None:
+        """End this wait and all later ones; a signal handler."""
+        self.stopped = True
+        self._wake.send(b"\0")
+
+    def pause(self, seconds: float) -> None:
+        """Wait, and let only :meth:`stop` end it."""
+        if not self.stopped:
+            select.select([self._woken], [], [], seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Wait, or until there is something in the outbox."""
+        if self.stopped:
+            return
+        files = [self._woken]
+        if self._listener is not None:
+            files.append(self._listener)
+        ready, _, _ = select.select(files, [], [], seconds)
+        if self._listener in ready:
+            self._drain()
+
+    def listen(self) -> None:
+        """Listen from now on, if the database can speak."""
+        engine = self.engine
+        if self._listener is not None or engine.dialect.driver != "psycopg":
+            return
+        try:
+            self._listener = self._connect()
+        except self._errors as error:
+            # Not one of SQLAlchemy, which knows no such connection. What is wrong
+            # will show when rows are taken; polling does until then.
+            logger.debug("Not listening: %s", error)
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _connect(self) -> Any:
+        fairy = self.engine.raw_connection()
+        connection: Any = fairy.driver_connection
+        # Never back into the pool, nor counted by it.
+        fairy.detach()
+        try:
+            connection.rollback()
+            connection.autocommit = True
+            connection.execute(f"LISTEN {CHANNEL}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _drain(self) -> None:
+        try:
+            self._listener.pgconn.consume_input()
+            while self._listener.pgconn.notifies():
+                pass
+        except self._errors as error:
+            logger.debug("The database hung up: %s", error)
+            self.close()
