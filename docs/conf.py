@@ -67,11 +67,15 @@ nitpick_ignore_regex = [
 #: What a user writes before the name of a function, which takes that as its first
 #: argument.
 _CALLED_ON = {
-    "pyramid_tasks.directives": "config",
-    "pyramid_tasks.taskderivers": "config",
-    "pyramid_tasks.forking": "config",
-    "pyramid_tasks.contrib.outbox_place": "config",
-    "pyramid_tasks.request_methods": "request",
+    "pyramid_tasks.configuration.celery_app": "config",
+    "pyramid_tasks.configuration.contexts": "config",
+    "pyramid_tasks.configuration.derivers": "config",
+    "pyramid_tasks.configuration.fork_safe": "config",
+    "pyramid_tasks.configuration.schedules": "config",
+    "pyramid_tasks.configuration.tasks": "config",
+    "pyramid_tasks.outbox.configuration": "config",
+    "pyramid_tasks.deferring.request_methods": "request",
+    "pyramid_tasks.worker.request": "request",
 }
 
 
@@ -97,7 +101,10 @@ def _say_on_what(_app: Sphinx, doctree: Any) -> None:
 
 def setup(app: Sphinx) -> None:
     """Have the functions behind directives and request methods shown as such."""
-    for module in ("pyramid_tasks.directives", "pyramid_tasks.request_methods"):
+    for module in (
+        "pyramid_tasks.configuration.tasks",
+        "pyramid_tasks.deferring.request_methods",
+    ):
         analyzer = ModuleAnalyzer.for_module(module)
         analyzer.analyze()
         analyzer.overloads.clear()  # they are for type checkers

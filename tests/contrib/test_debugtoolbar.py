@@ -19,7 +19,7 @@ pytest.importorskip("pyramid_tm")
 
 from pyramid_tasks.contrib.debugtoolbar import recording, states
 from pyramid_tasks.contrib.debugtoolbar.rows import Row, shortened
-from pyramid_tasks.delivery.immediate import Delivery
+from pyramid_tasks.delivery.immediate import ImmediateDelivery
 from pyramid_tasks.exceptions import TaskError
 from pyramid_tasks.registry import get_tasks
 from pyramid_tasks.testing import start_worker
@@ -362,7 +362,7 @@ def test_broker_that_is_down(monkeypatch):
     def refuse(*_, **__):
         raise OperationalError("redis://user:secret@host")
 
-    monkeypatch.setattr(Delivery, "deliver_task", refuse)
+    monkeypatch.setattr(ImmediateDelivery, "deliver_task", refuse)
     settings = {"debugtoolbar.intercept_exc": True}
     site = Site(lambda request: request.defer_task(echo), **settings).get(500)
     assert site.states["tasks"] == [

@@ -14,11 +14,11 @@ from celery import Celery
 from pyramid.exceptions import ConfigurationError
 
 from pyramid_tasks import PyramidTasksError
-from pyramid_tasks.application import PyramidLoader
 from pyramid_tasks.exceptions import ConfigFileNotFound, LoadError, SettingError
 from pyramid_tasks.loaders import get_celery_app
 from pyramid_tasks.loaders.protocol import find_loader
 from pyramid_tasks.registry import get_tasks
+from pyramid_tasks.worker.loader import PyramidLoader
 
 CONFIGS = Path(__file__).parent / "configs"
 

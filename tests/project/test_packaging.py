@@ -21,7 +21,7 @@ from support import run
 
 import pyramid_tasks
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 NOT_SOURCES = shutil.ignore_patterns(
     *(".coverage*", ".git", ".*_cache", ".tox", ".venv"),

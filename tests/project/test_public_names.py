@@ -23,9 +23,11 @@ def test_public_names(name):
 
 def test_names_are_those_of_their_modules():
     """A public name is the object of its module, not a copy."""
-    from pyramid_tasks import directives, events, request_methods
+    from pyramid_tasks import events
+    from pyramid_tasks.configuration import tasks
+    from pyramid_tasks.deferring import request_methods
 
-    assert pyramid_tasks.task is directives.task
+    assert pyramid_tasks.task is tasks.task
     assert pyramid_tasks.defer_task is request_methods.defer_task
     assert pyramid_tasks.BeforeDeferTask is events.BeforeDeferTask
     assert pyramid_tasks.CeleryWorkerProcessInit is events.CeleryWorkerProcessInit

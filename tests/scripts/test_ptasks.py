@@ -16,13 +16,14 @@ from celery.beat import ScheduleEntry
 from celery.schedules import crontab, schedule
 
 from pyramid_tasks.configuration.load import (
+    begin_load,
     checking,
     current_load,
-    loading,
     report,
     reporting,
     warn,
 )
+from pyramid_tasks.configuration.own_settings import OWN_SETTINGS
 from pyramid_tasks.exceptions import (
     LoadError,
     SettingError,
@@ -39,7 +40,7 @@ from pyramid_tasks.scripts.listing import (
     next_run,
 )
 from pyramid_tasks.scripts.ptasks import main
-from pyramid_tasks.settings import OWN_SETTINGS, extract_celery_settings
+from pyramid_tasks.settings import extract_celery_settings
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -345,7 +346,7 @@ def test_own_settings_are_known():
 
 def test_without_a_check_the_first_problem_is_raised():
     """What a check collects ends a load, and what it can live with is logged."""
-    with pytest.raises(TaskError), loading({}):
+    with pytest.raises(TaskError), begin_load({}):
         report(TaskError("x"))
     assert current_load() is None
 
@@ -355,7 +356,7 @@ def test_check_collects(caplog):
     import logging
 
     with checking() as problems:
-        with loading({}) as load:
+        with begin_load({}) as load:
             report(TaskError("first"))
         with reporting("in a file", TypeError):
             raise TypeError("second")

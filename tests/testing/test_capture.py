@@ -27,6 +27,7 @@ from pyramid_tasks.exceptions import (
     TaskNotRegistered,
 )
 from pyramid_tasks.testing import capture
+from pyramid_tasks.worker.request import get_runner
 
 # Where nothing answers: whatever connects fails.
 NOWHERE = "redis://localhost:1/0"
@@ -327,12 +328,13 @@ class TestAfterwards:
         """Deliveries, settings, connections and the environment are put back."""
         monkeypatch.setenv("CELERY_BROKER_URL", NOWHERE)
         tasks = app.registry["pyramid_tasks"]
+        base_environ = get_runner(app.registry).base_environ
 
         def state():
             celery = tasks.app
             handlers = len(list(app.registry.registeredHandlers()))
             return (
-                *(dict(tasks.deliveries), dict(tasks.runner.base_environ), handlers),
+                *(dict(tasks.deliveries), dict(base_environ), handlers),
                 *(celery.send_task, celery.pool, celery.backend, dict(celery.conf)),
                 *(celery.connection_for_write().as_uri(), celery.current_task),
             )

@@ -14,7 +14,7 @@ from pyramid.request import Request
 from pyramid.scripting import prepare
 from zope.interface import Interface, implementedBy, implementer, providedBy
 
-from pyramid_tasks.registry import get_tasks
+from pyramid_tasks.worker.request import get_runner
 
 
 class IMarked(Interface):
@@ -159,7 +159,7 @@ def test_factory_that_makes_classes(configure):
     for _ in range(100):
         task.apply()
     assert count() < 50
-    assert len(get_tasks(config.registry).runner._classes._classes) <= 16
+    assert len(get_runner(config.registry)._classes._classes) <= 16
 
 
 @pytest.mark.parametrize("factory", sorted(FACTORIES))

@@ -422,7 +422,7 @@ def test_error_of_the_task_wins(run, caplog, error, state):
         result = run(task)
     assert result.state == state
     assert seen == ["other"]
-    (record,) = (r for r in caplog.records if r.name == "pyramid_tasks.worker")
+    (record,) = (r for r in caplog.records if r.name == "pyramid_tasks.worker.request")
     assert record.getMessage().startswith("A finished callback of it[")
     assert str(record.exc_info[1]) == "callback"
 
