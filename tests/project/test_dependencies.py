@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import distributions
 
-import tomllib
 from documents import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name

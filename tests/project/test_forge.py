@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import tomllib
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomllib
 import yaml
 from documents import ROOT
 from markdown_it import MarkdownIt
