@@ -133,7 +133,7 @@ def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:
 def _make_run(
     derived: TaskFunc, attempt: Callable[..., Any], policy: ExecutionPolicy | None
 ) -> Callable[..., Any]:
-    """Return the function that Celery runs. It calls the derived task with a request."""
+    """Return the function that Celery runs: the derived task, with a request."""
 
     def run(self: Task, /, *args: Any, **kwargs: Any) -> Any:
         return attempt(self, derived, args, kwargs)
