@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import launcher
 import pytest
 
 if TYPE_CHECKING:
@@ -38,27 +40,45 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def run(
-    *command: object, cwd: Path, stdin: str = "", timeout: float = DEADLINE, **env: str
+    *command: object,
+    cwd: Path,
+    stdin: str = "",
+    timeout: float = DEADLINE,
+    fresh: bool = False,
+    **env: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a console script of the environment to its end."""
     program, *arguments = map(str, command)
-    return subprocess.run(
-        [str(BIN / program), *arguments],
-        cwd=cwd,
-        env=environment(**env),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    args = [str(BIN / program), *arguments]
+    with TemporaryFile("w+") as input_, TemporaryFile() as out, TemporaryFile() as err:
+        input_.write(stdin)
+        input_.seek(0)
+        process = launcher.start(
+            args,
+            cwd=cwd,
+            env=environment(**env),
+            stdin=input_,
+            stdout=out,
+            stderr=err,
+            script=not fresh,
+        )
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            raise
+        output = []
+        for file in (out, err):
+            file.seek(0)
+            output.append(file.read().decode())
+    return subprocess.CompletedProcess(args, status, *output)
 
 
 @dataclass
 class Process:
     """A running console script, with its output in a file."""
 
-    popen: subprocess.Popen[bytes]
+    popen: launcher.Child | subprocess.Popen[bytes]
     log: Path
 
     @property
@@ -102,19 +122,22 @@ class Process:
 
 
 @contextmanager
-def start(*command: object, cwd: Path, **env: str) -> Iterator[Process]:
+def start(
+    *command: object, cwd: Path, fresh: bool = False, **env: str
+) -> Iterator[Process]:
     """Start a console script of the environment; stop it at the end."""
     program, *arguments = map(str, command)
     log = cwd / f"{program}-{uuid.uuid4().hex[:8]}.log"
-    with log.open("wb") as output:
-        popen = subprocess.Popen(
+    with log.open("wb") as output, open(os.devnull) as nothing:
+        popen = launcher.start(
             [str(BIN / program), *arguments],
             cwd=cwd,
             env=environment(**env),
-            stdin=subprocess.DEVNULL,
+            stdin=nothing,
             stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            stderr=output,
+            script=not fresh,
+            new_session=True,
         )
     process = Process(popen, log)
     try:
