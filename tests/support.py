@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -29,6 +29,10 @@ BIN = Path(sys.executable).parent
 APPS = Path(__file__).parent / "apps"
 
 DEADLINE = 60.0
+
+#: Scripts that run in a fork of a process which has imported Celery, Pyramid and so on,
+#: unless a test is about how they start.
+FORKED = {"celery", "proutes", "pserve", "pshell", "ptasks", "ptweens", "pviews"}
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -60,7 +64,7 @@ def run(
             stdin=input_,
             stdout=out,
             stderr=err,
-            script=not fresh,
+            script=program in FORKED and not fresh,
         )
         try:
             status = process.wait(timeout)
@@ -116,16 +120,25 @@ class Process:
             try:
                 self.popen.wait(DEADLINE)
             except subprocess.TimeoutExpired:
-                os.killpg(self.popen.pid, signal.SIGKILL)
-                self.popen.wait()
+                self.kill()
         return self.popen.returncode
+
+    def kill(self) -> None:
+        """Kill the process and those that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
 
 
 @contextmanager
 def start(
     *command: object, cwd: Path, fresh: bool = False, **env: str
 ) -> Iterator[Process]:
-    """Start a console script of the environment; stop it at the end."""
+    """Start a console script of the environment; kill it at the end.
+
+    What a process does when it is stopped takes seconds, and is for the tests that are
+    about it: they call ``stop()``.
+    """
     program, *arguments = map(str, command)
     log = cwd / f"{program}-{uuid.uuid4().hex[:8]}.log"
     with log.open("wb") as output, open(os.devnull) as nothing:
@@ -136,23 +149,24 @@ def start(
             stdin=nothing,
             stdout=output,
             stderr=output,
-            script=not fresh,
+            script=program in FORKED and not fresh,
             new_session=True,
         )
     process = Process(popen, log)
     try:
         yield process
     finally:
-        process.stop()
+        process.kill()
 
 
 @contextmanager
 def start_worker(
-    config_uri: object, *options: object, cwd: Path, **env: str
+    config_uri: object, *options: object, cwd: Path, fresh: bool = False, **env: str
 ) -> Iterator[Process]:
     """Start a worker as the README does, and wait until it is ready."""
     command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", config_uri, "worker")
-    with start(*command, "--loglevel=INFO", *options, cwd=cwd, **env) as process:
+    options = ("--loglevel=INFO", *options)
+    with start(*command, *options, cwd=cwd, fresh=fresh, **env) as process:
         process.wait_for(" ready.")
         yield process
 
