@@ -20,7 +20,7 @@ from pyramid_tasks.loaders.protocol import find_loader
 from pyramid_tasks.registry import get_tasks
 from pyramid_tasks.worker.loader import PyramidLoader
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 APP = """
 [app:main]
