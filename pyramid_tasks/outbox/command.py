@@ -100,16 +100,17 @@ def _open(ctx: click.Context) -> Any:
         raise click.ClickException(
             "The outbox needs SQLAlchemy: install pyramid-tasks[outbox]."
         ) from None
+    from ..application import PyramidCelery
     from ..exceptions import OutboxError
     from .configuration import get_outbox
 
-    registry = getattr(ctx.obj.app.loader, "registry", None)
-    if registry is None:
+    app = ctx.obj.app
+    if not isinstance(app, PyramidCelery):
         raise OutboxError(
             "This needs a Pyramid application with tasks: pass -A "
             "pyramid_tasks.loaders and --ini config.ini to celery."
         )
-    return registry, get_outbox(registry).get_engine()
+    return app.registry, get_outbox(app.registry).get_engine()
 
 
 @contextmanager
