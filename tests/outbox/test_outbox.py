@@ -422,6 +422,7 @@ def test_message_is_sent_once_by_two_who_want_it(engine):
     assert app.values() == [1]
 
 
+@pytest.mark.server
 def test_relay_is_woken(tmp_path):
     """On PostgreSQL a relay hears of what a web process could not send."""
     with database("postgresql", tmp_path) as url:
