@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def includeme(config: Configurator) -> None:
-    """Make the delivery known. It needs SQLAlchemy only when it is used."""
+    """Add the delivery, which needs SQLAlchemy only when it is used."""
     registry = config.registry
     tasks = get_tasks(registry)
     add_delivery(config, "outbox", OutboxDelivery(tasks.app))
@@ -51,15 +51,15 @@ def includeme(config: Configurator) -> None:
 
 
 class OutboxDelivery(TransactionalDelivery):
-    """Stores in the transaction, and sends when that has committed.
-
-    Raises:
-        TypeError: The arguments are not those of the task, or something of the call
-            cannot be stored as JSON.
-        OutboxError: There is no session, or no table.
-    """
+    """Stores a call in the transaction, and sends it after the commit."""
 
     def hold(self, request: Request, messages: list[Message]) -> None:
+        """Store messages with the session of the request.
+
+        Raises:
+            DeferError: JSON cannot hold a message.
+            OutboxError: The request has no session, or the database has no table.
+        """
         from sqlalchemy import select
 
         from .table import OutboxMessage, database_time
@@ -69,7 +69,7 @@ class OutboxDelivery(TransactionalDelivery):
         outbox.check_table(session)
         now: Any = database_time()
         if len(messages) > 1:
-            # Rows without expressions are inserted all at once.
+            # SQLAlchemy inserts rows in one statement if they have no expressions.
             now = session.scalar(select(now))
         rows = [
             OutboxMessage(
@@ -81,7 +81,7 @@ class OutboxDelivery(TransactionalDelivery):
             )
             for message in messages
         ]
-        # Through the session, so that zope.sqlalchemy sees a change to commit.
+        # With the session, so that zope.sqlalchemy sees a change to commit.
         session.add_all(rows)
         _InOutbox.of(request).messages += [
             (session, row, message) for row, message in zip(rows, messages, strict=True)
@@ -99,25 +99,28 @@ def _as_json(signature: Signature) -> str:
     return body
 
 
-class _InOutbox(Outgoing[tuple["Session", "OutboxMessage", "Message"]]):
-    def prepare(self, messages: list[tuple[Session, OutboxMessage, Message]]) -> None:
-        # Flushed by now, and about to be detached from the session.
+_Item = tuple["Session", "OutboxMessage", "Message"]
+
+
+class _InOutbox(Outgoing[_Item]):
+    def prepare(self, messages: list[_Item]) -> None:
+        # By now the rows are flushed, and soon they are detached from the session.
         self.engine = engine_of(messages[0][0])
         self.ids = [row.id for _, row, _ in messages if row.id is not None]
 
-    def deliver(self, messages: list[tuple[Session, OutboxMessage, Message]]) -> None:
-        """Send at once; what cannot be sent now, a relay will."""
-        from .rows import is_waiting, leave_to_relay, send_rows
+    def deliver(self, messages: list[_Item]) -> None:
+        """Send the rows, and leave to a relay those that cannot be sent now."""
+        from .rows import queue_behind, send_rows
 
         outbox = get_outbox(self.registry)
         for _, _, message in messages:
             message.sent = True
-        if not self.ids:  # rolled back, by a savepoint of the session
+        if not self.ids:  # a savepoint of the session was rolled back
             return
         try:
-            if outbox.left_last and is_waiting(self.engine, outbox.left_last):
-                # What this process deferred before must not be overtaken.
-                leave_to_relay(self.engine, self.ids)
+            # A task must not overtake those that this process deferred earlier.
+            last = outbox.left_last
+            if last is not None and queue_behind(self.engine, last, self.ids):
                 outbox.left_last = self.ids[-1]
                 return
             outbox.left_last = None

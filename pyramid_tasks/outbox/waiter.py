@@ -1,4 +1,4 @@
-"""How a relay waits: for a time, for a signal to stop, for a word from PostgreSQL."""
+"""How a relay waits: for seconds, for a signal to stop, for a word from PostgreSQL."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 class Waiter:
-    """Waits, and is woken.
+    """Waits until there is something to do.
 
-    On PostgreSQL with psycopg 3 it listens, with a connection of its own, for what
-    :func:`pyramid_tasks.outbox.rows.wake_relays` says.
+    On PostgreSQL with psycopg 3 it listens, with a connection of its own, for the
+    ``NOTIFY`` of a process that leaves a row to the relays.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -28,22 +28,22 @@ class Waiter:
         self._listener: Any = None
         dbapi: Any = engine.dialect.loaded_dbapi
         self._errors: type[Exception] = dbapi.Error
-        # A signal handler may write to it: select() alone goes on after a signal.
+        # select() goes on after a signal, so the signal handler writes to a socket.
         self._wake, self._woken = socket.socketpair()
         self._wake.settimeout(0)
 
     def stop(self, *_: object) -> None:
-        """End this wait and all later ones; a signal handler."""
+        """End this wait and all later ones. This is a signal handler."""
         self.stopped = True
         self._wake.send(b"\0")
 
     def pause(self, seconds: float) -> None:
-        """Wait, and let only :meth:`stop` end it."""
+        """Wait for some seconds; only :meth:`stop` ends this wait earlier."""
         if not self.stopped:
             select.select([self._woken], [], [], seconds)
 
     def wait(self, seconds: float) -> None:
-        """Wait, or until there is something in the outbox."""
+        """Wait for some seconds, or until there is something in the outbox."""
         if self.stopped:
             return
         files = [self._woken]
@@ -54,15 +54,15 @@ class Waiter:
             self._drain()
 
     def listen(self) -> None:
-        """Listen from now on, if the database can speak."""
+        """Listen from now on, if the database and its driver can."""
         engine = self.engine
         if self._listener is not None or engine.dialect.driver != "psycopg":
             return
         try:
             self._listener = self._connect()
         except self._errors as error:
-            # Not one of SQLAlchemy, which knows no such connection. What is wrong
-            # will show when rows are taken; polling does until then.
+            # The error is the driver's, as SQLAlchemy does not know this connection.
+            # If the database is down, taking rows will tell; until then, polling does.
             logger.debug("Not listening: %s", error)
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Waiter:
     def _connect(self) -> Any:
         fairy = self.engine.raw_connection()
         connection: Any = fairy.driver_connection
-        # Never back into the pool, nor counted by it.
+        # The pool must neither take the connection back nor count it.
         fairy.detach()
         try:
             connection.rollback()
