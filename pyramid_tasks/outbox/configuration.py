@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: The key of the outbox on the registry.
 KEY = "pyramid_tasks.outbox"
 
+#: The settings of the outbox, without their prefix ``pyramid_tasks.``.
+DEFAULTS = {"delivery_timeout": 2.0, "outbox_lease": 5.0, "outbox_max_attempts": 5.0}
+
 
 def set_task_outbox(
     config: Configurator,
@@ -87,17 +90,13 @@ class Outbox:
         self.checked = False
         self.left_last: int | None = None
 
-    def number(self, name: str, default: float) -> float:
-        """Return a setting of this package that is a number.
-
-        Args:
-            name: The setting without its prefix ``pyramid_tasks.``.
-            default: The number when the setting is missing.
+    def number(self, name: str) -> float:
+        """Return the value of one of the settings in :data:`DEFAULTS`.
 
         Raises:
             SettingError: The value is not a number.
         """
-        return number_setting(self.registry.settings, name, default)
+        return number_setting(self.registry.settings, name, DEFAULTS[name])
 
     def get_session(self, request: Request) -> Session:
         """Return the session of a request.

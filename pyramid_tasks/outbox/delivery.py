@@ -14,7 +14,7 @@ from ..configuration.load import reporting
 from ..delivery.transactional import Outgoing, TransactionalDelivery
 from ..exceptions import DeferError, SettingError
 from ..registry import get_tasks
-from .configuration import KEY, Outbox, engine_of, get_outbox, set_task_outbox
+from .configuration import DEFAULTS, KEY, Outbox, engine_of, get_outbox, set_task_outbox
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -43,9 +43,9 @@ def includeme(config: Configurator) -> None:
                 "= outbox needs SQLAlchemy: install pyramid-tasks[outbox].",
             )
 
-        for name in ("delivery_timeout", "outbox_lease", "outbox_max_attempts"):
+        for name in DEFAULTS:
             with reporting():
-                outbox.number(name, 0)
+                outbox.number(name)
 
     config.action((KEY, "check"), reporting()(check))
 
@@ -77,7 +77,7 @@ class OutboxDelivery(TransactionalDelivery):
                 task_id=message.result.id,
                 message=_as_json(message.signature),
                 created=now,
-                not_before=now + outbox.number("outbox_lease", 5),
+                not_before=now + outbox.number("outbox_lease"),
             )
             for message in messages
         ]
@@ -124,14 +124,15 @@ class _InOutbox(Outgoing[_Item]):
                 outbox.left_last = self.ids[-1]
                 return
             outbox.left_last = None
-            timeout = outbox.number("delivery_timeout", 2)
+            timeout = outbox.number("delivery_timeout")
+            deadline = time.monotonic() + timeout
             sending = send_rows(
                 get_tasks(self.registry).app,
                 self.engine,
                 ids=self.ids,
                 timeout=timeout,
-                max_attempts=int(outbox.number("outbox_max_attempts", 5)),
-                deadline=time.monotonic() + timeout,
+                max_attempts=int(outbox.number("outbox_max_attempts")),
+                stopped=lambda: time.monotonic() > deadline,
             )
         except Exception:
             outbox.left_last = self.ids[-1]

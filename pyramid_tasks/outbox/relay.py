@@ -54,8 +54,8 @@ class Relay:
         self.batch = batch
         self.waiter = Waiter(engine)
         self.stop = self.waiter.stop
-        self._timeout = max(outbox.number("delivery_timeout", 2), _MIN_TIMEOUT)
-        self._max_attempts = int(outbox.number("outbox_max_attempts", 5))
+        self._timeout = max(outbox.number("delivery_timeout"), _MIN_TIMEOUT)
+        self._max_attempts = int(outbox.number("outbox_max_attempts"))
         self._failures = 0
 
     def send(self) -> Round:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from ..application import PyramidCelery
 
 logger = logging.getLogger(__name__)
-
-#: The channel that relays on PostgreSQL listen to.
-CHANNEL = TABLE_NAME
 
 # Seconds between two attempts to send a message that was refused.
 _MAX_DELAY = 60.0
@@ -48,7 +44,6 @@ def send_rows(
     max_attempts: int,
     limit: int | None = None,
     ids: Sequence[int] | None = None,
-    deadline: float | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Round:
     """Send rows of the outbox in their order, and delete them.
@@ -64,8 +59,6 @@ def send_rows(
         max_attempts: How many refusals set a message aside.
         limit: How many rows to take; default, all.
         ids: The rows to take; default, all that are due.
-        deadline: The time, by ``time.monotonic()``, after which the rest is left to a
-            relay; default, never.
         stopped: A function that is called before each message, and says whether to
             leave the rest; default, never.
 
@@ -77,8 +70,7 @@ def send_rows(
         rows = _take(connection, limit, ids)
         result.taken = len(rows)
         for row in rows:
-            late = deadline is not None and time.monotonic() > deadline
-            if late or stopped():
+            if stopped():
                 break
             try:
                 publish(app, {**loads(row.message), "task": row.task}, timeout)
@@ -133,17 +125,14 @@ def _take(
     connection: Connection, limit: int | None, ids: Sequence[int] | None
 ) -> Sequence[Any]:
     table = OutboxMessage
-    query = select(
-        table.id, table.task, table.task_id, table.message, table.attempts
-    ).order_by(table.id)
+    query = select(table.id, table.task, table.task_id, table.message, table.attempts)
+    query = query.order_by(table.id).limit(limit)
     if ids is None:
         query = query.where(
             table.set_aside.is_(False), table.not_before <= database_time()
         )
     else:
         query = query.where(table.id.in_(ids))
-    if limit is not None:
-        query = query.limit(limit)
     if _has_skip_locked(connection):
         return connection.execute(query.with_for_update(skip_locked=True)).all()
     rows = connection.execute(query).all()
@@ -203,7 +192,7 @@ def _leave_to_relay(connection: Connection, ids: Sequence[int]) -> None:
     )
     # This wakes the relays when it commits.
     if connection.dialect.name == "postgresql":
-        connection.execute(text(f"NOTIFY {CHANNEL}"))
+        connection.execute(text(f"NOTIFY {TABLE_NAME}"))
 
 
 @dataclass

@@ -7,7 +7,7 @@ import select
 import socket
 from typing import TYPE_CHECKING, Any
 
-from .rows import CHANNEL
+from .table import TABLE_NAME
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -28,7 +28,8 @@ class Waiter:
         self._listener: Any = None
         dbapi: Any = engine.dialect.loaded_dbapi
         self._errors: type[Exception] = dbapi.Error
-        # select() goes on after a signal, so the signal handler writes to a socket.
+        # select() goes on after a signal, so the signal handler writes to a socket, and
+        # nobody reads it.
         self._wake, self._woken = socket.socketpair()
         self._wake.settimeout(0)
 
@@ -39,13 +40,10 @@ class Waiter:
 
     def pause(self, seconds: float) -> None:
         """Wait for some seconds; only :meth:`stop` ends this wait earlier."""
-        if not self.stopped:
-            select.select([self._woken], [], [], seconds)
+        select.select([self._woken], [], [], seconds)
 
     def wait(self, seconds: float) -> None:
         """Wait for some seconds, or until there is something in the outbox."""
-        if self.stopped:
-            return
         files = [self._woken]
         if self._listener is not None:
             files.append(self._listener)
@@ -79,7 +77,7 @@ class Waiter:
         try:
             connection.rollback()
             connection.autocommit = True
-            connection.execute(f"LISTEN {CHANNEL}")
+            connection.execute(f"LISTEN {TABLE_NAME}")
         except BaseException:
             connection.close()
             raise
