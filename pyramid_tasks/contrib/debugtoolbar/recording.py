@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -85,10 +84,12 @@ class RecordingDelivery:
         if recorded is None:
             return deliver(request, task, args, kwargs, options)
         options = {"task_id": uuid(), **options}
-        signature = task.signature(args, kwargs, **options)
-        with self._recording(recorded, [signature], find_caller()) as results:
-            results.append(deliver(request, task, args, kwargs, options))
-        return results[0]
+        (result,) = self._record(
+            recorded,
+            [task.signature(args, kwargs, **options)],
+            lambda: [deliver(request, task, args, kwargs, options)],
+        )
+        return result
 
     def deliver(
         self, request: Request, signatures: Sequence[Signature]
@@ -99,23 +100,19 @@ class RecordingDelivery:
             return deliver(request, signatures)
         for signature in signatures:
             fix_ids(signature)
-        with self._recording(recorded, signatures, find_caller()) as results:
-            results.extend(deliver(request, signatures))
-        return results
+        return self._record(recorded, signatures, lambda: deliver(request, signatures))
 
-    @contextmanager
-    def _recording(
-        self, recorded: RecordedTasks, signatures: Sequence[Signature], place: Place
-    ) -> Iterator[list[Any]]:
-        """Record the signatures that are delivered inside the ``with`` block.
-
-        Yields:
-            A list to which the block adds the results.
-        """
+    def _record(
+        self,
+        recorded: RecordedTasks,
+        signatures: Sequence[Signature],
+        deliver: Callable[[], list[Any]],
+    ) -> list[Any]:
+        """Call a function that delivers signatures, and record what comes of them."""
+        place = find_caller()
         added = [self._add_rows(recorded, each, place) for each in signatures]
-        results: list[Any] = []
         try:
-            yield results
+            results = deliver()
         except Exception as error:
             for row in chain.from_iterable(added):
                 row.state, row.result = SENDING_FAILED, type(error).__name__
@@ -127,6 +124,7 @@ class RecordingDelivery:
                     row.delivery = "immediate"  # no transaction had begun
                 if isinstance(result, EagerResult) and result.id == row.id:
                     row.state, row.result = result.state, shortened(result.result)
+        return results
 
     def _add_rows(
         self, recorded: RecordedTasks, signature: Signature, place: Place
