@@ -65,12 +65,6 @@ class TasksPanel(DebugPanel):
         unsent = any(row.is_unsent for row in self.recorded.rows)
         return "progress-bar-danger" if unsent else ""
 
-    def render_content(self, request: Request) -> str:
-        if not self.has_content:
-            return "No tasks were deferred in this request."
-        content: str = super().render_content(request)
-        return content
-
     def render_vars(self, request: Request) -> dict[str, Any]:
         url = request.route_url("debugtoolbar.tasks", request_id=request.pdtb_id)
         return {"recorded": self.recorded, "states_url": url}

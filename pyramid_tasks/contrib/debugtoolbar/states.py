@@ -80,8 +80,8 @@ class StateReader:
             finally:
                 self._lock.release()
 
-        # Not every backend has a time limit, so a thread asks. As long as the backend does
-        # not answer, no other thread asks.
+        # Not every backend has a time limit, so a thread asks. As long as it gets no
+        # answer, no other thread asks.
         is_free = self._lock.acquire(timeout=TIMEOUT)
         if is_free:
             thread = Thread(target=ask, daemon=True)
