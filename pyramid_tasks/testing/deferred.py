@@ -109,8 +109,8 @@ class Deferred:
                 Default, all.
 
         Returns:
-            The return values: for a chain and a chord of the last task, for a group a
-            list.
+            The value that each of them returned. A chain and a chord have the value of
+            their last task, and a group has a list.
 
         Raises:
             Exception: The error of a task, after its last retry. The task does not run
