@@ -136,8 +136,8 @@ def test_line_that_deferred():
     place = Site(helper).get().rows[0].place
     assert place.source == "request.defer_task(echo)  # this line"
     assert place.function.endswith("helper")
-    assert re.fullmatch(r".*test_contrib_debugtoolbar\.py:\d+", place.path)
-    assert re.fullmatch(r"\S*test_contrib_debugtoolbar\.py>?:\d+", place.line)
+    assert re.fullmatch(r".*test_debugtoolbar\.py:\d+", place.path)
+    assert re.fullmatch(r"\S*test_debugtoolbar\.py>?:\d+", place.line)
 
 
 def test_all_ways_to_defer(includes):

@@ -100,6 +100,7 @@ def test_without_pyramid_retry_nothing_is_retried(run):
     assert attempts == [True]
 
 
+@pytest.mark.server
 def test_serialization_failure_of_postgresql(run):
     """A task whose SERIALIZABLE transaction conflicts with another runs again."""
     need_service("PostgreSQL", 5432, "service postgresql start")
