@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, overload
 from celery.canvas import Signature
 from celery.utils import uuid
 
-from ..delivery.canvas import as_canvas, as_signature, copy
+from ..delivery.canvas import Node, as_signature, copy
 from ..delivery.results import DeferredGroupResult
-from ..events import BeforeDeferTask, has_subscribers
 from ..exceptions import DeferError
 from ..registry import get_tasks
 from ..worker.contexts import context_headers
-from .call import add_headers, notify, one_delivery, prepare
+from .call import announce, check_call, choose_delivery, prepare
 
 if TYPE_CHECKING:
     from typing import Concatenate
@@ -98,13 +97,14 @@ def defer_task_with_options(
         delivery = options.pop("delivery", None)
         signature = task.signature(tuple(args), dict(kwargs or {}), **options)
         return defer_canvas(request, signature, delivery=delivery)
-    if tasks.contexts:
-        add_headers(options, context_headers(tasks.contexts, request))
-    args, kwargs = tuple(args), dict(kwargs or {})
-    if has_subscribers(request.registry, BeforeDeferTask):
-        args, kwargs = notify(request, task, args, kwargs, options)
+    call = {"args": tuple(args), "kwargs": dict(kwargs or {}), "options": options}
+    announce(request, task, call, context_headers(tasks.contexts, request))
     delivery = tasks.get_delivery(options.pop("delivery", None))
-    return delivery.deliver_task(request, task, args, kwargs, options)
+    if delivery.is_direct(request):
+        return task.apply_async(call["args"], call["kwargs"], **options)
+    signature = task.signature(call["args"], call["kwargs"], **options)
+    check_call(Node(signature, is_first=True), task, tasks)
+    return delivery.deliver(request, [signature])[0]
 
 
 def defer_tasks(
@@ -153,7 +153,7 @@ def defer_tasks(
         except TypeError as error:
             raise DeferError(f"Item {number} for {task.name}: {error}") from error
         signatures.append(signature)
-    delivery = tasks.get_delivery(one_delivery(deliveries, name))
+    delivery = choose_delivery(tasks, deliveries, name)
     results = delivery.deliver(request, signatures)
     return DeferredGroupResult(uuid(), results, app=tasks.app)
 
@@ -196,12 +196,12 @@ def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultB
         )
     tasks = get_tasks(request.registry)
     name = options.pop("delivery", None)
-    whole = as_canvas(canvas)
+    whole = copy(canvas)
     whole["options"].update(copy(options))
     deliveries = prepare(
         request, tasks, whole, context_headers(tasks.contexts, request)
     )
-    delivery = tasks.get_delivery(one_delivery(deliveries, name))
+    delivery = choose_delivery(tasks, deliveries, name)
     return delivery.deliver(request, [as_signature(whole, tasks.app)])[0]
 
 

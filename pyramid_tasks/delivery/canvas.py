@@ -12,22 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery.canvas import Signature, chunks
 from celery.utils import uuid
-from kombu.serialization import dumps, loads
 
-from .._celery import dump_models, set_app
-from ..exceptions import DeferError
-from ..registry import check_arguments
+from .._celery import set_app
 
 if TYPE_CHECKING:
-    from celery import Celery, Task
-
-    from ..registry import Tasks
+    from celery import Celery
 
 #: A signature with everything in it, as JSON holds it.
 Canvas = dict[str, Any]
-
-#: Celery's tasks that call another task with each of the items they are given.
-_MAPS = {"celery.map": lambda item: (item,), "celery.starmap": tuple}
 
 #: Where those have their tasks that Celery sends at the same time.
 _MEMBERS = {"group": "tasks", "chord": "header"}
@@ -58,12 +50,6 @@ class Node(NamedTuple):
         """
         follows = not (self.is_first or self.signature.get("immutable"))
         return (None,) if follows else ()
-
-
-def as_canvas(signature: Signature) -> Canvas:
-    """Return a copy that shares nothing with the signature."""
-    canvas: Canvas = copy(signature)
-    return canvas
 
 
 def as_signature(canvas: Canvas, app: Celery) -> Signature:
@@ -124,56 +110,6 @@ def fix_ids(canvas: Canvas) -> list[Canvas]:
     for task in tasks:
         task["options"].setdefault("task_id", uuid())
     return tasks
-
-
-def check_call(node: Node, task: Task, tasks: Tasks) -> None:
-    """Check the call of a task as far as it is known.
-
-    Raises:
-        TaskNotRegistered: It maps a task that the application does not have.
-        TypeError: The task cannot be called so.
-    """
-    signature = node.signature
-    args, kwargs = tuple(signature["args"]), signature["kwargs"]
-    if task.name in _MAPS:
-        mapped = tasks.find(kwargs["task"]["task"])
-        for item in kwargs["it"]:
-            check_arguments(mapped, _MAPS[task.name](item), {})
-        # As map.apply_async() does, for the routes of the task.
-        signature["options"].setdefault("route_name", mapped.name)
-    else:
-        check_arguments(task, (*node.results_before, *args), kwargs)
-
-
-def _dump_models(node: Node, task: Task | None) -> None:
-    """Make dictionaries of pydantic models, as Celery 5.7 does of the first tasks."""
-    signature, before = node.signature, node.results_before
-    args, kwargs = dump_models(task, (*before, *signature["args"]), signature["kwargs"])
-    signature["args"], signature["kwargs"] = tuple(args)[len(before) :], kwargs
-
-
-def fix_arguments(app: Celery, node: Node) -> None:
-    """Give a task its arguments as a worker gets them: independent of the caller's.
-
-    Raises:
-        DeferError: The serializer of the task cannot hold them.
-    """
-    signature = node.signature
-    task = app.tasks.get(name := signature["task"])
-    _dump_models(node, task)
-    default = app.conf.task_serializer if task is None else task.serializer
-    serializer = signature["options"].get("serializer") or default
-    try:
-        content_type, encoding, body = dumps(
-            (tuple(signature["args"]), signature["kwargs"]), serializer
-        )
-    except Exception as error:
-        raise DeferError(
-            f"The arguments of {name} cannot be sent as {serializer}: {error}"
-        ) from error
-    signature["args"], signature["kwargs"] = loads(
-        body, content_type, encoding, accept={content_type}
-    )
 
 
 def copy(value: Any) -> Any:

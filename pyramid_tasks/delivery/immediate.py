@@ -9,9 +9,9 @@ from ..configuration.deliveries import add_delivery
 from ..registry import get_tasks
 
 if TYPE_CHECKING:
-    from celery import Celery, Task
+    from celery import Celery
     from celery.canvas import Signature
-    from celery.result import AsyncResult, ResultBase
+    from celery.result import ResultBase
     from pyramid.config import Configurator
     from pyramid.request import Request
 
@@ -59,21 +59,14 @@ class ImmediateDelivery:
     def __init__(self, app: PyramidCelery) -> None:
         self.app = app
 
-    def deliver_task(
-        self,
-        _request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        """Queue one task, with options of ``Task.apply_async``; the shortest way."""
-        return task.apply_async(args, kwargs, **options)
+    def is_direct(self, _request: Request) -> bool:
+        """Whether one task can be sent by ``Task.apply_async``, the shortest way."""
+        return True
 
     def deliver(
         self, _request: Request, signatures: Sequence[Signature]
     ) -> list[ResultBase]:
-        """Queue tasks, chains, groups and chords, with the options they have."""
+        """Send tasks, chains, groups and chords, with the options they have."""
         return send(self.app, signatures)
 
 

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from transaction.interfaces import IDataManagerSavepoint, ISavepointDataManager
 from zope.interface import implementer
 
-from ..registry import check_arguments
-from .canvas import Node, fix_arguments
+from ._transaction import has_begun
 from .immediate import ImmediateDelivery
 from .message import Message
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from celery import Task
     from celery.canvas import Signature
-    from celery.result import AsyncResult, ResultBase
+    from celery.result import ResultBase
     from pyramid.request import Request
 
 _Item = TypeVar("_Item")
@@ -26,10 +24,7 @@ _Item = TypeVar("_Item")
 
 def in_transaction(request: Request) -> bool:
     """Whether a transaction of the request has begun."""
-    # Private, but the only way to ask: get() of a manager that is not explicit begins
-    # a transaction, which nobody would commit.
-    manager = getattr(request.tm, "manager", request.tm)
-    return manager._txn is not None  # noqa: SLF001
+    return has_begun(request.tm)
 
 
 class TransactionalDelivery(ImmediateDelivery):
@@ -40,20 +35,8 @@ class TransactionalDelivery(ImmediateDelivery):
 
     is_transactional = True
 
-    def deliver_task(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        if not in_transaction(request):
-            return super().deliver_task(request, task, args, kwargs, options)
-        check_arguments(task, args, kwargs)
-        signature = task.signature(args, kwargs, **options)
-        fix_arguments(self.app, Node(signature, is_first=True))
-        return self.deliver(request, [signature])[0]
+    def is_direct(self, request: Request) -> bool:
+        return not in_transaction(request)
 
     def deliver(
         self, request: Request, signatures: Sequence[Signature]

@@ -362,7 +362,7 @@ def test_broker_that_is_down(monkeypatch):
     def refuse(*_, **__):
         raise OperationalError("redis://user:secret@host")
 
-    monkeypatch.setattr(ImmediateDelivery, "deliver_task", refuse)
+    monkeypatch.setattr(ImmediateDelivery, "deliver", refuse)
     settings = {"debugtoolbar.intercept_exc": True}
     site = Site(lambda request: request.defer_task(echo), **settings).get(500)
     assert site.states["tasks"] == [

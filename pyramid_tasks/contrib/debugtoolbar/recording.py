@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from celery.result import EagerResult
-from celery.utils import uuid
 
 from ...delivery.canvas import Node, fix_ids, leaves
 from .rows import NOT_SENT, SENDING_FAILED, Place, Row, find_caller, row_of, shortened
 
 if TYPE_CHECKING:
-    from celery import Task
     from celery.canvas import Signature
-    from celery.result import AsyncResult, ResultBase
+    from celery.result import ResultBase
     from pyramid.request import Request
 
     from ...registry import Delivery
@@ -71,25 +69,9 @@ class RecordingDelivery:
         self.delivery = delivery
         self.is_transactional = delivery.is_transactional
 
-    def deliver_task(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        deliver = self.delivery.deliver_task
-        recorded: RecordedTasks | None = getattr(request, REQUEST_ATTRIBUTE, None)
-        if recorded is None:
-            return deliver(request, task, args, kwargs, options)
-        options = {"task_id": uuid(), **options}
-        (result,) = self._record(
-            recorded,
-            [task.signature(args, kwargs, **options)],
-            lambda: [deliver(request, task, args, kwargs, options)],
-        )
-        return result
+    def is_direct(self, request: Request) -> bool:
+        is_recorded = getattr(request, REQUEST_ATTRIBUTE, None) is not None
+        return not is_recorded and self.delivery.is_direct(request)
 
     def deliver(
         self, request: Request, signatures: Sequence[Signature]
@@ -100,19 +82,10 @@ class RecordingDelivery:
             return deliver(request, signatures)
         for signature in signatures:
             fix_ids(signature)
-        return self._record(recorded, signatures, lambda: deliver(request, signatures))
-
-    def _record(
-        self,
-        recorded: RecordedTasks,
-        signatures: Sequence[Signature],
-        deliver: Callable[[], list[Any]],
-    ) -> list[Any]:
-        """Call a function that delivers signatures, and record what comes of them."""
         place = find_caller()
         added = [self._add_rows(recorded, each, place) for each in signatures]
         try:
-            results = deliver()
+            results = deliver(request, signatures)
         except Exception as error:
             for row in chain.from_iterable(added):
                 row.state, row.result = SENDING_FAILED, type(error).__name__
