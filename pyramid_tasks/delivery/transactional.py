@@ -1,4 +1,4 @@
-"""The tasks deferred in a transaction, as one of the resources that it commits."""
+"""Tasks that are deferred in a transaction, as a resource that it commits."""
 
 from __future__ import annotations
 
@@ -28,10 +28,7 @@ def in_transaction(request: Request) -> bool:
 
 
 class TransactionalDelivery(ImmediateDelivery):
-    """Sends when the transaction of the request commits, and at once without one.
-
-    Everything that can be wrong with the call is found now, in the code that made it.
-    """
+    """Sends when the transaction of the request commits, and at once without one."""
 
     is_transactional = True
 
@@ -53,11 +50,11 @@ class TransactionalDelivery(ImmediateDelivery):
 
 
 @implementer(ISavepointDataManager)
-class Outgoing(Generic[_Item]):
-    """What a transaction has to send, in order.
+class TaskDataManager(Generic[_Item]):
+    """The data manager of a transaction for the tasks that are deferred in it.
 
-    A subclass says what to do before anything commits, in :meth:`prepare`, and once
-    everything has, in :meth:`deliver`.
+    Attributes:
+        messages: The tasks, in the order of deferring.
     """
 
     def __init__(self, request: Request) -> None:
@@ -67,25 +64,25 @@ class Outgoing(Generic[_Item]):
 
     @classmethod
     def of(cls, request: Request) -> Self:
-        """Return that of the transaction of a request."""
+        """Return the data manager in the transaction of a request."""
         transaction = request.tm.get()
         try:
-            outgoing: Self = transaction.data(cls)
+            manager: Self = transaction.data(cls)
         except KeyError:
-            outgoing = cls(request)
-            transaction.set_data(cls, outgoing)
-            transaction.join(outgoing)
-        return outgoing
+            manager = cls(request)
+            transaction.set_data(cls, manager)
+            transaction.join(manager)
+        return manager
 
-    def prepare(self, messages: list[_Item]) -> None:
-        """Check, before any resource commits anything; an error aborts."""
+    def before_commit(self, messages: list[_Item]) -> None:
+        """Check, before any resource commits. An error aborts the transaction."""
 
-    def deliver(self, messages: list[_Item]) -> None:
-        """Send. The transaction cannot be undone any more: this must not raise."""
+    def after_commit(self, messages: list[_Item]) -> None:
+        """Send. This must not raise: nothing can undo the transaction any more."""
         raise NotImplementedError
 
     def sortKey(self) -> str:  # noqa: N802 the name of the interface
-        # The last: when others finish their commit in tpc_finish, ours is after it.
+        # The last, so that tpc_finish comes after it has committed the others.
         return "~~~pyramid_tasks"
 
     def savepoint(self) -> _Savepoint:
@@ -96,15 +93,15 @@ class Outgoing(Generic[_Item]):
 
     def commit(self, _transaction: Any) -> None:
         if self.messages:
-            self.prepare(self.messages)
+            self.before_commit(self.messages)
 
     def tpc_vote(self, _transaction: Any) -> None:
-        """Do nothing: resources of one phase, as SQLAlchemy, commit meanwhile."""
+        """Do nothing. Resources with one phase, such as SQLAlchemy's, commit now."""
 
     def tpc_finish(self, _transaction: Any) -> None:
         messages, self.messages = self.messages, []
         if messages:
-            self.deliver(messages)
+            self.after_commit(messages)
 
     def tpc_abort(self, _transaction: Any) -> None:
         self.messages = []

@@ -11,7 +11,7 @@ from kombu.utils.json import dumps
 
 from ..configuration.deliveries import add_delivery
 from ..configuration.load import reporting
-from ..delivery.transactional import Outgoing, TransactionalDelivery
+from ..delivery.transactional import TaskDataManager, TransactionalDelivery
 from ..exceptions import DeferError, SettingError
 from ..registry import get_tasks
 from .configuration import DEFAULTS, KEY, Outbox, engine_of, get_outbox, set_task_outbox
@@ -83,7 +83,7 @@ class OutboxDelivery(TransactionalDelivery):
         ]
         # With the session, so that zope.sqlalchemy sees a change to commit.
         session.add_all(rows)
-        _InOutbox.of(request).messages += [
+        _OutboxDataManager.of(request).messages += [
             (session, row, message) for row, message in zip(rows, messages, strict=True)
         ]
 
@@ -102,13 +102,13 @@ def _as_json(signature: Signature) -> str:
 _Item = tuple["Session", "OutboxMessage", "Message"]
 
 
-class _InOutbox(Outgoing[_Item]):
-    def prepare(self, messages: list[_Item]) -> None:
+class _OutboxDataManager(TaskDataManager[_Item]):
+    def before_commit(self, messages: list[_Item]) -> None:
         # By now the rows are flushed, and soon they are detached from the session.
         self.engine = engine_of(messages[0][0])
         self.ids = [row.id for _, row, _ in messages if row.id is not None]
 
-    def deliver(self, messages: list[_Item]) -> None:
+    def after_commit(self, messages: list[_Item]) -> None:
         """Send the rows, and leave to a relay those that cannot be sent now."""
         from .rows import queue_behind, send_rows
 

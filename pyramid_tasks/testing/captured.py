@@ -9,7 +9,7 @@ from kombu.utils.json import loads
 
 from ..deferring.call import serialize_arguments
 from ..delivery.canvas import as_signature, copy, fix_ids, leaves
-from ..delivery.results import deferred
+from ..delivery.results import deferred_result
 from ..worker.contexts import HEADER
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Captured:
             serialize_arguments(app, leaf)
         tasks = fix_ids(signature)
         # A copy, as Celery adds things to a frozen canvas that must not run here.
-        self.result = deferred(as_signature(copy(signature), app).freeze(), self)
+        self.result = deferred_result(as_signature(copy(signature), app).freeze(), self)
         self.tasks = [
             _captured_task(registry, task, task["options"].copy(), signature)
             for task in tasks
