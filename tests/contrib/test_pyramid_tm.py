@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 import pytest
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
@@ -21,7 +20,6 @@ from pyramid_tasks.exceptions import BrokerUnavailable, ResultNotReady
 pytest.importorskip("pyramid_tm")
 from transaction import TransactionManager
 
-from pyramid_tasks.delivery.message import Message
 from pyramid_tasks.registry import get_tasks
 
 
@@ -248,19 +246,6 @@ def test_arguments_are_checked_when_deferred(app, sent):
             request.defer_task("record", object())
 
 
-def test_times_count_from_deferring(app, sent):
-    """Countdown and expires become points in time when the task is deferred."""
-    celery = get_tasks(app(recorder(sent))).app
-    before = datetime.now(UTC)
-    task = celery.tasks["record"]
-    signature = task.signature((1,), countdown=60, expires=120, queue="x")
-    options = Message(celery, signature).signature.options
-    assert "countdown" not in options
-    assert (options["eta"] - before).total_seconds() == pytest.approx(60, abs=5)
-    assert (options["expires"] - before).total_seconds() == pytest.approx(120, abs=5)
-    assert options["queue"] == "x"
-
-
 def test_unreachable_broker_aborts_the_transaction(app, sent, resource):
     """A broker that is down aborts before anything commits, with one clear error."""
     registry = app(
@@ -307,9 +292,9 @@ def test_failure_after_the_commit_is_reported(app, resource, caplog):
     assert isinstance(failure.exception, OSError)
 
 
-def test_deliveries_are_introspectable(app):
-    """Tools can list the deliveries, and say which is the default and whose it is."""
-    registry = app(pyramid_tasks__delivery="outbox")
+def test_deliveries(app):
+    """Tools can list the deliveries; the error for an unknown one does."""
+    registry = app(recorder([]), pyramid_tasks__delivery="outbox")
     found = registry.introspector.get_category("task deliveries")
     assert {
         item["introspectable"].title: item["introspectable"]["default"]
@@ -317,12 +302,8 @@ def test_deliveries_are_introspectable(app):
     } == {"immediate": False, "commit": False, "outbox": True}
     for item in found:
         assert "pyramid_tasks" in item["introspectable"].action_info.file
-
-
-def test_unknown_delivery_is_an_error(app, sent):
-    """A delivery that does not exist names those that do."""
     with (
-        request_of(app(recorder(sent))) as request,
-        pytest.raises(ConfigurationError, match="commit, immediate"),
+        request_of(registry) as request,
+        pytest.raises(ConfigurationError, match="known: commit, immediate, outbox"),
     ):
         request.defer_task_with_options("record", [1], delivery="pigeon")

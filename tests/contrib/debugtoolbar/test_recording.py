@@ -227,31 +227,6 @@ def test_savepoint(make_site):
     assert [row.state for row in rows] == ["", "not sent"]
 
 
-@pytest.mark.parametrize(("error", "state"), [(None, "PENDING"), (OSError, "not sent")])
-def test_outbox(tmp_path, make_site, error, state):
-    """What is delivered by outbox is shown like the rest, committed or not."""
-    zope_sqlalchemy = pytest.importorskip("zope.sqlalchemy")
-    from sqlalchemy import create_engine
-    from sqlalchemy.orm import Session
-
-    from pyramid_tasks.outbox.table import create_table
-
-    def view(request):
-        request.dbsession = Session(engine)
-        zope_sqlalchemy.register(request.dbsession, transaction_manager=request.tm)
-        request.defer_task("echo", 1)
-        request.defer_tasks("echo", [(2,)])
-        if error:
-            raise error
-
-    engine = create_engine(f"sqlite:///{tmp_path}/test.sqlite")
-    create_table(engine)
-    site = make_site(view, "commit", pyramid_tasks__delivery="outbox").get()
-    assert [row.delivery for row in site.rows] == ["outbox"] * 2
-    assert [task["state"] for task in site.states["tasks"]] == [state] * 2
-    engine.dispose()
-
-
 def test_outside_of_a_transaction(make_site):
     """Where no transaction has begun, tasks are sent at once, and the panel says so."""
 
