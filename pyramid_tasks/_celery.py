@@ -7,6 +7,7 @@ a new version changes one.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -105,3 +106,20 @@ def dump_models(
     """
     dump = getattr(task, "_dump_pydantic_arguments", None)
     return dump(args, kwargs) if dump else (args, kwargs)
+
+
+@contextmanager
+def without_caches(app: Celery) -> Iterator[None]:
+    """Have an application make its pools and its result backend again, for a while.
+
+    Celery makes them once from the settings, and has no way to make them anew.
+    """
+    with ExitStack() as stack:
+        for owner, name, value in (
+            (app, "_pool", None),
+            (app.amqp, "_producer_pool", None),
+            (app, "_backend_cache", None),
+            (app, "_local", threading.local()),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, value))
+        yield

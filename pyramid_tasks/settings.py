@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
 
-#: What is told of each mistake in the settings.
+#: Takes a mistake in the settings, and may raise it.
 Report = Callable[[SettingError], None]
 
 
 def raise_or_log(problem: SettingError) -> None:
-    """Log a setting that nobody knows as a warning, and raise any other mistake."""
+    """Log an unknown setting as a warning, and raise any other mistake."""
     if not isinstance(problem, UnknownSetting):
         raise problem
     logger.warning("%s", problem)
@@ -39,14 +39,13 @@ def extract_celery_settings(
 ) -> Settings:
     """Return the Celery configuration in an application's settings.
 
-    Takes every ``celery.<setting>``. Further dots nest:
-    ``celery.broker_transport_options.visibility_timeout = 3600`` is
+    The function takes every ``celery.<setting>``. Further dots nest:
+    ``celery.broker_transport_options.visibility_timeout = 3600`` becomes
     ``{"broker_transport_options": {"visibility_timeout": 3600}}``. Strings are
-    coerced by the type Celery declares for the setting; other values are kept as
-    they are. See `Configuration and defaults
-    <https://docs.celeryq.dev/en/stable/userguide/configuration.html>`_ for the
-    settings there are. A setting that Celery does not know is kept, and logged as a
-    warning with the nearest one it does know.
+    coerced to the type that Celery declares for the setting. Other values stay as they
+    are. A setting that Celery does not know is kept, and a warning names the nearest
+    known setting. Celery lists its settings in `Configuration and defaults
+    <https://docs.celeryq.dev/en/stable/userguide/configuration.html>`_.
 
     Args:
         settings: The settings of a Pyramid application.
@@ -111,12 +110,21 @@ def _add(result: Settings, key: str, value: Any, prefix: str, report: Report) ->
 
 
 def merge_settings(base: Settings, override: Settings) -> Settings:
-    """Return ``base`` with ``override`` on top; dictionaries merge key by key."""
+    """Return ``base`` with ``override`` on top.
+
+    Dictionaries merge key by key. Celery also takes routes in other forms than a
+    dictionary; a dictionary of routes then comes before them.
+    """
     merged = dict(base)
     for key, value in override.items():
         below = merged.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
+        if not isinstance(value, dict) or not below:
+            merged[key] = value
+        elif isinstance(below, dict):
             merged[key] = merge_settings(below, value)
+        elif key == "task_routes":
+            others = below if isinstance(below, (list, tuple)) else [below]
+            merged[key] = [value, *others]
         else:
             merged[key] = value
     return merged

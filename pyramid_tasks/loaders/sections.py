@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..configuration.load import report, reporting, warn
 from ..configuration.schedules import parse_schedule
 from ..exceptions import LoadError
-from ..settings import coerce_nested
+from ..settings import Settings, coerce_nested
 from .errors import plain_errors
 
 if TYPE_CHECKING:
@@ -22,22 +22,19 @@ _KINDS = ("celery", "celerybeat", "celeryroute")
 _BEAT_KEYS = {"task", "type", "schedule", "args", "kwargs", "options"}
 
 
-def read_schedule(reader: ConfigLoader) -> dict[str, dict[str, Any]]:
-    """Return the entries of Celery's ``beat_schedule`` that a file has.
+def read_sections(reader: ConfigLoader) -> Settings:
+    """Return the schedules and routes of a file as Celery settings.
+
+    The settings are ``beat_schedule`` and ``task_routes``, if the file has any.
 
     Raises:
-        LoadError: A key is missing, unknown, or has a value that cannot be read.
+        LoadError: A key is missing or unknown, or its value cannot be read.
     """
     schedule = {}
     for section, name in _sections(reader, "celerybeat:"):
         with reporting(), plain_errors(reader.filename):
             items = _items(reader, section)
             schedule[name] = _read_entry(reader.filename, section, items)
-    return schedule
-
-
-def read_routes(reader: ConfigLoader) -> dict[str, dict[str, Any]]:
-    """Return the entries of Celery's ``task_routes`` that a file has."""
     routes: dict[str, dict[str, Any]] = {}
     for section, name in _sections(reader, "celeryroute:"):
         routes[name] = {}
@@ -46,7 +43,8 @@ def read_routes(reader: ConfigLoader) -> dict[str, dict[str, Any]]:
                 with reporting():
                     loaded = _read_json(reader.filename, section, key, value)
                     routes[name][key] = loaded
-    return routes
+    found = {"beat_schedule": schedule, "task_routes": routes}
+    return {key: value for key, value in found.items() if value}
 
 
 def warn_of_misspelt(reader: ConfigLoader) -> None:

@@ -100,17 +100,18 @@ def _opened(ctx: click.Context) -> Iterator[tuple[Registry, Engine]]:
         raise click.ClickException(
             "The outbox needs SQLAlchemy: install pyramid-tasks[outbox]."
         ) from None
+    from ..application import PyramidCelery
     from ..exceptions import OutboxError, PyramidTasksError
     from .configuration import get_outbox
 
     try:
-        registry = getattr(ctx.obj.app.loader, "registry", None)
-        if registry is None:
+        app = ctx.obj.app
+        if not isinstance(app, PyramidCelery):
             raise OutboxError(
                 "This needs a Pyramid application with tasks: pass -A "
                 "pyramid_tasks.loaders and --ini config.ini to celery."
             )
-        yield registry, get_outbox(registry).get_engine()
+        yield app.registry, get_outbox(app.registry).get_engine()
     except PyramidTasksError as error:
         raise click.ClickException(str(error)) from error
     except SQLAlchemyError as error:

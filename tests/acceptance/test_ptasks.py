@@ -384,7 +384,7 @@ def test_outbox_without_sqlalchemy(write: Callable[..., Path], tmp_path: Path) -
         ("ptasks", "--check", "config.ini"),
         ("celery", "-A", "pyramid_tasks", "--ini", "config.ini", "report"),
     ):
-        done = run(*command, cwd=tmp_path, PYTHONPATH=path)
+        done = run(*command, cwd=tmp_path, fresh=True, PYTHONPATH=path)
         assert done.returncode == 1
         assert "outbox needs SQLAlchemy: install" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr

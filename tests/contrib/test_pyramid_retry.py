@@ -82,6 +82,7 @@ def test_last_attempt_raises(run, includes, error, is_last):
     assert attempts == is_last
 
 
+@pytest.mark.server
 def test_serialization_failure_of_postgresql(run):
     """A task whose SERIALIZABLE transaction conflicts with another runs again."""
     need_service("PostgreSQL", 5432, "service postgresql start")

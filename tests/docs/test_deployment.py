@@ -404,6 +404,7 @@ def supervised(server: Server, page: str) -> Iterator[Callable[[], str]]:
         finally:
             # As supervisord would wait for it when it is stopped itself.
             server.let_work_end()
+            process.stop()
 
 
 def stop_program(server: Server) -> subprocess.Popen[bytes]:

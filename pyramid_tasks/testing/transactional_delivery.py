@@ -1,11 +1,11 @@
-"""Tasks that are captured when their transaction commits."""
+"""The delivery that keeps tasks until their transaction commits."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ..delivery.transactional import Outgoing, in_transaction
-from .capturing import CapturingDelivery
+from .delivery import CapturingDelivery
 
 if TYPE_CHECKING:
     from pyramid.request import Request
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TransactionalCapturing(CapturingDelivery):
-    """Keeps what it is given, as one of the resources that a transaction commits."""
+    """Keeps tasks, as one of the resources that a transaction commits."""
 
     is_transactional = True
 

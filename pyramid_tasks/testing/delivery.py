@@ -1,4 +1,4 @@
-"""The delivery that keeps what it is given."""
+"""The delivery that keeps tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class CapturingDelivery:
-    """Keeps what it is given."""
+    """Keeps the tasks that it gets."""
 
     is_transactional = False
 
@@ -51,6 +51,6 @@ class CapturingDelivery:
         return [each.result for each in captured]
 
     def keep(self, _request: Request, captured: list[Captured]) -> None:
-        """Say which have been committed."""
+        """Mark the tasks that have been committed."""
         for each in captured:
             each.committed = True
