@@ -245,7 +245,7 @@ def test_broker_that_is_down(make_site, monkeypatch):
     def refuse(*_, **__):
         raise OperationalError("redis://user:secret@host")
 
-    monkeypatch.setattr(ImmediateDelivery, "deliver_task", refuse)
+    monkeypatch.setattr(ImmediateDelivery, "deliver", refuse)
     site = make_site(defer).get()
     assert site.states["tasks"] == [
         {"state": "sending failed", "result": "OperationalError"}
