@@ -78,12 +78,9 @@ class AfterTask(_TaskEvent):
 
     An error of a subscriber is an error of the task, and the task then fails.
 
+    It has the attributes of :class:`BeforeTask` and one more.
+
     Attributes:
-        request: The request of the task.
-        task: The Celery task.
-        task_name: The name of the task.
-        args: The positional arguments of the task.
-        kwargs: The keyword arguments of the task.
         result: The return value of the task.
     """
 
@@ -102,12 +99,9 @@ class TaskFailed(_TaskNotDone):
     time limit for example, does not send it. An error of a subscriber is logged with
     the name and the id of the task; the task keeps its own error.
 
+    It has the attributes of :class:`BeforeTask` and one more.
+
     Attributes:
-        request: The request of the task.
-        task: The Celery task.
-        task_name: The name of the task.
-        args: The positional arguments of the task.
-        kwargs: The keyword arguments of the task.
         exception: The error that the task raised.
     """
 
@@ -117,12 +111,9 @@ class TaskRetried(_TaskNotDone):
 
     An error of a subscriber is logged with the name and the id of the task.
 
+    It has the attributes of :class:`BeforeTask` and one more.
+
     Attributes:
-        request: The request of the task.
-        task: The Celery task.
-        task_name: The name of the task.
-        args: The positional arguments of the task.
-        kwargs: The keyword arguments of the task.
         exception: The `Retry
             <https://docs.celeryq.dev/en/stable/reference/celery.exceptions.html>`_;
             ``exception.exc`` is the error that the task raised, or ``None``.

@@ -1,6 +1,6 @@
 """The application of a ``celery`` command, from its ``--ini``.
 
-An error here ends the command, before anything connects to a broker.
+An error here ends the command before it connects to a broker.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import click
 from celery import Celery
 from celery.bin.base import CeleryOption
 
-from .cli import keep_variables, make_options, make_reload_option
+from . import cli
 from .errors import explain
-from .keys import COMMAND_KEY, ENVIRON_KEY, RELOADED, URI_KEY, VARIABLES_KEY
 from .opening import open_app
 
 _NO_INI = (
-    f"No configuration file: pass --ini config.ini, or set {ENVIRON_KEY}=config.ini in "
-    "the environment."
+    "No configuration file: pass --ini config.ini, or set "
+    f"{cli.ENVIRON_KEY}=config.ini in the environment."
 )
 
 
@@ -33,15 +32,15 @@ def app_for_command() -> Celery:
     """
     ctx = click.get_current_context(silent=True)
     if ctx is None:  # imported, not found by -A
-        return _load(os.environ.get(ENVIRON_KEY))
-    if URI_KEY in ctx.meta:
-        app = _load(ctx.meta[URI_KEY])
+        return _load(os.environ.get(cli.ENVIRON_KEY))
+    if cli.URI_KEY in ctx.meta:
+        app = _load(ctx.meta[cli.URI_KEY])
     else:
         app = Celery("pyramid_tasks", set_as_current=False)
-        options = make_options(_SubCommandOption, _replace_stand_in)
+        options = cli.make_options(_SubCommandOption, _replace_stand_in)
         app.user_options["preload"].update(options)
-    for command in RELOADED:
-        app.user_options[command].add(make_reload_option(CeleryOption))
+    for command in cli.RELOADED:
+        app.user_options[command].add(cli.make_reload_option(CeleryOption))
     return app
 
 
@@ -50,16 +49,16 @@ class _SubCommandOption(CeleryOption):
         self, ctx: click.Context, opts: dict[str, Any], args: list[str]
     ) -> Any:
         # The callback of --ini loads the application, which needs the variables.
-        keep_variables(ctx, self, opts.get("ini_var") or ())
+        cli.keep_variables(ctx, self, opts.get("ini_var") or ())
         return super().handle_parse_result(ctx, opts, args)
 
 
 def _replace_stand_in(
     ctx: click.Context, _param: click.Parameter, uri: str | None
 ) -> None:
-    # Eager, so that Celery's own options, some of which look at the settings of
-    # ctx.obj.app, find the application.
-    ctx.obj.app = _load(uri or os.environ.get(ENVIRON_KEY))
+    # The option is eager: some of Celery's own options look at the settings of
+    # ctx.obj.app, and click converts those later.
+    ctx.obj.app = _load(uri or os.environ.get(cli.ENVIRON_KEY))
 
 
 def _load(config_uri: str | None) -> Celery:
@@ -70,10 +69,10 @@ def _load(config_uri: str | None) -> Celery:
         _end(_NO_INI, status=2)
     ctx = click.get_current_context(silent=True)
     meta = {} if ctx is None else ctx.meta
-    variables = meta.get(VARIABLES_KEY, {})
+    variables = meta.get(cli.VARIABLES_KEY, {})
     try:
         # Click has not come to a --reload after the sub-command yet.
-        if meta.get(COMMAND_KEY) in RELOADED and "--reload" in sys.argv:
+        if meta.get(cli.COMMAND_KEY) in cli.RELOADED and "--reload" in sys.argv:
             from .reload import start_reloader
             from .watched import watch_config
 

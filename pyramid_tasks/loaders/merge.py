@@ -27,12 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def merge_sections(settings: Settings, sections: Settings) -> Settings:
-    """Return Celery settings with the schedules and routes of a file on top.
-
-    Args:
-        settings: Celery settings.
-        sections: The return value of :func:`.sections.read_sections`.
-    """
+    """Return Celery settings with the schedules and routes of a file on top."""
     merged = merge_settings(settings, sections)
     if schedule := sections.get("beat_schedule"):
         # An entry replaces an entry as a whole: its arguments belong to its task.
@@ -42,11 +37,6 @@ def merge_sections(settings: Settings, sections: Settings) -> Settings:
 
 def add_sections(app: Celery, filename: str, sections: Settings) -> None:
     """Add the schedules and routes of a file to a Celery application.
-
-    Args:
-        app: The application, whose tasks are registered.
-        filename: The file, for messages.
-        sections: The return value of :func:`.sections.read_sections`.
 
     Raises:
         LoadError: A task is not registered, or does not take its arguments.
@@ -62,9 +52,10 @@ def add_sections(app: Celery, filename: str, sections: Settings) -> None:
                     _resolve(app, filename, name, entry)
                 if {"task", "schedule"} <= entry.keys():
                     schedule[name] = entry
-                    _introspect(app, filename, name, entry)
+                    if isinstance(app, PyramidCelery):
+                        _introspect(app, filename, name, entry)
         sections["beat_schedule"] = schedule
-    if "task_routes" in sections:
+    if "task_routes" in sections and isinstance(app, PyramidCelery):
         _warn_of_web_process(app, filename)
     app.conf.update(merge_sections({key: app.conf[key] for key in sections}, sections))
 
@@ -95,10 +86,10 @@ def _resolve(app: Celery, filename: str, name: str, entry: dict[str, Any]) -> No
     entry["task"] = task.name
 
 
-def _introspect(app: Celery, filename: str, name: str, entry: dict[str, Any]) -> None:
+def _introspect(
+    app: PyramidCelery, filename: str, name: str, entry: dict[str, Any]
+) -> None:
     """Make an entry introspectable, as ``config.add_periodic_task`` does."""
-    if not isinstance(app, PyramidCelery):
-        return
     introspectable = Introspectable("periodic tasks", name, name, "periodic task")
     introspectable.update(
         schedule=entry["schedule"],
@@ -120,9 +111,7 @@ def _introspect(app: Celery, filename: str, name: str, entry: dict[str, Any]) ->
     introspectable.register(app.registry.introspector, info)
 
 
-def _warn_of_web_process(app: Celery, filename: str) -> None:
-    if not isinstance(app, PyramidCelery):
-        return
+def _warn_of_web_process(app: PyramidCelery, filename: str) -> None:
     if not app.registry.settings.get("pyramid_tasks.config_uri"):
         message = (
             f"{filename} has [celeryroute:...] sections, which a web process does not "

@@ -57,11 +57,7 @@ def open_app(
 
 
 def _check_servers(app: Celery, config_uri: str) -> None:
-    """Find out whether Celery knows the servers, without connecting to one.
-
-    Raises:
-        LoadError: Celery does not, or lacks a package, or no broker is named.
-    """
+    """Raise ``LoadError`` if a server is unknown to Celery; connect to none."""
     conf = app.conf
     with reporting():
         if not names_broker(app):
@@ -96,11 +92,7 @@ def _without_tables(app: Celery) -> Iterator[None]:
 
 @contextmanager
 def _usable(server: str, config_uri: str) -> Iterator[None]:
-    """Turn any error of Celery's about a server into a sentence.
-
-    Raises:
-        LoadError: There was an error.
-    """
+    """Turn any error of Celery's about a server into a ``LoadError``."""
     try:
         yield
     except Exception as error:

@@ -54,16 +54,7 @@ class Loader(plaster_pastedeploy.Loader):
     def get_celery_app(
         self, name: str | None = None, defaults: Defaults = None
     ) -> Celery:
-        """Load ``[celery:NAME]``, or ``[app:NAME]`` if there is no such section.
-
-        Args:
-            name: The section. Default, the fragment of the URI, or ``main``.
-            defaults: Variables for ``%(variable)s`` in the file.
-
-        Raises:
-            LoadError: The file, or something that it names, is missing.
-            SettingError: A value in the file cannot be used.
-        """
+        """Load ``[celery:NAME]``, or ``[app:NAME]`` if the file has no other."""
         name = name or self.uri.fragment or "main"
         with plain_errors(self.uri.path):
             reader, global_conf = self._read(defaults)
@@ -87,16 +78,7 @@ class Loader(plaster_pastedeploy.Loader):
     def get_celery_app_settings(
         self, name: str | None = None, defaults: Defaults = None
     ) -> Settings:
-        """Return the Celery settings of ``[celery:NAME]``, schedules and routes too.
-
-        Args:
-            name: The section. Default, the fragment of the URI, or ``main``.
-            defaults: Variables for ``%(variable)s`` in the file.
-
-        Raises:
-            LoadError: The file has no such section, or cannot be read.
-            SettingError: A value in the file cannot be used.
-        """
+        """Return the Celery settings of ``[celery:NAME]``, schedules and routes too."""
         name = name or self.uri.fragment or "main"
         settings: Settings = {}
         with plain_errors(self.uri.path):
@@ -127,11 +109,7 @@ class Loader(plaster_pastedeploy.Loader):
         return reader, global_conf
 
     def _celery_section(self, reader: CeleryConfigLoader, name: str) -> str | None:
-        """Return ``[celery:NAME]``, or ``None`` if there is ``[app:NAME]`` alone.
-
-        Raises:
-            LoadError: There is neither.
-        """
+        """Return ``[celery:NAME]``, or ``None`` if there is ``[app:NAME]`` alone."""
         sections = reader.parser.sections()
         if f"celery:{name}" in sections or (name == "main" and "celery" in sections):
             return reader.find_config_section(CELERY, name)

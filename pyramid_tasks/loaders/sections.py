@@ -48,7 +48,7 @@ def read_sections(reader: ConfigLoader) -> Settings:
 
 
 def warn_of_misspelt(reader: ConfigLoader) -> None:
-    """Log a warning for each section whose name is nearly one of Celery's."""
+    """Log a warning for each section whose name is nearly one of ours."""
     for section in reader.parser.sections():
         kind, colon, _ = section.partition(":")
         nearest = get_close_matches(kind, _KINDS, n=1, cutoff=0.8)
@@ -60,7 +60,7 @@ def warn_of_misspelt(reader: ConfigLoader) -> None:
 
 
 def _sections(reader: ConfigLoader, prefix: str) -> Iterator[tuple[str, str]]:
-    """Return the sections of a kind, each with the name it has after the prefix."""
+    """Yield the sections of a kind, each with its name after the prefix."""
     for section in reader.parser.sections():
         if section.startswith(prefix):
             yield section, section.removeprefix(prefix).strip()
@@ -68,7 +68,7 @@ def _sections(reader: ConfigLoader, prefix: str) -> Iterator[tuple[str, str]]:
 
 def _items(reader: ConfigLoader, section: str) -> dict[str, str]:
     parser = reader.parser
-    # What stands in [DEFAULT] is for interpolation, as in all of PasteDeploy.
+    # PasteDeploy uses the keys of [DEFAULT] for interpolation only.
     defaults = parser.defaults()
     return {
         key: parser.get(section, key)
@@ -78,18 +78,17 @@ def _items(reader: ConfigLoader, section: str) -> dict[str, str]:
 
 
 def _read_entry(filename: str, section: str, items: dict[str, str]) -> dict[str, Any]:
-    """Return an entry; in a check, what can be read of it."""
+    """Return an entry of the schedule; in a check, as far as it can be read."""
     entry: dict[str, Any] = {}
-    for key in ("task", "schedule"):
-        if not items.get(key):
-            problem = f"{filename}, [{section}]: {key} is missing."
-            report(LoadError(problem, filename))
-    for key in sorted(items.keys() - _BEAT_KEYS):
-        problem = (
-            f"{filename}, [{section}]: {key} is not a key of a schedule; those are "
-            f"{', '.join(sorted(_BEAT_KEYS))}."
-        )
-        report(LoadError(problem, filename))
+    problems = [
+        f"{key} is missing." for key in ("task", "schedule") if not items.get(key)
+    ]
+    problems += [
+        f"{key} is not a key of a schedule; those are {', '.join(sorted(_BEAT_KEYS))}."
+        for key in sorted(items.keys() - _BEAT_KEYS)
+    ]
+    for problem in problems:
+        report(LoadError(f"{filename}, [{section}]: {problem}", filename))
     if items.get("task"):
         entry["task"] = items["task"]
     if items.get("schedule"):

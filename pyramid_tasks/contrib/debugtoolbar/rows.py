@@ -18,8 +18,6 @@ from ...delivery.immediate import ROUTING, route
 from ...worker.contexts import HEADER
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from celery import Celery
 
     from ...delivery.canvas import Node
@@ -184,11 +182,9 @@ def shortened(value: Any) -> str:
 
 def find_caller() -> Place:
     """Return the nearest line on the call stack that is outside of this package."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 as logging does
-    while frame and str(frame.f_globals.get("__name__")).split(".")[0] == _PACKAGE:
+    frame: Any = sys._getframe(1)  # noqa: SLF001 as logging does
+    while str(frame.f_globals.get("__name__")).split(".")[0] == _PACKAGE:
         frame = frame.f_back
-    if frame is None:
-        return Place("", "", "", "")
     code, number = frame.f_code, frame.f_lineno
     path = code.co_filename
     source = linecache.getline(path, number, frame.f_globals)
