@@ -151,8 +151,8 @@ WRONG = {
         DeferError,
         "one delivery, not several: commit, outbox",
     ),
-    "a function": (lambda s: build, DeferError, "is no canvas"),
-    "a list": (lambda s: [s("add", 1)], DeferError, "is no canvas"),
+    "a function": (lambda s: build, DeferError, "is not a canvas"),
+    "a list": (lambda s: [s("add", 1)], DeferError, "is not a canvas"),
 }
 
 
