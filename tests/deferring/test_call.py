@@ -71,19 +71,24 @@ def test_subscribers_and_context(make_app, delivery):
 
 
 def test_linked_tasks(app, delivery):
-    """link and link_error of a single call know the context, and are left as given."""
+    """link and link_error of a call know the context, and are left as given."""
     with app.request() as request:
         linked = request.task_signature("add")
         options = {"link": linked, "link_error": [linked], "delivery": delivery}
-        request.defer_task_with_options("add", [1], **options)
+        for name in "link", "link_error":
+            only = {name: linked, "delivery": delivery}
+            request.defer_task_with_options("add", [1], **only)
         request.defer_tasks("add", [(1,), {"x": 1}], **options)
     assert not linked.options
-    messages = app.received()
-    assert len(messages) == 3
-    for message in messages:
-        (link,), (error,) = (message.payload[2][k] for k in ("callbacks", "errbacks"))
-        for found in link, error:
-            assert "https" in found["options"]["headers"][HEADER]
+    found = [
+        (message.payload[2]["callbacks"] or [], message.payload[2]["errbacks"] or [])
+        for message in app.received()
+    ]
+    counts = [(len(links), len(errors)) for links, errors in found]
+    assert counts == [(1, 0), (0, 1), (1, 1), (1, 1)]
+    for links, errors in found:
+        for each in links + errors:
+            assert "https" in each["options"]["headers"][HEADER]
 
 
 def test_headers_of_the_call_win(app, delivery):
