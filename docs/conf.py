@@ -58,7 +58,10 @@ nitpick_ignore_regex = [
     # links to them stand in the text.
     ("py:.*", r"(celery|collections|kombu|paste|pyramid|sqlalchemy)\..*"),
     # The same, in annotations: names imported for type checkers alone have no module.
-    ("py:class", r"AsyncResult|BaseSchedule|Engine|GroupResult|Registry|Request"),
+    (
+        "py:class",
+        r"AsyncResult|BaseSchedule|ConfigLoader|Engine|GroupResult|Registry|Request",
+    ),
     ("py:class", r"Session|Signature|Task|timedelta"),
     # Too plain to be described.
     ("py:class", r"Capture|Restore|TaskDeriverInfo|TaskFunc|TaskLike"),

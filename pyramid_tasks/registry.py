@@ -13,7 +13,7 @@ from .exceptions import AmbiguousTask, SettingError, TaskError, TaskNotRegistere
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
-    from celery.result import AsyncResult, ResultBase
+    from celery.result import ResultBase
     from pyramid.registry import Introspectable, Registry
     from pyramid.request import Request
 
@@ -44,20 +44,16 @@ class Delivery(Protocol):
     app: PyramidCelery
     is_transactional: bool
 
-    def deliver_task(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        """Deliver one task, with options of ``Task.apply_async``."""
+    def is_direct(self, request: Request) -> bool:
+        """Whether this would only call ``Task.apply_async`` for a single task.
+
+        Celery then checks and serializes the arguments as it sends the task.
+        """
 
     def deliver(
         self, request: Request, signatures: Sequence[Signature]
     ) -> list[ResultBase]:
-        """Deliver tasks, chains, groups and chords, with the options they have."""
+        """Deliver tasks, chains, groups and chords that have been prepared."""
 
 
 def get_tasks(registry: Registry) -> Tasks:

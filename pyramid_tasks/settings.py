@@ -110,12 +110,21 @@ def _add(result: Settings, key: str, value: Any, prefix: str, report: Report) ->
 
 
 def merge_settings(base: Settings, override: Settings) -> Settings:
-    """Return ``base`` with ``override`` on top; dictionaries merge key by key."""
+    """Return ``base`` with ``override`` on top.
+
+    Dictionaries merge key by key. Celery also takes routes in other forms than a
+    dictionary; a dictionary of routes then comes before them.
+    """
     merged = dict(base)
     for key, value in override.items():
         below = merged.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
+        if not isinstance(value, dict) or not below:
+            merged[key] = value
+        elif isinstance(below, dict):
             merged[key] = merge_settings(below, value)
+        elif key == "task_routes":
+            others = below if isinstance(below, (list, tuple)) else [below]
+            merged[key] = [value, *others]
         else:
             merged[key] = value
     return merged

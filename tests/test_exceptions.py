@@ -48,24 +48,30 @@ ERRORS = {
     "DeferError": (("a",), "a", {}, TypeError),
     "BrokerUnavailable": (
         ("redis://", "timed out"),
-        "The broker redis:// cannot be reached (timed out); the transaction that "
-        "defers a task is aborted, as its task could not be sent.",
+        (
+            "The broker redis:// cannot be reached (timed out); the transaction that "
+            "defers a task is aborted, as its task could not be sent."
+        ),
         {"broker": "redis://", "reason": "timed out"},
         OperationalError,
     ),
     "ResultNotReady": (
         ("1",),
-        "The task 1 is sent when the transaction commits, so waiting for its result "
-        "before that would never end. Commit first, or defer it with "
-        "delivery='immediate'. In a test that captures tasks, run it first.",
+        (
+            "The task 1 is sent when the transaction commits, so waiting for its "
+            "result before that would never end. Commit first, or defer it with "
+            "delivery='immediate'. In a test that captures tasks, run it first."
+        ),
         {"task_id": "1"},
         RuntimeError,
     ),
     "OutboxError": (("a",), "a", {}, RuntimeError),
     "OutboxTableMissing": (
         ("outbox", "sqlite://"),
-        "The database sqlite:// has no table outbox. Make it with celery -A "
-        "pyramid_tasks.loaders --ini config.ini outbox create, or in a migration.",
+        (
+            "The database sqlite:// has no table outbox. Make it with celery -A "
+            "pyramid_tasks.loaders --ini config.ini outbox create, or in a migration."
+        ),
         {"table": "outbox", "database": "sqlite://"},
         LookupError,
     ),
@@ -111,7 +117,7 @@ def test_error(name):
 
 
 def test_source_that_is_known_later():
-    """The source of a setting, which a loader adds, is in the message and in pickles."""
+    """A loader adds the source of a setting: to the message, and to pickles."""
     error = exceptions.SettingError("celery.x", "is wrong.")
     assert str(error) == "celery.x is wrong."
     error.source = "a.ini"

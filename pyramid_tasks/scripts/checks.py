@@ -19,6 +19,7 @@ from celery.concurrency import get_available_pool_names
 from celery.exceptions import QueueNotFound
 from kombu.serialization import registry as serializers
 
+from ..application import PyramidCelery
 from ..configuration.load import report
 from ..delivery.immediate import route
 from ..exceptions import (
@@ -28,8 +29,7 @@ from ..exceptions import (
     TaskNotRegistered,
     UnknownSetting,
 )
-from ..loaders.commandline import check_servers
-from ..loaders.schedule import find_task
+from ..loaders.merge import find_task
 from .listing import entry_of, list_tasks, next_run, own_tasks
 
 if TYPE_CHECKING:
@@ -47,24 +47,21 @@ _OPTIONS = {
 _OUTBOX_TABLE = "pyramid_tasks.contrib.outbox_table"
 
 
-def check_app(app: Celery, config_uri: str, sections: Iterable[str]) -> None:
-    """Report what is wrong with an application that has been loaded.
+def check_app(app: Celery, sections: Iterable[str]) -> None:
+    """Report the problems of an application that has been opened.
 
     Args:
+        app: The application.
         sections: The names of the sections of its file.
     """
-    # With a database for results, Celery 5.5 and later make tables in it otherwise.
-    app.conf.database_create_tables_at_setup = False
-    check_servers(app, config_uri)
     try:
         app.loader.import_default_modules()
     except ImportError as error:
         report(SettingError("imports", f"cannot be imported: {error}"))
     found = [*_pool(app), *_tasks(app), *_schedule(app), *_routes(app, sections)]
     found += [*_queues(app), *_results(app)]
-    registry = getattr(app.loader, "registry", None)
-    if registry is not None:
-        found += _outbox(registry)
+    if isinstance(app, PyramidCelery):
+        found += _outbox(app.registry)
     for problem in found:
         report(problem)
 

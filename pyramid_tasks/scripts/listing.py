@@ -11,6 +11,7 @@ from celery.beat import ScheduleEntry
 from celery.schedules import BaseSchedule, crontab, schedule
 from pyramid.registry import Introspectable, Introspector
 
+from ..application import PyramidCelery
 from ..delivery.immediate import route
 from ..exceptions import SettingError
 
@@ -129,8 +130,9 @@ def _describe_schedule(value: Any) -> str:
 
 def _introspector(app: Celery) -> Introspector:
     # A factory of another package may have made the Celery application.
-    registry = getattr(app.loader, "registry", None)
-    return Introspector() if registry is None else registry.introspector
+    return (
+        app.registry.introspector if isinstance(app, PyramidCelery) else Introspector()
+    )
 
 
 def _queue_of(app: Celery, task: Task) -> str | None:

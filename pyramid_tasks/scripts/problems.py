@@ -11,6 +11,7 @@ from pyramid.exceptions import ConfigurationExecutionError
 from ..configuration.load import checking
 from ..exceptions import LoadError, PyramidTasksError, SettingError, UnknownSetting
 from ..loaders.errors import explain
+from ..loaders.opening import open_app
 from ..loaders.protocol import find_loader
 from .checks import check_app
 
@@ -33,10 +34,8 @@ def find_problems(
     """
     with checking() as problems:
         try:
-            loader = find_loader(config_uri)
-            loader.setup_logging(variables)
-            app = loader.get_celery_app(defaults=variables)
-            check_app(app, config_uri, loader.get_sections())
+            app = open_app(config_uri, variables=variables)
+            check_app(app, find_loader(config_uri).get_sections())
         except SystemExit:
             message = f"{config_uri}: the application ended the process as it loaded."
             problems.append(LoadError(message, config_uri))

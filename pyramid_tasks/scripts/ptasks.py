@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from pyramid.scripts.common import parse_vars
 
-from ..loaders import get_celery_app
 from ..loaders.errors import explain
-from ..loaders.protocol import find_loader
+from ..loaders.opening import open_app
 from .listing import describe, list_schedule, list_tasks
 from .problems import find_problems
 from .table import print_table
@@ -128,8 +127,7 @@ def main(argv: Sequence[str] = sys.argv, quiet: bool = False) -> int:  # noqa: F
     if args.check:
         return _check(args, variables, out)
     try:
-        find_loader(args.config_uri).setup_logging(variables)
-        app = get_celery_app(args.config_uri, options=variables)
+        app = open_app(args.config_uri, variables=variables)
         app.loader.import_default_modules()
         _list(app, args, chosen or columns, out)
     except Exception as error:  # noqa: BLE001 the application's own, of any kind

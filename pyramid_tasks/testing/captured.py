@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
-from ..delivery.canvas import as_canvas, as_signature, fix_arguments, fix_ids, leaves
-from ..delivery.results import deferred
+from ..deferring.call import serialize_arguments
+from ..delivery.canvas import as_signature, copy, fix_ids, leaves
+from ..delivery.results import deferred_result
 from ..worker.contexts import HEADER
 
 if TYPE_CHECKING:
@@ -72,10 +73,10 @@ class Captured:
         self.sent = False
         app = signature.app
         for leaf in leaves(signature):
-            fix_arguments(app, leaf)
+            serialize_arguments(app, leaf)
         tasks = fix_ids(signature)
         # A copy, as Celery adds things to a frozen canvas that must not run here.
-        self.result = deferred(as_signature(as_canvas(signature), app).freeze(), self)
+        self.result = deferred_result(as_signature(copy(signature), app).freeze(), self)
         self.tasks = [
             _captured_task(registry, task, task["options"].copy(), signature)
             for task in tasks

@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .._celery import as_current_app
-from ..delivery.canvas import Node, fix_arguments
+from ..deferring.call import serialize_arguments
+from ..delivery.canvas import Node
 from ..events import TaskFailed
 from ..exceptions import CaptureError, DeferError
 from .captured import call_repr
@@ -109,8 +110,8 @@ class Deferred:
                 Default, all.
 
         Returns:
-            The return values: for a chain and a chord of the last task, for a group a
-            list.
+            The value that each of them returned. A chain and a chord have the value of
+            their last task, and a group has a list.
 
         Raises:
             Exception: The error of a task, after its last retry. The task does not run
@@ -216,7 +217,7 @@ class Deferred:
         call = {"task": task.name, "args": (value,), "kwargs": {}}
         node = Node({**call, "options": task.options}, is_first=True)
         try:
-            fix_arguments(self._tasks.app, node)
+            serialize_arguments(self._tasks.app, node)
         except DeferError:  # unittest.mock.ANY, for one, is no JSON
             return value
         return node.signature["args"][0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..delivery.transactional import Outgoing, in_transaction
+from ..delivery.transactional import TaskDataManager, in_transaction
 from .delivery import CapturingDelivery
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ class TransactionalCapturing(CapturingDelivery):
 
     def keep(self, request: Request, captured: list[Captured]) -> None:
         if in_transaction(request):
-            _Kept.of(request).messages.extend(captured)
+            _CapturingDataManager.of(request).messages.extend(captured)
         else:
             super().keep(request, captured)
 
 
-class _Kept(Outgoing["Captured"]):
-    def deliver(self, messages: list[Captured]) -> None:
+class _CapturingDataManager(TaskDataManager["Captured"]):
+    def after_commit(self, messages: list[Captured]) -> None:
         for captured in messages:
             captured.committed = True

@@ -20,7 +20,7 @@ from pyramid_tasks.loaders.protocol import find_loader
 from pyramid_tasks.registry import get_tasks
 from pyramid_tasks.worker.loader import PyramidLoader
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 APP = """
 [app:main]
@@ -95,7 +95,7 @@ file+generic = nativeloader:Loader
 
 def setting(app):
     """Return the setting of the Pyramid application that belongs to a Celery app."""
-    return app.loader.registry.settings.get("example.setting")
+    return app.registry.settings.get("example.setting")
 
 
 # [celery:NAME]
@@ -999,8 +999,9 @@ def test_yaml_behind_config_uri(write_ini):
 
 @pytest.mark.parametrize("uri", ["egg:exampleapp", "egg:exampleapp#main"])
 @pytest.mark.usefixtures("distribution")
-def test_egg_uri(uri):
+def test_egg_uri(uri, monkeypatch):
     """An application can be loaded from a distribution, without any file."""
+    monkeypatch.setenv("CELERY_BROKER_URL", "memory://")
     app = get_celery_app(uri)
     assert "exampleapp.add" in app.tasks
 

@@ -20,6 +20,7 @@ from pyramid_tasks.configuration.load import (
     checking,
     current_load,
     report,
+    report_setting,
     reporting,
     warn,
 )
@@ -45,7 +46,7 @@ from pyramid_tasks.settings import extract_celery_settings
 if TYPE_CHECKING:
     from pyramid.config import Configurator
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -229,7 +230,7 @@ def test_schedule_that_cannot_be_read(write, capsys):
 
 def problems_of(app: Celery, *sections: str) -> list[str]:
     with checking() as problems:
-        check_app(app, "config.ini", sections)
+        check_app(app, sections)
     return [str(problem) for problem in problems]
 
 
@@ -382,14 +383,16 @@ def test_settings_that_can_be_read():
     """In a check, a setting that cannot be read is left out, the others are not."""
     settings = {"celery.result_expires": "1 d", "celery.x": "y", "celery.timezone": "Z"}
     with checking() as problems:
-        assert extract_celery_settings(settings) == {"timezone": "Z", "x": "y"}
+        found = extract_celery_settings(settings, report_setting)
+    assert found == {"timezone": "Z", "x": "y"}
     assert [type(problem) for problem in problems] == [SettingError, UnknownSetting]
 
 
 def test_unknown_setting():
     """The error has the nearest known name as an attribute."""
     with checking() as problems:
-        extract_celery_settings({"celery.brokr_url": "x", "celery.qqqqqqq": 1})
+        settings = {"celery.brokr_url": "x", "celery.qqqqqqq": 1}
+        extract_celery_settings(settings, report_setting)
     assert [problem.nearest for problem in problems] == ["celery.broker_url", None]
 
 

@@ -169,7 +169,7 @@ def test_introspectable(configure):
     assert found[1]["capture"] is capture_language
     assert found[1]["restore"] is restore_language
     assert found[1].type_name == "task context"
-    assert "test_context.py" in str(found[1].action_info)
+    assert "test_contexts.py" in str(found[1].action_info)
 
 
 # Deferring.
