@@ -165,7 +165,11 @@ def test_class_is_made_once(configure):
 def test_factory_that_makes_classes(configure):
     """Classes that a request factory makes for each request are not kept."""
     config = configure()
-    config.set_request_factory(lambda environ: type("Own", (Request,), {})(environ))
+
+    def factory(environ):
+        return type("Own", (Request,), {})(environ)
+
+    config.set_request_factory(factory)
     config.register_task(lambda request: None, name="it")
     task = config.make_celery_app().tasks["it"]
     for _ in range(100):
