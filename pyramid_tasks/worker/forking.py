@@ -68,7 +68,7 @@ def engines_of(value: Any) -> Iterator[Any]:
     kinds = {
         cls.__name__
         for cls in type(value).__mro__
-        if cls.__module__.startswith("sqlalchemy.")
+        if str(cls.__module__).startswith("sqlalchemy.")  # zope.interface: no string
     }
     if "Engine" in kinds:
         yield value
