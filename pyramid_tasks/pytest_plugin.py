@@ -46,7 +46,7 @@ def tasks_registry(request: pytest.FixtureRequest) -> Registry:
 
 @pytest.fixture
 def deferred_tasks(tasks_registry: Registry) -> Iterator[Deferred]:
-    """The tasks that the application defers; it sends none. See pyramid_tasks.testing."""
+    """The tasks that the application defers, not sent. See pyramid_tasks.testing."""
     from .testing import capture
 
     with capture(tasks_registry) as deferred:

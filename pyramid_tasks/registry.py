@@ -180,7 +180,8 @@ class Tasks:
                 hint = " Include pyramid_tasks.contrib.pyramid_tm for the others."
             raise SettingError(
                 "delivery" if name else "pyramid_tasks.delivery",
-                f"= {name or self.delivery} is not one of the known deliveries: {known}.{hint}",
+                f"= {name or self.delivery} is not one of the known deliveries: "
+                f"{known}.{hint}",
             ) from None
 
     def _nearest(self, task: object) -> str | None:
