@@ -222,16 +222,25 @@ def test_delivery_of_a_task_counts_for_the_whole(app):
 
 def test_serializer(app, delivery):
     """The serializer is the call's, or else the task's, or else the application's."""
+    keyed = {1: 2}  # which JSON makes {"1": 2}
     with app.request() as request:
         s = request.task_signature
         canvas = group(
-            s("by yaml", 1), s("add", 1), s("by yaml", 1).set(serializer="json")
+            s("by yaml", keyed),
+            s("add", keyed),
+            s("by yaml", keyed).set(serializer="json"),
         )
         request.defer_canvas(canvas, delivery=delivery)
-        request.defer_task_with_options("by yaml", [1], delivery=delivery)
+        request.defer_task_with_options("by yaml", [keyed], delivery=delivery)
+    messages = app.received()
     yaml, json = "application/x-yaml", "application/json"
-    content = [message.content_type for message in app.received()]
-    assert content == [yaml, json, json, yaml]
+    assert [each.content_type for each in messages] == [yaml, json, json, yaml]
+    as_text = {"1": 2}
+    if delivery != "outbox":  # which keeps all of it as JSON
+        for each in messages:
+            each.accept = {yaml, json}
+        sent = [each.payload[0] for each in messages]
+        assert sent == [[keyed], [as_text], [as_text], [keyed]]
 
 
 @pytest.mark.skipif(CELERY < (5, 5), reason="Celery has pydantic=True since 5.5")
