@@ -179,9 +179,10 @@ def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultB
     in the header of a chord, it calls the ``link_error`` with the id of the body.
 
     Args:
-        canvas: The result of :func:`task_signature`, or a `canvas
-            <https://docs.celeryq.dev/en/stable/userguide/canvas.html>`_ made of such
-            results. It does not change, and can be queued again.
+        canvas: A `canvas
+            <https://docs.celeryq.dev/en/stable/userguide/canvas.html>`_ made of the
+            results of :func:`task_signature`, or one of these results. It does not
+            change, and can be queued again.
         options: As for :func:`defer_task_with_options`, with the meaning that Celery
             gives them for a canvas. The option ``delivery`` of a task in the canvas
             counts for the whole, also if a subscriber sets it.
@@ -199,8 +200,8 @@ def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultB
     """
     if not isinstance(canvas, Signature):
         raise DeferError(
-            f"{canvas!r} is no canvas: give the result of request.task_signature(), or "
-            "a chain, group or chord made of such results"
+            f"{canvas!r} is not a canvas: give the result of request.task_signature(), "
+            "or a chain, group or chord of them"
         )
     tasks = get_tasks(request.registry)
     name = options.pop("delivery", None)

@@ -1,4 +1,4 @@
-"""What ``ptasks --check`` looks at when an application has been loaded.
+"""The checks of ``ptasks --check`` on an application that has been loaded.
 
 Nothing here connects to a broker, a result backend or a database.
 """
@@ -44,8 +44,6 @@ _OPTIONS = {
     *(name for name in dir(Task) if not name.startswith("_")),
 }
 
-_OUTBOX_TABLE = "pyramid_tasks.contrib.outbox_table"
-
 
 def check_app(app: Celery, sections: Iterable[str]) -> None:
     """Report the problems of an application that has been opened.
@@ -70,7 +68,7 @@ def _pool(app: Celery) -> Iterator[Exception]:
     pool, known = app.conf.worker_pool, get_available_pool_names()
     is_path = not isinstance(pool, str) or {".", ":"} & {*pool}
     if not is_path and pool not in known:
-        problem = f"= {pool} is none of {', '.join(known)}."
+        problem = f"= {pool} is not one of {', '.join(known)}."
         yield SettingError("worker_pool", problem)
 
 
@@ -83,7 +81,7 @@ def _tasks(app: Celery) -> Iterator[SettingError]:
         if serializer not in serializers.name_to_type:
             problem = f"has the serializer {serializer!r}, which is not known."
             found.append(SettingError(f"The task {task['name']}", problem))
-        # Another one may be that of a deriver.
+        # A deriver may read an option that Celery does not know.
         for option in sorted(task["options"].keys() - _OPTIONS):
             for near in get_close_matches(option, _OPTIONS, n=1, cutoff=0.8):
                 problem = f"is an option of the task {task['name']} that Celery does"
@@ -183,10 +181,11 @@ def _outbox(registry: Registry) -> Iterator[Exception]:
     found = registry.introspector.get("task deliveries", "outbox")
     if found is None or not found["default"] or not find_spec("sqlalchemy"):
         return
-    if _OUTBOX_TABLE not in sys.modules:
+    if "pyramid_tasks.outbox.table" not in sys.modules:
         yield OutboxError(
             "pyramid_tasks.delivery = outbox, but the application does not declare "
-            f"its table: call {_OUTBOX_TABLE}.outbox_table(Base.metadata) in the "
+            "its table: call "
+            "pyramid_tasks.contrib.outbox_table.outbox_table(Base.metadata) in the "
             "module of its models, so that its migrations, or celery ... outbox "
             "create, make it."
         )

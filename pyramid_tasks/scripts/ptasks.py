@@ -39,7 +39,7 @@ _SCHEDULE_COLUMNS = ("name", "task", "schedule", "next_run", "registered")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line, after those of Pyramid's scripts."""
+    """Return the parser of the command line, in the style of Pyramid's scripts."""
     parser = argparse.ArgumentParser(
         prog="ptasks",
         description=textwrap.dedent(_DESCRIPTION),

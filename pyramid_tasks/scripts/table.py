@@ -1,4 +1,4 @@
-"""Tables that look like those of Pyramid's own scripts."""
+"""Tables in the style of Pyramid's own scripts."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ from unittest import mock
 from celery import chain as make_chain
 from celery.canvas import maybe_signature
 
+from ..deferring.call import serialize_arguments
+from ..delivery.canvas import leaves
 from ..exceptions import CaptureError
 from ..registry import get_tasks
 from ..worker.request import get_runner
@@ -122,6 +124,8 @@ def _send_task(app: Celery, delivery: CapturingDelivery) -> Any:
         if chain:  # the rest of it, the next one last
             rest = [maybe_signature(each, app=app) for each in reversed(chain)]
             signature = make_chain(signature, *rest, app=app)
+        for leaf in leaves(signature):
+            serialize_arguments(app, leaf)
         return delivery.deliver(None, [signature])[0]
 
     return send_task

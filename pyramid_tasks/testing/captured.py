@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
-from ..deferring.call import serialize_arguments
-from ..delivery.canvas import as_signature, copy, fix_ids, leaves
+from ..delivery.canvas import as_signature, copy, fix_ids
 from ..delivery.results import deferred_result
 from ..worker.contexts import HEADER
 
@@ -72,8 +71,6 @@ class Captured:
         self.started = False
         self.sent = False
         app = signature.app
-        for leaf in leaves(signature):
-            serialize_arguments(app, leaf)
         tasks = fix_ids(signature)
         # A copy, as Celery adds things to a frozen canvas that must not run here.
         self.result = deferred_result(as_signature(copy(signature), app).freeze(), self)

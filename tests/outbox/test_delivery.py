@@ -180,7 +180,7 @@ def test_lease(engine, make_app):
     with app.request() as request, request.tm:
         request.defer_task("record", 1)
         # Killed here: nothing is sent after the commit.
-        outgoing_of(request).deliver = lambda messages: None
+        data_manager_of(request).after_commit = lambda messages: None
     (row,) = app.rows()
     assert row.not_before - row.created == pytest.approx(60, abs=1)
     assert row.created == pytest.approx(time.time(), abs=600)
@@ -190,8 +190,8 @@ def test_lease(engine, make_app):
     assert app.values() == [1]
 
 
-def outgoing_of(request):
-    """Return what the transaction of a request has to send."""
+def data_manager_of(request):
+    """Return the data manager of the tasks in the transaction of a request."""
     resources = request.tm.get()._resources
     return next(each for each in resources if hasattr(each, "messages"))
 
@@ -220,14 +220,14 @@ def test_database_gone_after_the_commit(sqlite, make_app, caplog):
     app = make_app(sqlite)
     with app.request() as request, request.tm:
         request.defer_task("record", 1)
-        outgoing = outgoing_of(request)
-        deliver = outgoing.deliver
+        manager = data_manager_of(request)
+        send = manager.after_commit
 
-        def deliver_elsewhere(messages):
-            outgoing.engine = create_engine("sqlite:////nowhere/x.sqlite")
-            deliver(messages)
+        def send_elsewhere(messages):
+            manager.engine = create_engine("sqlite:////nowhere/x.sqlite")
+            send(messages)
 
-        outgoing.deliver = deliver_elsewhere
+        manager.after_commit = send_elsewhere
     assert "left to the relay" in caplog.text
     (row,) = app.rows()
     assert get_outbox(app.registry).left_last == row.id
