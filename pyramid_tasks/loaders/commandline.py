@@ -18,8 +18,8 @@ from .errors import explain
 from .opening import open_app
 
 _NO_INI = (
-    f"No configuration file: pass --ini config.ini, or set {cli.ENVIRON_KEY}=config.ini in "
-    "the environment."
+    "No configuration file: pass --ini config.ini, or set "
+    f"{cli.ENVIRON_KEY}=config.ini in the environment."
 )
 
 
