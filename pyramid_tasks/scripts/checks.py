@@ -44,8 +44,6 @@ _OPTIONS = {
     *(name for name in dir(Task) if not name.startswith("_")),
 }
 
-_OUTBOX_TABLE = "pyramid_tasks.contrib.outbox_table"
-
 
 def check_app(app: Celery, sections: Iterable[str]) -> None:
     """Report the problems of an application, in whose file are some sections."""
@@ -178,10 +176,10 @@ def _outbox(app: Celery) -> Iterator[Exception]:
     found = app.registry.introspector.get("task deliveries", "outbox")
     if found is None or not found["default"]:
         return
-    if _OUTBOX_TABLE not in sys.modules:
+    if "pyramid_tasks.outbox.table" not in sys.modules:
         yield OutboxError(
             "pyramid_tasks.delivery = outbox, but the application does not declare "
-            f"its table: call {_OUTBOX_TABLE}.outbox_table(Base.metadata) in the "
-            "module of its models, so that its migrations, or celery ... outbox "
-            "create, make it."
+            "its table: call pyramid_tasks.contrib.outbox_table.outbox_table("
+            "Base.metadata) in the module of its models, so that its migrations, or "
+            "celery ... outbox create, make it."
         )
