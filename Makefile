@@ -14,20 +14,28 @@ VENV := .venv$(if $(WHEEL),-wheel)
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 REQUIREMENTS := pyproject.toml setup.py sample/setup.py
+EXTRAS := debugtoolbar,outbox,redis,retry
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test faults mutants bench lint format docs dist clean
+.PHONY: help demo serve check test faults mutants bench lint format docs dist
+.PHONY: release-check clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: $(STAMPS)/demo  ## run the sample once: a web process, a worker, one import
 	$(BIN)/python sample/demo.py
 
 serve: $(STAMPS)/demo  ## run the sample until Ctrl-C, on http://localhost:6543
 	$(BIN)/python sample/demo.py --serve
+
+check: $(STAMPS)/lint  ## while working: style, types, the tests without processes and servers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest --quiet --numprocesses=$(JOBS) -m "not acceptance and not faults and not server"
 
 # The processes that tests start work in other folders, and measure themselves too.
 test: export COVERAGE_FILE := $(CURDIR)/.coverage
@@ -66,6 +74,13 @@ dist: $(STAMPS)/test  ## build the sdist, and the wheel from it, in dist/
 	rm -rf dist
 	$(BIN)/python -m build
 
+# With the TAG of a release, it must be that of this version. CHECKOUT is what the README
+# has its readers set: what to install, in a new environment.
+release-check: $(STAMPS)/release dist  ## build, and try what would be published
+	$(if $(TAG),ls dist/pyramid_tasks-$(TAG:v%=%).tar.gz)
+	$(BIN)/twine check --strict dist/*
+	CHECKOUT="$$(ls $(CURDIR)/dist/*.whl)" $(BIN)/pytest tests/docs/test_readme.py -k quickstart
+
 clean:  ## remove everything that these targets made
 	rm -rf .venv .venv-wheel .tox .coverage .coverage.* build dist docs/_build *.egg-info
 	rm -rf sample/build sample/*.egg-info sample/var
@@ -75,6 +90,7 @@ clean:  ## remove everything that these targets made
 $(STAMPS)/venv:
 	$(PYTHON) -m venv $(VENV)
 	mkdir -p $(STAMPS)
+	$(PIP_INSTALL) 'pip>=25.1'  # the first that knows --group
 	touch $@
 
 $(STAMPS)/demo: $(STAMPS)/venv $(REQUIREMENTS)
@@ -82,16 +98,20 @@ $(STAMPS)/demo: $(STAMPS)/venv $(REQUIREMENTS)
 	touch $@
 
 $(STAMPS)/test: $(STAMPS)/venv $(REQUIREMENTS)
-	$(PIP_INSTALL) --editable '.[test]' --editable sample
+	$(PIP_INSTALL) --editable '.[$(EXTRAS)]' --group test --editable sample
 	touch $@ $(STAMPS)/demo
 
+$(STAMPS)/release: $(STAMPS)/test
+	$(PIP_INSTALL) --group release
+	touch $@
+
 $(STAMPS)/docs: $(STAMPS)/venv $(REQUIREMENTS)
-	$(PIP_INSTALL) --editable '.[docs]'
+	$(PIP_INSTALL) --editable '.[outbox]' --group docs
 	touch $@
 
 # The types of what the sample uses are checked too, so it needs what the tests need.
 $(STAMPS)/lint: $(STAMPS)/venv $(REQUIREMENTS) typing_tests/requirements.txt
-	$(PIP_INSTALL) --editable '.[test,lint]' --editable sample
+	$(PIP_INSTALL) --editable '.[$(EXTRAS)]' --group test --group lint --editable sample
 	$(PIP_INSTALL) --upgrade --no-deps --target $(VENV)/celery-types \
 		--requirement typing_tests/requirements.txt
 	touch $@ $(STAMPS)/test $(STAMPS)/demo

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version as version_of
+from importlib.metadata import metadata
 from typing import TYPE_CHECKING, Any
 
 from sphinx import addnodes
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 project = "pyramid_tasks"
-version = release = version_of("pyramid-tasks")
+_metadata = metadata("pyramid-tasks")
+version = release = _metadata["Version"]
+_urls = dict(url.split(", ") for url in _metadata.get_all("Project-URL"))
 
 extensions = [
     "myst_parser",
@@ -41,6 +43,12 @@ python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
+html_baseurl = _urls["Documentation"]
+html_theme_options = {
+    "source_repository": _urls["Repository"],
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
 html_title = f"pyramid_tasks {version}"
 html_copy_source = False
 html_show_copyright = False  # LICENSE has it
@@ -50,7 +58,10 @@ nitpick_ignore_regex = [
     # links to them stand in the text.
     ("py:.*", r"(celery|collections|kombu|paste|pyramid|sqlalchemy)\..*"),
     # The same, in annotations: names imported for type checkers alone have no module.
-    ("py:class", r"AsyncResult|BaseSchedule|Engine|GroupResult|Registry|Request"),
+    (
+        "py:class",
+        r"AsyncResult|BaseSchedule|ConfigLoader|Engine|GroupResult|Registry|Request",
+    ),
     ("py:class", r"Session|Signature|Task|timedelta"),
     # Too plain to be described.
     ("py:class", r"Capture|Restore|TaskDeriverInfo|TaskFunc|TaskLike"),

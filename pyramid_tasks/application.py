@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from celery.signals import after_task_publish, before_task_publish
 
-from ._celery import as_current_app, own_backend
+from ._celery import as_current_app
 
 if TYPE_CHECKING:
     from pyramid.registry import Registry
@@ -31,7 +31,7 @@ class PyramidCelery(Celery):
         origin: A function and its arguments that load the application again, if it was
             loaded from a configuration file. A prefork pool that spawns its children
             needs them (``worker_pool_start_method = spawn``, the default on macOS).
-        limited_backends: Result backends that wait for a limited time, by that time in
+        limited_backends: Result backends that wait for a limited time, by the limit in
             seconds.
     """
 
@@ -43,7 +43,7 @@ class PyramidCelery(Celery):
         self._sending = _Sending()
         super().__init__(
             registry.package_name,
-            # By name, as no web process needs what that module imports.
+            # By name, as no web process needs the imports of that module.
             loader="pyramid_tasks.worker.loader:PyramidLoader",
             # Several applications in one process must not see each other's tasks.
             set_as_current=False,
@@ -61,15 +61,15 @@ class PyramidCelery(Celery):
 
     @contextmanager
     def sending(self, producer: Any = None, backend: Any = None) -> Iterator[None]:
-        """Have this thread send everything inside through one producer.
+        """Send everything inside, from this thread, through one producer.
 
         Celery hands a producer on to some tasks of a canvas. For the others it takes
-        one more producer from the pool. It would wait for ever if the pool is empty, or
-        if the broker is down.
+        one more producer from the pool, and waits for ever if the pool is empty or the
+        broker is down.
 
         Args:
-            producer: A ``kombu.Producer``.
-            backend: The result backend to use meanwhile.
+            producer: A ``kombu.Producer``; by default one of the pool.
+            backend: The result backend; by default the application's own.
         """
         sending = self._sending
         before = sending.producer, sending.backend
@@ -80,7 +80,7 @@ class PyramidCelery(Celery):
             sending.producer, sending.backend = before
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
-        """Return a context with a producer; inside :meth:`sending`, with that one."""
+        """Return a context with a producer: the one of :meth:`sending`, if any."""
         context = super().producer_or_acquire(producer or self._sending.producer)
         if before_task_publish.receivers or after_task_publish.receivers:
             return self._as_current(context)
@@ -90,23 +90,23 @@ class PyramidCelery(Celery):
     def _as_current(self, context: Any) -> Iterator[Any]:
         """Be the current application of Celery, inside a context with a producer.
 
-        The receivers of Celery's signals about sending get the name of a task, and look
-        the task up in the current application. OpenTelemetry's receivers do so.
+        A receiver of Celery's signals about sending gets the name of a task, and can
+        look the task up in the current application, as OpenTelemetry does.
         """
         with as_current_app(self), context as producer:
             yield producer
 
     @property
     def backend(self) -> Any:
-        """The result backend; inside :meth:`sending`, the one given there."""
-        return self._sending.backend or own_backend(self) or super().backend
+        """The result backend: the one of :meth:`sending`, if any."""
+        return self._sending.backend or super().backend
 
 
 def _load_in_spawned_process(
     load: Callable[..., Celery], args: tuple[Any, ...]
 ) -> Celery:
     app = load(*args)
-    # The beat of ``worker -B`` does not have the loader prepare a spawned process.
+    # Celery does not call on_worker_init() in the spawned beat of ``worker -B``.
     app.loader.connect_beat()
     return app
 

@@ -13,7 +13,7 @@ from .exceptions import AmbiguousTask, SettingError, TaskError, TaskNotRegistere
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
-    from celery.result import AsyncResult, ResultBase
+    from celery.result import ResultBase
     from pyramid.registry import Introspectable, Registry
     from pyramid.request import Request
 
@@ -28,8 +28,8 @@ Capture = Callable[["Request"], Any]
 #: ``restore(request, value)`` gives the value to the request of the task.
 Restore = Callable[["Request", Any], None]
 
-#: ``policy(attempt)`` runs a task by calling ``attempt(environ)``, once or more often;
-#: each attempt has a request of its own. As Pyramid's execution policy for views.
+#: ``policy(attempt)`` runs a task by calling ``attempt(environ)``, once or more often.
+#: Each attempt has a request of its own. It is the twin of Pyramid's execution policy.
 ExecutionPolicy = Callable[[Callable[[dict[str, Any]], Any]], Any]
 
 
@@ -44,27 +44,24 @@ class Delivery(Protocol):
     app: PyramidCelery
     is_transactional: bool
 
-    def deliver_task(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        """Deliver one task, with options of ``Task.apply_async``."""
+    def is_direct(self, request: Request) -> bool:
+        """Whether this would only call ``Task.apply_async`` for a single task.
+
+        Celery then checks and serializes the arguments as it sends the task.
+        """
 
     def deliver(
         self, request: Request, signatures: Sequence[Signature]
     ) -> list[ResultBase]:
-        """Deliver tasks, chains, groups and chords, with the options they have."""
+        """Deliver tasks, chains, groups and chords that have been prepared."""
 
 
 def get_tasks(registry: Registry) -> Tasks:
     """Return the tasks of the application that a registry belongs to.
 
     Raises:
-        TaskError: It has none.
+        TaskError: The application does not include this package.
+        TypeError: The argument is not a registry.
     """
     try:
         tasks: Tasks = registry[KEY]
@@ -84,9 +81,9 @@ class Tasks:
 
     Attributes:
         app: The Celery application.
-        contexts: For each task context its name, and its two functions.
-        section_settings: The Celery settings of the ini beside those of the
-            application: the keys of ``[celery:NAME]``, schedules and routes.
+        contexts: For each task context its name and its two functions.
+        section_settings: The Celery settings that the ini has outside the application:
+            the keys of ``[celery:NAME]``, schedules and routes.
         deliveries: The deliveries that the application can choose, by name.
         delivery: The name of the default delivery.
         execution_policy: Runs a task, once or more often; ``None`` runs it once.
@@ -99,9 +96,10 @@ class Tasks:
         self.deliveries: dict[str, Delivery] = {}
         self.delivery = "immediate"
         self.execution_policy: ExecutionPolicy | None = None
-        # The names that a function, or its dotted name, is registered under, in order.
+        # The names of the tasks that are made of a function, by the function and by
+        # its dotted names.
         self._names: defaultdict[Hashable, dict[str, None]] = defaultdict(dict)
-        # The answers of find() since the last task was added.
+        # The results of find() since the last task was added.
         self._found: dict[object, Task] = {}
 
     def add(
@@ -115,18 +113,17 @@ class Tasks:
 
         Args:
             run: The function that Celery binds to the task and runs.
-            func: The function of the application, by which the task can be found.
+            func: The function of the application. :meth:`find` knows the task by it.
             name: The name of the task.
             options: The options of ``Celery.task``.
         """
         if name in self.app.tasks:
-            # Committed before: a later registration wins, as in all of Pyramid,
-            # where Celery would keep the first.
+            # In Pyramid a later commit wins. Celery would keep the first task.
             self.app.tasks.unregister(name)
             for names in self._names.values():
                 names.pop(name, None)
-        # Celery would share the task with every application in the process, and make
-        # it later.
+        # By default, Celery makes the task later, and shares it with every application
+        # in the process.
         options = {**options, "shared": False, "lazy": False}
         self._found.clear()
         task = self.app.task(run, name=name, bind=True, **options)
@@ -138,16 +135,16 @@ class Tasks:
         return task
 
     def find(self, task: object) -> Task:
-        """Return the Celery task that a task, a function or a name stands for.
+        """Return the Celery task of a task, a function, or the name of either.
 
         Raises:
-            TaskNotRegistered: There is none.
-            AmbiguousTask: It is a function with several names.
+            TaskNotRegistered: The application has no such task.
+            AmbiguousTask: The function is registered under several names.
         """
         try:
             return self._found[task]
         except (KeyError, TypeError):  # a callable object can be unhashable
-            pass  # so that what follows raises without this error
+            pass  # _find() then raises its error without this one
         found = self._find(task)
         if isinstance(task, Hashable):
             self._found[task] = found
@@ -169,10 +166,10 @@ class Tasks:
         raise TaskNotRegistered(task, self._nearest(task))
 
     def get_delivery(self, name: str | None = None) -> Delivery:
-        """Return the delivery of a name, or that of the application.
+        """Return a delivery by its name, by default the delivery of the application.
 
         Raises:
-            SettingError: There is no delivery of that name.
+            SettingError: No delivery has that name.
         """
         try:
             return self.deliveries[name or self.delivery]
@@ -183,12 +180,13 @@ class Tasks:
                 hint = " Include pyramid_tasks.contrib.pyramid_tm for the others."
             raise SettingError(
                 "delivery" if name else "pyramid_tasks.delivery",
-                f"= {name or self.delivery} is none of those known: {known}.{hint}",
+                f"= {name or self.delivery} is not one of the known deliveries: "
+                f"{known}.{hint}",
             ) from None
 
     def _nearest(self, task: object) -> str | None:
         name = task if isinstance(task, str) else getattr(task, "__qualname__", "")
-        # The name of the function alone is as likely a slip as a misspelt one.
+        # Users leave out the module as often as they misspell a name.
         matches = [known for known in self.app.tasks if known.endswith(f".{name}")]
         matches += get_close_matches(name, self.app.tasks, n=1)
         return matches[0] if matches else None
@@ -203,10 +201,15 @@ def _identity(func: object) -> Hashable:
 
 
 def check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Check a call against the signature of a task, as ``Task.apply_async`` does.
+    """Check the arguments of a call, as ``Task.apply_async`` does.
+
+    Args:
+        task: The Celery task.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
 
     Raises:
-        TypeError: The task cannot be called so.
+        TypeError: The task does not take these arguments.
     """
     if task.typing and hasattr(task, "__header__"):
         task.__header__(*args, **kwargs)
@@ -215,9 +218,15 @@ def check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 def relate(
     introspectable: Introspectable, registry: Registry, category: str, name: str
 ) -> None:
-    """Relate an introspectable to another, if there is that other.
+    """Relate an introspectable to another one, if that exists.
 
-    There is none where a part of the application has introspection switched off.
+    It does not where a part of the application has introspection switched off.
+
+    Args:
+        introspectable: The introspectable that gets the relation.
+        registry: The registry of the application.
+        category: The category of the other introspectable.
+        name: The discriminator of the other introspectable.
     """
     if registry.introspector.get(category, name) is not None:
         introspectable.relate(category, name)

@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
 
-#: What is told of each mistake in the settings.
+#: Takes a mistake in the settings, and may raise it.
 Report = Callable[[SettingError], None]
 
 
 def raise_or_log(problem: SettingError) -> None:
-    """Log a setting that nobody knows as a warning, and raise any other mistake."""
+    """Log an unknown setting as a warning, and raise any other mistake."""
     if not isinstance(problem, UnknownSetting):
         raise problem
     logger.warning("%s", problem)
@@ -39,14 +39,13 @@ def extract_celery_settings(
 ) -> Settings:
     """Return the Celery configuration in an application's settings.
 
-    Takes every ``celery.<setting>``. Further dots nest:
-    ``celery.broker_transport_options.visibility_timeout = 3600`` is
+    The function takes every ``celery.<setting>``. Further dots nest:
+    ``celery.broker_transport_options.visibility_timeout = 3600`` becomes
     ``{"broker_transport_options": {"visibility_timeout": 3600}}``. Strings are
-    coerced by the type Celery declares for the setting; other values are kept as
-    they are. See `Configuration and defaults
-    <https://docs.celeryq.dev/en/stable/userguide/configuration.html>`_ for the
-    settings there are. A setting that Celery does not know is kept, and logged as a
-    warning with the nearest one it does know.
+    coerced to the type that Celery declares for the setting. Other values stay as they
+    are. A setting that Celery does not know is kept, and a warning names the nearest
+    known setting. Celery lists its settings in `Configuration and defaults
+    <https://docs.celeryq.dev/en/stable/userguide/configuration.html>`_.
 
     Args:
         settings: The settings of a Pyramid application.

@@ -15,9 +15,21 @@ from support import APPS, example_config, filesystem_settings, need_service, uni
 
 sys.path.insert(0, str(APPS))
 
+#: What runs on this machine, and is a parameter of the tests that need it.
+SERVERS = {"mariadb", "postgresql", "rabbitmq", "redis"}
+
 # A shell has what it starts in the background ignore Ctrl-C, and all that this starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that have a server as a parameter."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        values = callspec.params.values() if callspec else ()
+        if SERVERS.intersection(value for value in values if isinstance(value, str)):
+            item.add_marker("server")
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import launcher
 import pytest
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ APPS = Path(__file__).parent / "apps"
 
 DEADLINE = 60.0
 
+#: Scripts that run in a fork of a process which has imported Celery, Pyramid and so on,
+#: unless a test is about how they start.
+FORKED = {"celery", "proutes", "pserve", "pshell", "ptasks", "ptweens", "pviews"}
+
 
 def environment(**extra: str) -> dict[str, str]:
     """Return the environment for a process: nothing of ours but the applications."""
@@ -38,27 +44,45 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def run(
-    *command: object, cwd: Path, stdin: str = "", timeout: float = DEADLINE, **env: str
+    *command: object,
+    cwd: Path,
+    stdin: str = "",
+    timeout: float = DEADLINE,
+    fresh: bool = False,
+    **env: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a console script of the environment to its end."""
     program, *arguments = map(str, command)
-    return subprocess.run(
-        [str(BIN / program), *arguments],
-        cwd=cwd,
-        env=environment(**env),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    args = [str(BIN / program), *arguments]
+    with TemporaryFile("w+") as input_, TemporaryFile() as out, TemporaryFile() as err:
+        input_.write(stdin)
+        input_.seek(0)
+        process = launcher.start(
+            args,
+            cwd=cwd,
+            env=environment(**env),
+            stdin=input_,
+            stdout=out,
+            stderr=err,
+            script=program in FORKED and not fresh,
+        )
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            raise
+        output = []
+        for file in (out, err):
+            file.seek(0)
+            output.append(file.read().decode())
+    return subprocess.CompletedProcess(args, status, *output)
 
 
 @dataclass
 class Process:
     """A running console script, with its output in a file."""
 
-    popen: subprocess.Popen[bytes]
+    popen: launcher.Child | subprocess.Popen[bytes]
     log: Path
 
     @property
@@ -96,40 +120,53 @@ class Process:
             try:
                 self.popen.wait(DEADLINE)
             except subprocess.TimeoutExpired:
-                os.killpg(self.popen.pid, signal.SIGKILL)
-                self.popen.wait()
+                self.kill()
         return self.popen.returncode
+
+    def kill(self) -> None:
+        """Kill the process and those that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
 
 
 @contextmanager
-def start(*command: object, cwd: Path, **env: str) -> Iterator[Process]:
-    """Start a console script of the environment; stop it at the end."""
+def start(
+    *command: object, cwd: Path, fresh: bool = False, **env: str
+) -> Iterator[Process]:
+    """Start a console script of the environment; kill it at the end.
+
+    What a process does when it is stopped takes seconds, and is for the tests that are
+    about it: they call ``stop()``.
+    """
     program, *arguments = map(str, command)
     log = cwd / f"{program}-{uuid.uuid4().hex[:8]}.log"
-    with log.open("wb") as output:
-        popen = subprocess.Popen(
+    with log.open("wb") as output, Path(os.devnull).open() as nothing:
+        popen = launcher.start(
             [str(BIN / program), *arguments],
             cwd=cwd,
             env=environment(**env),
-            stdin=subprocess.DEVNULL,
+            stdin=nothing,
             stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            stderr=output,
+            script=program in FORKED and not fresh,
+            new_session=True,
         )
     process = Process(popen, log)
     try:
         yield process
     finally:
-        process.stop()
+        process.kill()
 
 
 @contextmanager
 def start_worker(
-    config_uri: object, *options: object, cwd: Path, **env: str
+    config_uri: object, *options: object, cwd: Path, fresh: bool = False, **env: str
 ) -> Iterator[Process]:
     """Start a worker as the README does, and wait until it is ready."""
     command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", config_uri, "worker")
-    with start(*command, "--loglevel=INFO", *options, cwd=cwd, **env) as process:
+    options = ("--loglevel=INFO", *options)
+    with start(*command, *options, cwd=cwd, fresh=fresh, **env) as process:
         process.wait_for(" ready.")
         yield process
 

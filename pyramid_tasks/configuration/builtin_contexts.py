@@ -28,8 +28,8 @@ _HOST_KEYS = (
     "SCRIPT_NAME",
 )
 
-# That of a script, and of a task without a base_url: pyramid.scripting makes it up. A
-# browser leaves out the port 80.
+# pyramid.scripting makes this host up for scripts, and for tasks without a base_url. No
+# browser sends it, as a browser leaves out the port 80.
 _BLANK = Request.blank("/").environ
 _NO_HOST = {key: _BLANK[key] for key in _HOST_KEYS}
 
@@ -43,22 +43,23 @@ _LAST_PORT = 65535
 
 
 def capture_host(request: Request) -> dict[str, str] | None:
-    """Return what the URLs of a request are made of."""
+    """Return the parts of the environ that the URLs of a request are made of."""
     environ = request.environ
     host = {key: environ[key] for key in _HOST_KEYS if key in environ}
     return host if host and host != _NO_HOST else None
 
 
 def restore_host(request: Request, value: Any) -> None:
-    """Give a request that host."""
+    """Give a request the host of the request that deferred its task."""
     if not isinstance(value, dict) or not all(
         key in _HOST_KEYS and isinstance(part, str) for key, part in value.items()
     ):
         raise ValueError(
-            f"What came as task context 'host' is none: {reprlib.repr(value)}"
+            f"The message has a task context 'host' that is no host: "
+            f"{reprlib.repr(value)}"
         )
-    # HTTP/1.0 has no Host, and a server can leave out an empty SCRIPT_NAME: those of
-    # base_url must not take their place.
+    # HTTP/1.0 has no Host, and a server can leave out an empty SCRIPT_NAME. The values
+    # of base_url must not take their place.
     for key in ("HTTP_HOST", "SCRIPT_NAME"):
         request.environ.pop(key, None)
     request.environ.update(value)
@@ -71,10 +72,11 @@ def capture_locale(request: Request) -> str | None:
 
 
 def restore_locale(request: Request, value: Any) -> None:
-    """Give a request that locale, whatever its locale negotiator would find."""
+    """Give a request a locale, without asking its locale negotiator."""
     if not isinstance(value, str):
         raise ValueError(  # noqa: TRY004 as for the host
-            f"What came as task context 'locale' is none: {reprlib.repr(value)}"
+            f"The message has a task context 'locale' that is no locale: "
+            f"{reprlib.repr(value)}"
         )
     request.locale_name = value
 
@@ -85,7 +87,7 @@ def capture_user(request: Request) -> Any:
 
 
 def restore_user(request: Request, value: Any) -> None:
-    """Give a request that userid: as ``deferred_by`` and as ``REMOTE_USER``."""
+    """Give a request a userid, as ``deferred_by`` and as ``REMOTE_USER``."""
     request.environ[DEFERRED_BY] = value
     request.environ["REMOTE_USER"] = str(value)
 
@@ -101,7 +103,7 @@ def environ_of(base_url: str) -> dict[str, Any]:
     """Return the environ of a request for the URL of an application.
 
     Raises:
-        SettingError: It is not an absolute URL.
+        SettingError: The URL is not absolute.
     """
     match = _BASE_URL.fullmatch(base_url)
     if not match or not 0 < int(match["port"] or 1) <= _LAST_PORT:
@@ -118,7 +120,7 @@ def environ_of(base_url: str) -> dict[str, Any]:
         "HTTP_HOST": host if port in {None, default} else f"{host}:{port}",
         "SERVER_NAME": host,
         "SERVER_PORT": port or default,
-        # As WSGI has it: UTF-8, read as Latin-1.
+        # WSGI has UTF-8 here, read as Latin-1.
         "SCRIPT_NAME": unquote(match["path"].rstrip("/")).encode().decode("latin-1"),
     }
 
@@ -129,7 +131,7 @@ def _names(value: Any) -> list[str]:
 
 
 def includeme(config: Configurator) -> None:
-    """Switch on what the settings ask for."""
+    """Switch on the contexts that the settings name."""
     settings = config.get_settings()
     for name in dict.fromkeys(_names(settings.get("pyramid_tasks.context"))):
         with reporting():
@@ -145,7 +147,7 @@ def _switch_on(config: Configurator, name: str) -> None:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise SettingError(
             "pyramid_tasks.context",
-            f"= {name} is none of host, locale and user.{hint} Others are added with "
+            f"= {name} is not one of host, locale and user.{hint} Add others with "
             "config.add_task_context().",
         )
     config.add_task_context(name, *CONTEXTS[name])

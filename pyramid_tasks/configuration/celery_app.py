@@ -1,4 +1,4 @@
-"""The Celery application of an application: made, configured, and returned."""
+"""Makes the Celery application of a Pyramid application, and configures it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def includeme(config: Configurator) -> None:
 
     # Before anything else is registered, as Celery binds its tasks to the settings.
     config.action((KEY, "settings"), configure, order=PHASE0_CONFIG)
-    if not config.autocommit:  # where nothing is known of what is included later
+    if not config.autocommit:  # otherwise the includes still to come are not known
         config.action((KEY, "delivery"), reporting()(tasks.get_delivery))
 
 

@@ -17,22 +17,26 @@ if TYPE_CHECKING:
 def add_task_context(
     config: Configurator, name: str, capture: Capture | str, restore: Restore | str
 ) -> None:
-    """Have every task know something of the request that deferred it.
+    """Tell every task something about the request that deferred it.
 
-    It travels in a header of the message, so it should be small, and whoever can write
-    to the broker can make it up. A task that defers a task hands on what came to it.
+    The value travels in a header of the message, so the value should be small.
+    Everyone who can write to the broker can forge it. A task that defers another task
+    hands the value on.
 
     Args:
         name: The name of the context.
-        capture: ``capture(request)`` is called when a task is deferred, and returns
-            what JSON can hold, or ``None`` for nothing. The request is that of a task
-            where no request deferred that, as with ``celery beat``.
-        restore: ``restore(request, value)`` is called with the request of the task,
-            which has its methods and properties, before its root, its derivers and the
-            task; not where the message brings no value.
+        capture: ``capture(request)`` is called when a task is deferred. It returns a
+            value that JSON can hold, or ``None`` for nothing. A dotted name is allowed.
+        restore: ``restore(request, value)`` is called with the request of the task
+            when the message brings a value. The request has its methods and properties
+            by then; its root, the derivers and the task come later. A dotted name is
+            allowed.
 
-    Both can be dotted names. An error of the one is raised where the task is deferred;
-    one of the other is an error of the task.
+    Raises:
+        pyramid.exceptions.ConfigurationError: One of the two cannot be called.
+
+    An error in ``capture`` is raised where the task is deferred. An error in
+    ``restore`` is an error of the task.
     """
     functions = config.maybe_dotted(capture), config.maybe_dotted(restore)
     if not all(map(callable, functions)):

@@ -29,7 +29,7 @@ TASK = "TASK"
 
 @implementer(ITaskDeriverInfo)
 class TaskDeriverInfo:
-    """What a deriver may know of the task it wraps."""
+    """The facts that a deriver gets about the task it wraps."""
 
     def __init__(
         self,
@@ -104,8 +104,8 @@ def derive_task(
     """Return ``task`` wrapped by every deriver of the application.
 
     Args:
-        introspectable: That of the task. It learns the names of the derivers, the
-            outermost first, and is related to theirs.
+        introspectable: The introspectable of the task. The function adds the names of
+            the derivers, the outermost first, and relates it to theirs.
     """
     derivers = info.registry.queryUtility(ITaskDerivers)
     chain = [] if derivers is None else derivers.sorted()

@@ -19,26 +19,25 @@ if TYPE_CHECKING:
 def add_fork_safe(
     config: Configurator, dispose: Callable[[Registry], Any] | Engine | str
 ) -> None:
-    """Have something done in each forked child, before it does anything else.
+    """Name something that each forked child has to forget first.
 
-    Connections that were opened before the fork belong to the parent, and a child that
-    used them too would garble both. SQLAlchemy engines that the registry holds need no
-    help. Engines elsewhere are handed over here, and so is a function for anything
-    else::
+    Connections that were opened before the fork belong to the parent. If a child used
+    them too, both would read garbage. SQLAlchemy engines on the registry are handled
+    already. Hand over engines that are elsewhere, and a function for anything else::
 
         config.add_fork_safe(myapp.db.engine)
         config.add_fork_safe(forget_sockets)
 
     Args:
-        dispose: A function, called with the registry in each child, that forgets what
-            is the parent's without closing it; or an engine, or a sessionmaker with
-            one. A dotted name is allowed.
+        dispose: An engine, a sessionmaker with an engine, or a function. The function
+            is called with the registry in each child. It must forget the connections
+            of the parent without closing them. A dotted name is allowed.
 
     Raises:
-        ForkSafetyError: It is none of these.
+        ForkSafetyError: ``dispose`` is something else.
     """
     found: Any = config.maybe_dotted(dispose)
-    # engine.dispose as such would close the connections, even those of the parent.
+    # A bare engine.dispose would close the connections that the parent uses.
     owner = getattr(found, "__self__", None)
     if any(engines_of(owner)):
         found = owner

@@ -1,8 +1,8 @@
-"""What a load in progress tells ``includeme``, and what it learns from it.
+"""The load in progress, and the mistakes that it finds.
 
-The loaders start an application without knowing how it wraps itself; the Celery
-application is found by watching which one is created meanwhile. A check of a
-configuration goes on after a problem, where a load ends.
+A loader does not know how an application wraps itself. So the loader watches which
+Celery application ``includeme`` creates during the load. A load ends at the first
+mistake in the configuration; a check collects all mistakes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Load:
         settings: The Celery settings of the worker, which win over those of the
             application.
         created: The Celery applications created so far, with their registries.
-        problems: In a check, the problems found so far; otherwise the first is raised.
+        problems: The problems found so far, or ``None`` when the first one is raised.
     """
 
     settings: dict[str, Any]
@@ -64,10 +64,10 @@ def begin_load(settings: dict[str, Any]) -> Iterator[Load]:
 
 @contextmanager
 def checking() -> Iterator[list[Exception]]:
-    """Collect the problems of what is loaded inside the ``with`` block.
+    """Collect the problems of the application that is loaded inside the block.
 
-    One that was found where a directive was called is a
-    ``ConfigurationExecutionError``, which says where.
+    A problem in the call of a directive is a ``ConfigurationExecutionError``, which
+    knows the file and the line of the call.
     """
     problems: list[Exception] = []
     with _as_current(Load({}, problems=problems)):
@@ -82,11 +82,11 @@ def current_problems() -> list[Exception] | None:
 
 @contextmanager
 def reporting(info: Any = None, *also: type[Exception]) -> Iterator[None]:
-    """Leave a mistake in the configuration to the check in progress, if one is.
+    """Hand a mistake in the configuration to the check in progress, or raise it.
 
     Args:
-        info: Where a directive was called: its ``config.action_info``.
-        also: Errors that are mistakes here, beside Pyramid's and this package's.
+        info: The place where a directive was called: its ``config.action_info``.
+        also: More errors that are mistakes here, beside Pyramid's and this package's.
     """
     try:
         yield
@@ -100,13 +100,13 @@ def reporting(info: Any = None, *also: type[Exception]) -> Iterator[None]:
 
 
 def report(problem: Exception) -> None:
-    """Raise a mistake in the configuration, or leave it to the check in progress."""
+    """Hand a mistake in the configuration to the check in progress, or raise it."""
     with reporting():
         raise problem
 
 
 def report_setting(problem: SettingError) -> None:
-    """Raise or log a mistake in the settings, or leave it to the check in progress."""
+    """Hand a mistake in the settings to the check in progress, or raise or log it."""
     problems = current_problems()
     if problems is None:
         raise_or_log(problem)
@@ -115,7 +115,7 @@ def report_setting(problem: SettingError) -> None:
 
 
 def reporting_directive(directive: _Directive) -> _Directive:
-    """Have a directive leave its mistakes to the check in progress, if one is."""
+    """Return a directive whose mistakes go to the check in progress."""
 
     @wraps(directive)
     def report(config: Configurator, *args: Any, **kwargs: Any) -> None:
@@ -126,7 +126,7 @@ def reporting_directive(directive: _Directive) -> _Directive:
 
 
 def warn(logger: logging.Logger, problem: Exception) -> None:
-    """Log what a worker can live with, or leave it to the check in progress."""
+    """Hand a mistake that stops no worker to the check in progress, or log it."""
     problems = current_problems()
     if problems is None:
         logger.warning("%s", problem)

@@ -30,7 +30,7 @@ def add_periodic_task(
     kwargs: Mapping[str, Any] | None = None,
     **opts: Any,
 ) -> None:
-    """Have ``celery beat`` queue a task on a schedule.
+    """Add an entry to the schedule of ``celery beat``.
 
     Args:
         schedule: Seconds, a timedelta, a Celery schedule such as ``crontab(hour=3)``,
@@ -39,8 +39,8 @@ def add_periodic_task(
             Celery task.
         args: Positional arguments of the task, after the request.
         kwargs: Keyword arguments of the task.
-        opts: ``name`` is the name of the entry, which two entries for one task with
-            the same arguments need; the rest are options of ``Task.apply_async``. See
+        opts: ``name`` is the name of the entry. Two entries for one task with the same
+            arguments need names. All others are options of ``Task.apply_async``. See
             `Periodic tasks
             <https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html>`_.
 
@@ -92,7 +92,7 @@ def parse_schedule(text: str, type_: str | None = None) -> float | timedelta | c
             ``integer`` for a number of seconds; the form of older packages.
 
     Raises:
-        ValueError: It is neither; the message says what was expected.
+        ValueError: The schedule cannot be read; the message says what was expected.
     """
     text = text.strip()
     try:
@@ -104,7 +104,7 @@ def parse_schedule(text: str, type_: str | None = None) -> float | timedelta | c
         return _seconds(text)
     except KeyError:
         expected = "type = crontab, timedelta or integer"
-        raise ValueError(f"type {type_!r} is none of those known: {expected}") from None
+        raise ValueError(f"type {type_!r} is unknown; write {expected}") from None
     except (ParseException, TypeError, ValueError) as error:
         expected = (
             f"JSON for type = {type_}"

@@ -1,4 +1,4 @@
-"""What Celery sees of a task: its name and its signature, less the request."""
+"""The name and the signature of a task that Celery sees: without the request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def default_name(app: Celery, func: Callable[..., Any]) -> str:
     """Return the name that Celery gives a function.
 
     Raises:
-        TaskError: It has none that could be made one of.
+        TaskError: The function has no name, or a name that is no identifier.
     """
     name = getattr(func, "__name__", "")
     if not name.isidentifier():
@@ -31,10 +31,10 @@ def default_name(app: Celery, func: Callable[..., Any]) -> str:
 def signature_less_request(
     func: Callable[..., Any], name: str, *, bind: bool
 ) -> inspect.Signature:
-    """Return what a caller may pass: the signature without the request.
+    """Return the signature of a task for its callers: without the request.
 
-    It begins with the ``self`` that Celery binds to the task, under a name that leaves
-    ``self`` to the parameters of the task.
+    The first parameter is the task that Celery binds. Its name is not ``self``, so that
+    a parameter of the task can have that name.
 
     Raises:
         TaskError: The function does not take a request first.
@@ -66,12 +66,13 @@ def signature_less_request(
 def present_as(
     run: Callable[..., Any], func: Callable[..., Any], signature: inspect.Signature
 ) -> None:
-    """Show Celery the task's own name and signature, less the request.
+    """Show Celery the name and the signature of the task, without the request.
 
-    Celery checks arguments, and validates those of ``pydantic=True``, by what it sees.
+    Celery checks arguments against this signature, and ``pydantic=True`` validates
+    them by its annotations.
     """
     name = getattr(func, "__name__", "")
-    # Celery puts the name into source code; that of a lambda is none.
+    # Celery puts the name into source code, where "<lambda>" is a syntax error.
     valid = name.isidentifier() and not keyword.iskeyword(name)
     run.__name__ = name if valid else "task"
     run.__qualname__ = getattr(func, "__qualname__", run.__name__)

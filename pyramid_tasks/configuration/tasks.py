@@ -38,9 +38,9 @@ def register_task(
         func: A function, any other callable, or a dotted name.
         name: The name of the task; default, Celery's: ``<module>.<function>``. A
             callable without a name of its own needs one.
-        options: The options of `Celery.task
+        options: All options of `Celery.task
             <https://docs.celeryq.dev/en/stable/userguide/tasks.html#list-of-options>`_,
-            all of them, and those of the application's task derivers.
+            and the options of the application's task derivers.
 
     Raises:
         TaskError: The callable has no name, or takes no request.
@@ -63,8 +63,8 @@ def register_task(
         run = _make_run(derived, runner.attempt, tasks.execution_policy)
         present_as(run, original, signature)
         task = tasks.add(run, original, name, options)
-        # Around what Celery makes of it: the request outlives autoretry_for, so that
-        # subscribers learn of a retry, with the request.
+        # Celery has put autoretry_for around the function. The request goes around
+        # both, so that subscribers of a retry get it.
         task.run = update_wrapper(partial(runner.run, task, task.run), task.run)
 
     introspectable = config.introspectable("tasks", name, name, "task")
@@ -94,7 +94,7 @@ def task(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         def send_mail(request, address): ...
 
     Raises:
-        TaskError: It decorates a method; tasks are functions.
+        TaskError: The function is a method. Only functions can be tasks.
     """
 
     def attach(func: _Func, depth: int = 1) -> _Func:
@@ -120,7 +120,7 @@ def task(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 
 def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:
-    """Return the task as derivers see it, whose first argument is the request."""
+    """Return the task as derivers see it: its first argument is the request."""
     if not bind:
         return func
 
@@ -133,7 +133,7 @@ def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:
 def _make_run(
     derived: TaskFunc, attempt: Callable[..., Any], policy: ExecutionPolicy | None
 ) -> Callable[..., Any]:
-    """Return what Celery runs: the derived task, with a request."""
+    """Return the function that Celery runs: the derived task, with a request."""
 
     def run(self: Task, /, *args: Any, **kwargs: Any) -> Any:
         return attempt(self, derived, args, kwargs)

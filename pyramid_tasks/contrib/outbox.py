@@ -5,22 +5,23 @@ Choose it in the settings, beside ``pyramid_tasks.contrib.pyramid_tm``::
     pyramid.includes = pyramid_tm pyramid_tasks.contrib.pyramid_tm
     pyramid_tasks.delivery = outbox
 
-or call ``config.include("pyramid_tasks.contrib.outbox")``, which does both. Needs the
-extra ``pyramid-tasks[outbox]``, a session that is part of the transaction as
-``zope.sqlalchemy`` makes it, the table (``celery ... outbox create``), and a relay that
-runs (``celery ... outbox run``).
+or call ``config.include("pyramid_tasks.contrib.outbox")``, which does both. It needs
+the extra ``pyramid-tasks[outbox]``, a session that ``zope.sqlalchemy`` has made part of
+the transaction, the table (``celery ... outbox create``) and a relay
+(``celery ... outbox run``).
 
-After the commit the process that deferred the task sends it and deletes the row. What
-it could not send, because it died or the broker was down, the relay sends. A task can
-be sent twice, with the same id.
+After the commit, the process that deferred the task sends it and deletes the row. If
+that process dies or the broker is down, the relay sends the task. A task can be sent
+twice, with the same id.
 
 Settings:
 
 ``pyramid_tasks.outbox_lease``
-    How many seconds a relay leaves a row to the process that wrote it; default 5.
+    For how many seconds a row belongs to the process that wrote it, before a relay
+    sends it; default 5.
 ``pyramid_tasks.outbox_max_attempts``
-    How often a message may be refused for its content, such as a task that does not
-    exist, before it is set aside; default 5.
+    How often a message may be refused for its content, for example because the task
+    does not exist, before it is set aside; default 5.
 ``pyramid_tasks.delivery_timeout``
     How many seconds a request waits for the broker after its commit; default 2.
 """

@@ -1,7 +1,7 @@
 """The table of the outbox, for the metadata of an application.
 
-``celery ... outbox create`` makes the table. Where Alembic makes the tables, add the
-table to the metadata that Alembic compares with the database::
+``celery ... outbox create`` makes the table. If Alembic makes your tables, add this one
+to the metadata that Alembic compares with the database::
 
     from pyramid_tasks.contrib.outbox_table import outbox_table
 

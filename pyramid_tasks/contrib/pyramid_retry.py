@@ -1,8 +1,8 @@
-"""With ``pyramid_retry`` included, it retries tasks as it retries views.
+"""If an application includes ``pyramid_retry``, its tasks are retried like its views.
 
-An error that it calls retryable, such as a conflict between two transactions, runs
-the task again, with a fresh request and a fresh transaction, up to ``retry.attempts``
-times. After the last attempt the error is Celery's, as any other.
+After an error that ``pyramid_retry`` calls retryable, such as a conflict between two
+transactions, the task runs again, with a fresh request and a fresh transaction, up to
+``retry.attempts`` times. Celery gets the error of the last attempt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..registry import ExecutionPolicy, get_tasks
 
 try:
     from pyramid_retry import BeforeRetry, is_error_retryable
-except ImportError:  # it is optional
+except ImportError:  # the package is optional
     is_error_retryable = None
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def includeme(config: Configurator) -> None:
-    """Retry tasks if the application includes ``pyramid_retry``, before or after."""
+    """Retry tasks if the application includes ``pyramid_retry``, in either order."""
 
     def register() -> None:
-        # What pyramid_retry adds before this phase, and the only trace of it by then.
+        # pyramid_retry adds this in an earlier phase, and leaves no other trace.
         predicates = config.get_predlist("view").sorter.names
         if is_error_retryable is not None and "retryable_error" in predicates:
             attempts = config.get_settings()["retry.attempts"]
@@ -55,6 +55,6 @@ def retry_policy(attempts: int) -> ExecutionPolicy:
 
 
 def notify_before_retry(request: Request, error: BaseException) -> None:
-    """Send pyramid_retry's event if the task is going to run again."""
+    """Notify subscribers of ``BeforeRetry`` if the task runs again."""
     if is_error_retryable is not None and is_error_retryable(request, error):
         request.registry.notify(BeforeRetry(request, error))

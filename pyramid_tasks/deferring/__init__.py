@@ -1,1 +1,1 @@
-"""From a request to a call: the request methods, and what each call goes through."""
+"""From a request to a call: the request methods, and the preparation of a call."""

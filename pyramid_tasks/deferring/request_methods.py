@@ -1,4 +1,4 @@
-"""``request.defer_task`` and the other names this package adds to a request."""
+"""``request.defer_task`` and the other methods this package adds to a request."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, overload
 from celery.canvas import Signature
 from celery.utils import uuid
 
-from ..delivery.canvas import as_canvas, as_signature, copy
+from ..delivery.canvas import Node, as_signature, copy
 from ..delivery.results import DeferredGroupResult
-from ..events import BeforeDeferTask, has_subscribers
 from ..exceptions import DeferError
 from ..registry import get_tasks
 from ..worker.contexts import context_headers
-from .call import add_headers, notify, one_delivery, prepare
+from .call import announce, check_call, choose_delivery, prepare
 
 if TYPE_CHECKING:
     from typing import Concatenate
@@ -50,23 +49,24 @@ def defer_task(
 ) -> AsyncResult[Any]:
     """Queue a task.
 
-    The method ``request.defer_task``, and ``pyramid_tasks.defer_task(request, ...)``
-    for those who want type checkers to check the arguments without annotating the
-    request with :class:`~pyramid_tasks.typing.RequestWithTasks`.
+    The method is ``request.defer_task(...)``. The function
+    ``pyramid_tasks.defer_task(request, ...)`` does the same, and type checkers check
+    its arguments also if the request is not annotated with
+    :class:`~pyramid_tasks.typing.RequestWithTasks`.
 
     Args:
-        func_or_name: The task: its function, dotted name, registered name or the
-            Celery task.
+        func_or_name: The function of the task, its dotted name, the registered name
+            of the task, or the Celery task.
         args: The positional arguments of the task, after the request.
         kwargs: The keyword arguments of the task.
 
     Returns:
-        The result, whose ``id`` names it to :func:`get_task_result`.
+        The result. :func:`get_task_result` finds it by its ``id``.
 
     Raises:
         TaskNotRegistered: The application has no such task.
         AmbiguousTask: The function is registered under several names.
-        TypeError: The arguments are not those of the task.
+        TypeError: The task does not take these arguments.
         kombu.exceptions.OperationalError: The broker cannot be reached.
     """
     return defer_task_with_options(request, func_or_name, args, kwargs)
@@ -90,7 +90,13 @@ def defer_task_with_options(
             and ``delivery``: ``immediate``, or with
             ``pyramid_tasks.contrib.pyramid_tm`` ``commit`` or ``outbox``.
 
-    Returns and raises what :func:`defer_task` does.
+    Returns:
+        The result, as :func:`defer_task` does.
+
+    Raises:
+        DeferError: The call cannot be kept until the commit, or its linked tasks cannot
+            be called.
+        Exception: The errors of :func:`defer_task`.
     """
     tasks = get_tasks(request.registry)
     task = tasks.find(func_or_name)
@@ -98,13 +104,14 @@ def defer_task_with_options(
         delivery = options.pop("delivery", None)
         signature = task.signature(tuple(args), dict(kwargs or {}), **options)
         return defer_canvas(request, signature, delivery=delivery)
-    if tasks.contexts:
-        add_headers(options, context_headers(tasks.contexts, request))
-    args, kwargs = tuple(args), dict(kwargs or {})
-    if has_subscribers(request.registry, BeforeDeferTask):
-        args, kwargs = notify(request, task, args, kwargs, options)
+    call = {"args": tuple(args), "kwargs": dict(kwargs or {}), "options": options}
+    announce(request, task, call, context_headers(tasks.contexts, request))
     delivery = tasks.get_delivery(options.pop("delivery", None))
-    return delivery.deliver_task(request, task, args, kwargs, options)
+    if delivery.is_direct(request):
+        return task.apply_async(call["args"], call["kwargs"], **options)
+    signature = task.signature(call["args"], call["kwargs"], **options)
+    check_call(Node(signature, is_first=True), task, tasks)
+    return delivery.deliver(request, [signature])[0]
 
 
 def defer_tasks(
@@ -115,21 +122,21 @@ def defer_tasks(
 ) -> GroupResult:
     """Queue many calls of one task at once.
 
-    They go through one connection to the broker, one after the other. By ``outbox``
-    they are one INSERT, where SQLAlchemy can do that: not for SQLite.
+    The calls are sent in order, through one connection to the broker. The delivery
+    ``outbox`` stores them by one INSERT, except in SQLite.
 
     Args:
         func_or_name: The task, as for :func:`defer_task`.
         iterable: For each call, a tuple of positional arguments or a dictionary of
             keyword arguments.
-        options: Those of each call, as for :func:`defer_task_with_options`.
+        options: The options of each call, as for :func:`defer_task_with_options`.
 
     Returns:
         The results, in the order of the calls.
 
     Raises:
-        TypeError: An item is not such, or has other arguments than the task; nothing is
-            queued. What else :func:`defer_task` raises, this does too.
+        DeferError: The task cannot be called with an item. Nothing is queued.
+        Exception: The errors of :func:`defer_task`.
     """
     tasks = get_tasks(request.registry)
     task = tasks.find(func_or_name)
@@ -153,7 +160,7 @@ def defer_tasks(
         except TypeError as error:
             raise DeferError(f"Item {number} for {task.name}: {error}") from error
         signatures.append(signature)
-    delivery = tasks.get_delivery(one_delivery(deliveries, name))
+    delivery = choose_delivery(tasks, deliveries, name)
     results = delivery.deliver(request, signatures)
     return DeferredGroupResult(uuid(), results, app=tasks.app)
 
@@ -161,67 +168,69 @@ def defer_tasks(
 def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultBase:
     """Queue a chain, a group, a chord or a signature, as a whole.
 
-    Subscribers of :class:`~pyramid_tasks.BeforeDeferTask` are told of each task in it,
-    and each task knows the context of this request, also those that workers send later.
+    Each task in the canvas has a :class:`~pyramid_tasks.BeforeDeferTask` event, and
+    knows the context of this request, also if a worker sends the task later.
 
-    All of it is sent by one ``delivery``; by ``commit`` and ``outbox`` all or nothing.
-    The ids of its tasks are fixed then, before the commit. That of a group inside a
-    chain is not, as Celery makes a new one when it sends the chain; those of the tasks
-    in that group are.
+    One ``delivery`` sends the whole canvas. ``commit`` and ``outbox`` send all of it or
+    nothing. They fix the ids of its tasks before the commit. They cannot fix the id of
+    a group inside a chain: Celery makes a new one when it sends the chain.
 
-    A ``link_error`` is called with the id of the task that failed; where that is one of
-    the header of a chord, with the id of its body.
+    Celery calls a ``link_error`` with the id of the task that failed. If that task is
+    in the header of a chord, it calls the ``link_error`` with the id of the body.
 
     Args:
-        canvas: What :func:`task_signature` returns, or was made of it; see `Canvas
-            <https://docs.celeryq.dev/en/stable/userguide/canvas.html>`_. It stays as
-            it is and can be queued again.
-        options: As for :func:`defer_task_with_options`; what they mean for a canvas,
-            Celery says. What a task in it has as ``delivery``, or is given by a
-            subscriber, counts for the whole.
+        canvas: A `canvas
+            <https://docs.celeryq.dev/en/stable/userguide/canvas.html>`_ made of the
+            results of :func:`task_signature`, or one of these results. It does not
+            change, and can be queued again.
+        options: As for :func:`defer_task_with_options`, with the meaning that Celery
+            gives them for a canvas. The option ``delivery`` of a task in the canvas
+            counts for the whole, also if a subscriber sets it.
 
     Returns:
-        What ``canvas.apply_async()`` returns: for a chain and a chord the result of the
-        last task, for a group a ``GroupResult``.
+        The result of ``canvas.apply_async()``: for a chain and a chord the result of
+        the last task, for a group a ``GroupResult``.
 
     Raises:
-        TypeError: It is no canvas, or a task in it cannot be called so, with the result
-            of the task before as its first argument. What else :func:`defer_task`
-            raises, this does too.
+        DeferError: The argument is not a canvas, or the tasks in it name several
+            deliveries.
+        TypeError: A task in the canvas does not take its arguments, or does not take
+            the result of the task before as its first one.
+        Exception: The errors of :func:`defer_task`.
     """
     if not isinstance(canvas, Signature):
         raise DeferError(
-            f"{canvas!r} is no canvas: give a signature, as request.task_signature() "
-            "returns, or a chain, group or chord of such"
+            f"{canvas!r} is not a canvas: give the result of request.task_signature(), "
+            "or a chain, group or chord of them"
         )
     tasks = get_tasks(request.registry)
     name = options.pop("delivery", None)
-    whole = as_canvas(canvas)
+    whole = copy(canvas)
     whole["options"].update(copy(options))
     deliveries = prepare(
         request, tasks, whole, context_headers(tasks.contexts, request)
     )
-    delivery = tasks.get_delivery(one_delivery(deliveries, name))
+    delivery = choose_delivery(tasks, deliveries, name)
     return delivery.deliver(request, [as_signature(whole, tasks.app)])[0]
 
 
 def task_signature(
     request: Request, func_or_name: TaskLike, /, *args: Any, **kwargs: Any
 ) -> Signature:
-    """Return a task with arguments, to make a chain, group or chord of.
+    """Return a task with arguments, as a part of a chain, group or chord.
 
-    :func:`defer_canvas` queues it. See `Signatures
+    :func:`defer_canvas` queues the signature. See `Signatures
     <https://docs.celeryq.dev/en/stable/userguide/canvas.html#signatures>`_.
 
     Args:
         func_or_name: The task, as for :func:`defer_task`.
-        args: Positional arguments of the task, after the request and, in a chain, after
-            the result of the task before; all or some.
+        args: Positional arguments of the task, after the request. In a chain the result
+            of the task before comes first.
         kwargs: Keyword arguments of the task.
 
     Returns:
-        What Celery's ``task.s()`` returns; ``.set(immutable=True)`` makes it what
-        ``task.si()`` returns.
+        The signature, as Celery's ``task.s()`` makes it. ``.set(immutable=True)`` makes
+        it as ``task.si()`` does.
 
     Raises:
         TaskNotRegistered: The application has no such task.
@@ -231,9 +240,14 @@ def task_signature(
 
 
 def get_task_result(request: Request, task_id: str) -> AsyncResult:
-    """Return the result of a task by its id, from the result backend.
+    """Return the result of a task by the id of the task.
 
-    See `AsyncResult
-    <https://docs.celeryq.dev/en/stable/reference/celery.result.html>`_.
+    Args:
+        task_id: The ``id`` of the result that :func:`defer_task` returned.
+
+    Returns:
+        An `AsyncResult
+        <https://docs.celeryq.dev/en/stable/reference/celery.result.html>`_, which asks
+        the result backend. An id that the backend does not know is ``PENDING``.
     """
     return get_tasks(request.registry).app.AsyncResult(task_id)

@@ -1,4 +1,4 @@
-"""Chains, groups and chords as what they are when they travel: nested dictionaries.
+"""Chains, groups and chords as nested dictionaries, which is how they are sent.
 
 See `Canvas <https://docs.celeryq.dev/en/stable/userguide/canvas.html>`_.
 """
@@ -12,24 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery.canvas import Signature, chunks
 from celery.utils import uuid
-from kombu.serialization import dumps, loads
 
-from .._celery import dump_models, set_app
-from ..exceptions import DeferError
-from ..registry import check_arguments
+from .._celery import set_app
 
 if TYPE_CHECKING:
-    from celery import Celery, Task
+    from celery import Celery
 
-    from ..registry import Tasks
-
-#: A signature with everything in it, as JSON holds it.
+#: A signature and all that is in it, in plain dictionaries and lists.
 Canvas = dict[str, Any]
 
-#: Celery's tasks that call another task with each of the items they are given.
-_MAPS = {"celery.map": lambda item: (item,), "celery.starmap": tuple}
-
-#: Where those have their tasks that Celery sends at the same time.
+#: The argument that has the tasks which Celery sends at the same time.
 _MEMBERS = {"group": "tasks", "chord": "header"}
 
 
@@ -37,8 +29,8 @@ class Node(NamedTuple):
     """A chain, group, chord or task of a canvas.
 
     Attributes:
-        signature: Its own dictionary: what is changed in it is changed in the canvas.
-        is_first: Whether it is sent at once, and not by a worker after another task.
+        signature: The part of the canvas. A change of the part changes the canvas.
+        is_first: Whether it is sent with the canvas, and not later by a worker.
     """
 
     signature: Canvas
@@ -46,32 +38,26 @@ class Node(NamedTuple):
 
     @property
     def is_task(self) -> bool:
-        """Whether it is a task, and nothing that has tasks in it."""
+        """Whether the node is a single task."""
         return self.signature.get("subtask_type") not in {"chain", "group", "chord"}
 
     @property
     def results_before(self) -> tuple[None, ...]:
-        """What stands for the results that come before the arguments.
+        """A ``None`` in the place of the argument that Celery adds in a worker.
 
-        A task gets that of the task before, those of the group before as a list, and as
-        a ``link_error`` the id of the task that failed.
+        Celery adds the result of the task before, or a list with the results of the
+        group before. To a ``link_error`` it adds the id of the task that failed.
         """
         follows = not (self.is_first or self.signature.get("immutable"))
         return (None,) if follows else ()
 
 
-def as_canvas(signature: Signature) -> Canvas:
-    """Return a copy that shares nothing with the signature."""
-    canvas: Canvas = copy(signature)
-    return canvas
-
-
 def as_signature(canvas: Canvas, app: Celery) -> Signature:
-    """Return what can be sent."""
+    """Return a canvas as a signature that an application can send."""
     signature = Signature.from_dict(canvas)
     for node in nodes(signature):
-        # Celery would set that of the outermost, and have the others send through the
-        # current application, whichever that is.
+        # Celery would set the application of the outermost signature alone. The others
+        # would send through the current application.
         if isinstance(node.signature, Signature):
             set_app(node.signature, app)
     return signature
@@ -80,7 +66,13 @@ def as_signature(canvas: Canvas, app: Celery) -> Signature:
 def nodes(
     canvas: Canvas, *, is_first: bool = True, with_linked: bool = True
 ) -> Iterator[Node]:
-    """Go through a canvas: all that is in it, and what is linked to that."""
+    """Iterate over a canvas and the parts of it.
+
+    Args:
+        canvas: The canvas, which comes first.
+        is_first: Whether the canvas is sent now, and not later by a worker.
+        with_linked: Whether to include the tasks that ``link`` and ``link_error`` name.
+    """
     kwargs, options = canvas["kwargs"], canvas["options"]
     yield Node(canvas, is_first)
     within = partial(nodes, with_linked=with_linked)
@@ -101,14 +93,14 @@ def nodes(
 
 
 def leaves(canvas: Canvas, *, with_linked: bool = True) -> Iterator[Node]:
-    """Go through the tasks of a canvas, and those that are linked to them."""
+    """Iterate over the single tasks of a canvas; see :func:`nodes`."""
     return (node for node in nodes(canvas, with_linked=with_linked) if node.is_task)
 
 
 def fix_ids(canvas: Canvas) -> list[Canvas]:
-    """Give the tasks of a canvas the ids that Celery would give them to be sent with.
+    """Give the tasks of a canvas their ids, as Celery would when it sends them.
 
-    Not those that are linked to them: they may be sent more than once.
+    Linked tasks get none, as Celery may send them more than once.
 
     Returns:
         The tasks, in order.
@@ -118,7 +110,7 @@ def fix_ids(canvas: Canvas) -> list[Canvas]:
     while tasks and last.get("subtask_type") in {"chain", "chord"}:
         kwargs = last["kwargs"]
         last = kwargs["body"] if "body" in kwargs else kwargs["tasks"][-1]
-    # The id of a chain or a chord is that of its last task, or group.
+    # A chain or a chord has the id of its last task or group.
     if tasks and last is tasks[-1] and (own := canvas["options"].pop("task_id", None)):
         last["options"]["task_id"] = own
     for task in tasks:
@@ -126,58 +118,8 @@ def fix_ids(canvas: Canvas) -> list[Canvas]:
     return tasks
 
 
-def check_call(node: Node, task: Task, tasks: Tasks) -> None:
-    """Check the call of a task as far as it is known.
-
-    Raises:
-        TaskNotRegistered: It maps a task that the application does not have.
-        TypeError: The task cannot be called so.
-    """
-    signature = node.signature
-    args, kwargs = tuple(signature["args"]), signature["kwargs"]
-    if task.name in _MAPS:
-        mapped = tasks.find(kwargs["task"]["task"])
-        for item in kwargs["it"]:
-            check_arguments(mapped, _MAPS[task.name](item), {})
-        # As map.apply_async() does, for the routes of the task.
-        signature["options"].setdefault("route_name", mapped.name)
-    else:
-        check_arguments(task, (*node.results_before, *args), kwargs)
-
-
-def _dump_models(node: Node, task: Task | None) -> None:
-    """Make dictionaries of pydantic models, as Celery 5.7 does of the first tasks."""
-    signature, before = node.signature, node.results_before
-    args, kwargs = dump_models(task, (*before, *signature["args"]), signature["kwargs"])
-    signature["args"], signature["kwargs"] = tuple(args)[len(before) :], kwargs
-
-
-def fix_arguments(app: Celery, node: Node) -> None:
-    """Give a task its arguments as a worker gets them: independent of the caller's.
-
-    Raises:
-        DeferError: The serializer of the task cannot hold them.
-    """
-    signature = node.signature
-    task = app.tasks.get(name := signature["task"])
-    _dump_models(node, task)
-    default = app.conf.task_serializer if task is None else task.serializer
-    serializer = signature["options"].get("serializer") or default
-    try:
-        content_type, encoding, body = dumps(
-            (tuple(signature["args"]), signature["kwargs"]), serializer
-        )
-    except Exception as error:
-        raise DeferError(
-            f"The arguments of {name} cannot be sent as {serializer}: {error}"
-        ) from error
-    signature["args"], signature["kwargs"] = loads(
-        body, content_type, encoding, accept={content_type}
-    )
-
-
 def copy(value: Any) -> Any:
-    """Return a copy of what an option or an argument can be, in plain containers."""
+    """Return a copy of a signature, an option or an argument, in plain containers."""
     if isinstance(value, dict):
         if value.get("task") == "celery.chunks":
             value = _as_group(value)
@@ -185,7 +127,7 @@ def copy(value: Any) -> Any:
         if members := _MEMBERS.get(copied.get("subtask_type") or ""):
             copied["kwargs"][members] = _flat(copied["kwargs"][members])
         return copied
-    if isinstance(value, (list, UserList)):  # the latter is Celery's regen()
+    if isinstance(value, (list, UserList)):  # Celery's regen() is a UserList
         return [copy(each) for each in value]
     if type(value) is tuple:
         return tuple(map(copy, value))
@@ -193,7 +135,7 @@ def copy(value: Any) -> Any:
 
 
 def _as_group(signature: Canvas) -> Canvas:
-    """Divide chunks now, where Celery does when it sends them, or else in a worker."""
+    """Divide chunks. Celery would do so when it sends them, or later in a worker."""
     kwargs, options = signature["kwargs"], signature["options"]
     group: Canvas = chunks(kwargs["task"], kwargs["it"], kwargs["n"]).group()
     group["options"].update(options)
@@ -201,11 +143,11 @@ def _as_group(signature: Canvas) -> Canvas:
 
 
 def _flat(signatures: Canvas | list[Canvas]) -> Canvas | list[Canvas]:
-    """Resolve groups in a group, as Celery does, but in their order.
+    """Put the tasks of inner groups into the outer group, as Celery does, in order.
 
-    Celery (5.3 to 5.7) turns the order round when it fixes the ids.
+    Celery (5.3 to 5.7) reverses the order of inner groups when it fixes the ids.
     """
-    if isinstance(signatures, dict):  # the header of a chord can be a group
+    if isinstance(signatures, dict):  # a group, as the header of a chord
         return signatures
     flat: list[Canvas] = []
     for each in signatures:

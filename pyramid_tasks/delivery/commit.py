@@ -1,4 +1,4 @@
-"""Delivery by commit: a task deferred in a transaction is sent when that commits."""
+"""Delivery ``commit``: a task is sent when the transaction of its request commits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..exceptions import BrokerUnavailable
 from ..registry import get_tasks
 from .immediate import send
 from .result_backends import QuietBackend
-from .transactional import Outgoing, TransactionalDelivery
+from .transactional import TaskDataManager, TransactionalDelivery
 
 if TYPE_CHECKING:
     from pyramid.request import Request
@@ -27,15 +27,14 @@ class CommitDelivery(TransactionalDelivery):
     """Sends when the transaction has committed."""
 
     def hold(self, request: Request, messages: list[Message]) -> None:
-        _OnCommit.of(request).messages.extend(messages)
+        _CommitDataManager.of(request).messages.extend(messages)
 
 
-class _OnCommit(Outgoing["Message"]):
-    def prepare(self, _messages: list[Message]) -> None:
+class _CommitDataManager(TaskDataManager["Message"]):
+    def before_commit(self, _messages: list[Message]) -> None:
         _check_broker(self.registry)
 
-    def deliver(self, messages: list[Message]) -> None:
-        """Send; what fails now is reported, as the transaction cannot be undone."""
+    def after_commit(self, messages: list[Message]) -> None:
         tasks = get_tasks(self.registry)
         backend = QuietBackend(tasks.app)  # the caller has the results already
         for message in messages:
@@ -65,12 +64,12 @@ class _OnCommit(Outgoing["Message"]):
 
 
 def _check_broker(registry: Any) -> None:
-    tasks = get_tasks(registry)
-    if tasks.app.conf.task_always_eager:
+    app = get_tasks(registry).app
+    if app.conf.task_always_eager:
         return
     timeout = number_setting(registry.settings, "delivery_timeout", 2)
     try:
-        with tasks.app.connection_for_write(connect_timeout=timeout) as connection:
+        with app.connection_for_write(connect_timeout=timeout) as connection:
             connection.ensure_connection(max_retries=1, timeout=timeout)
     except (KombuError, OSError) as error:
         raise BrokerUnavailable(connection.as_uri(), error) from error

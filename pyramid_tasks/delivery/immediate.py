@@ -1,4 +1,4 @@
-"""Delivery ``immediate``: a deferred task is sent at once."""
+"""Delivery ``immediate``: a task is sent when it is deferred."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ..configuration.deliveries import add_delivery
 from ..registry import get_tasks
 
 if TYPE_CHECKING:
-    from celery import Celery, Task
+    from celery import Celery
     from celery.canvas import Signature
-    from celery.result import AsyncResult, ResultBase
+    from celery.result import ResultBase
     from pyramid.config import Configurator
     from pyramid.request import Request
 
     from ..application import PyramidCelery
 
 
-#: The options of a call, and of a task, that say where it is sent.
+#: The options of a call, or of a task, that Celery's router starts from.
 ROUTING = ("queue", "exchange", "routing_key")
 
 
@@ -29,10 +29,16 @@ def route(
     kwargs: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return where a call of a task is sent: the options that Celery's router gives it.
+    """Return the options with which Celery's router sends a call of a task.
+
+    Args:
+        name: The name of the task.
+        args: The positional arguments of the call.
+        kwargs: The keyword arguments of the call.
+        options: The options of the call.
 
     Raises:
-        Exception: What a router of the application raises.
+        Exception: A router of the application raised it.
     """
     task, options = app.tasks.get(name), options or {}
     given = {
@@ -48,39 +54,32 @@ def route(
 
 
 class ImmediateDelivery:
-    """Sends at once; the base of the other deliveries.
-
-    Attributes:
-        is_transactional: Whether it waits for the transaction of the request.
-    """
+    """Sends at once. The other deliveries derive from this one."""
 
     is_transactional = False
 
     def __init__(self, app: PyramidCelery) -> None:
         self.app = app
 
-    def deliver_task(
-        self,
-        _request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        """Queue one task, with options of ``Task.apply_async``; the shortest way."""
-        return task.apply_async(args, kwargs, **options)
+    def is_direct(self, _request: Request) -> bool:
+        return True
 
     def deliver(
         self, _request: Request, signatures: Sequence[Signature]
     ) -> list[ResultBase]:
-        """Queue tasks, chains, groups and chords, with the options they have."""
         return send(self.app, signatures)
 
 
 def send(
     app: PyramidCelery, signatures: Sequence[Signature], backend: Any = None
 ) -> list[ResultBase]:
-    """Send through one producer, with another result backend if one is given."""
+    """Send signatures through one producer, and return their results.
+
+    Args:
+        app: The Celery application that sends.
+        signatures: Tasks, chains, groups and chords.
+        backend: The result backend meanwhile; ``None`` for the one of the application.
+    """
     if app.conf.task_always_eager:
         return [each.apply_async() for each in signatures]
     with app.producer_or_acquire() as producer, app.sending(producer, backend):
@@ -88,6 +87,6 @@ def send(
 
 
 def includeme(config: Configurator) -> None:
-    """Make the delivery known."""
+    """Add the delivery ``immediate``."""
     app = get_tasks(config.registry).app
     add_delivery(config, "immediate", ImmediateDelivery(app))

@@ -1,4 +1,4 @@
-"""What is deferred in a transaction, as it will be sent."""
+"""A message that a delivery keeps until the transaction commits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .canvas import nodes
 from .result_backends import QuietBackend
-from .results import deferred
+from .results import deferred_result
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
 
 class Message:
-    """A task, chain, group or chord as it will be sent.
+    """A task, chain, group or chord that is sent later.
 
-    Independent of what the caller keeps: everything that can be wrong with it is found
-    when this is made, in the code that defers it.
+    Args:
+        app: The Celery application that sends.
+        signature: The prepared call. This class fixes its ids, and its points in time.
 
     Attributes:
-        signature: What is sent: with the arguments as a worker will get them, points in
-            time in place of delays, and ids.
-        result: What the caller gets.
+        signature: The call as it will be sent.
+        result: The result for the caller.
         sent: Whether it has been sent.
+
+    Raises:
+        NotImplementedError: The result backend cannot count the tasks of a chord.
     """
 
     def __init__(self, app: PyramidCelery, signature: Signature) -> None:
@@ -38,17 +41,17 @@ class Message:
             if node.is_first:
                 _fix_times(node.signature["options"])
         ids = {}
-        # As Celery does when it sends, which a relay does outside the task.
+        # Celery looks for the parent when it sends, and a relay sends outside the task.
         if parent := app.current_worker_task:
             ids["root_id"] = parent.request.root_id or parent.request.id
             ids["parent_id"] = parent.request.id
         with app.sending(backend=backend):
             result = signature.freeze(signature.options.get("task_id"), **ids)
-        self.result = deferred(result, self)
+        self.result = deferred_result(result, self)
 
 
 def _fix_times(options: dict[str, Any]) -> None:
-    """Count from now, not from the commit."""
+    """Make times that count from now of times that would count from the commit."""
     now = datetime.now(UTC)
     if (countdown := options.pop("countdown", None)) is not None:
         options["eta"] = now + timedelta(seconds=countdown)

@@ -1,4 +1,4 @@
-"""Sending a message to the broker within a time limit, or learning why not."""
+"""Sending a message to the broker within a time limit."""
 
 from __future__ import annotations
 
@@ -26,13 +26,18 @@ _REDIS_WORDS = ("LOADING", "MISCONF", "NOREPLICAS", "OOM", "READONLY")
 
 
 def publish(app: PyramidCelery, canvas: Canvas, timeout: float) -> None:
-    """Send a canvas, once, waiting for the broker no longer than ``timeout`` seconds.
+    """Send a canvas once.
 
-    Celery's own way waits much longer for a broker, or a result backend, that is down.
+    Celery would wait much longer for a broker, or a result backend, that is down.
+
+    Args:
+        app: The Celery application that sends.
+        canvas: The task, chain, group or chord.
+        timeout: The number of seconds that each wait for the broker may take.
 
     Raises:
-        BrokerDown: The broker cannot be reached, or takes nothing.
-        Exception: Anything else is about this message.
+        BrokerDown: The broker cannot be reached, or takes no message.
+        Exception: Any other error is about this message.
     """
     _check_tasks(app, canvas)
     signature = as_signature(canvas, app)
@@ -40,8 +45,8 @@ def publish(app: PyramidCelery, canvas: Canvas, timeout: float) -> None:
         signature.apply_async()
         return
     backend = SendingBackend(app, timeout)
-    # A connection of the pool may have died since it was used: then once more, on a
-    # new one. An error on a new one is the message's.
+    # A connection of the pool may have died since its last use. Then try a new one: an
+    # error on that is about the message.
     for renew in (False, True):
         with _producer(app, timeout) as producer:
             connection = producer.connection
@@ -53,7 +58,7 @@ def publish(app: PyramidCelery, canvas: Canvas, timeout: float) -> None:
                 with app.sending(_WithoutRetry(producer), backend):
                     signature.apply_async()
             except Exception as error:
-                # After an error RabbitMQ closes the channel at least.
+                # After an error RabbitMQ closes at least the channel.
                 connection.collect()
                 if not _is_of_transport(error, connection):
                     raise
@@ -74,7 +79,7 @@ def _check_tasks(app: PyramidCelery, canvas: Canvas) -> None:
 class _WithoutRetry:
     """A producer that tries once.
 
-    Celery would hand the option to do so on to the workers, in the body of a chord.
+    Celery would send its option ``retry`` to the workers, in the body of a chord.
     """
 
     def __init__(self, producer: Producer) -> None:
@@ -106,9 +111,9 @@ def _producer(app: PyramidCelery, timeout: float) -> Iterator[Producer]:
 
 
 def _transport_options(driver: Any, timeout: float) -> dict[str, Any]:
-    """Return what makes a transport wait no longer, and sure that a message arrived."""
+    """Return the options that limit the waits of a transport, and confirm messages."""
     if driver in {"amqp", "amqps", "pyamqp"}:
-        # Without the confirmation, what RabbitMQ had not read when it died is lost.
+        # Without confirmation, a message that RabbitMQ has not read is lost if it dies.
         return {
             "confirm_publish": True,
             "read_timeout": timeout,
@@ -120,15 +125,14 @@ def _transport_options(driver: Any, timeout: float) -> dict[str, Any]:
 
 
 def _connect(connection: Connection, timeout: float) -> None:
-    # All hosts of the URL, once.
+    # Try each host of the URL once.
     others = max(len(connection.alt) - 1, 0)
     try:
         connection.ensure_connection(
             max_retries=others, interval_start=0, interval_step=0, timeout=timeout
         )
-    except (KombuError, OSError) as error:
-        raise BrokerDown(_in_words(error)) from error
-    except connection.connection_errors as error:  # those it calls irrecoverable
+    # The errors of the transport come as they are if kombu calls them irrecoverable.
+    except (KombuError, OSError, *connection.connection_errors) as error:
         raise BrokerDown(_in_words(error)) from error
 
 
@@ -139,7 +143,7 @@ def _is_of_transport(error: Exception, connection: Connection) -> bool:
 
 
 def _is_state(error: BaseException | None) -> bool:
-    """Whether an error is about the broker, although it can be connected to."""
+    """Whether an error is about the state of a broker that accepts connections."""
     while error is not None:
         name = type(error).__name__
         if isinstance(error, TimeoutError) or name in {"TimeoutError", *_REDIS_STATES}:

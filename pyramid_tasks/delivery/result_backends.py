@@ -1,4 +1,4 @@
-"""The result backend of an application, as far as it takes part in sending."""
+"""The result backend of an application while it sends."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 class BrokerDown(Exception):  # noqa: N818 a state, not a mistake
-    """The broker takes no message at the moment, whatever is in it."""
+    """The broker takes no message at the moment, whatever the message is."""
 
 
 class QuietBackend:
-    """A result backend for results that nobody will wait for.
+    """A result backend that does not subscribe to results.
 
-    Celery subscribes to the results of each group that it makes an object for: it would
-    wait 20 seconds for a backend that is down. And when such an object is forgotten,
-    Celery before 5.7 stops listening for whoever waits for the same result.
+    Celery subscribes to the results of each ``GroupResult`` that it makes, and waits 20
+    seconds for a backend that is down. When Celery before 5.7 frees such an object, it
+    also ends the subscription of anybody else who waits for the same result.
     """
 
     def __init__(self, app: PyramidCelery) -> None:
@@ -37,20 +37,20 @@ class QuietBackend:
     remove_pending_result = add_pending_result
 
     def ensure_chords_allowed(self) -> None:
-        """Have Celery say what a chord needs, where it needs that."""
+        """Let Celery raise an error if the result backend cannot have chords."""
         if not self._app.conf.task_always_eager:
             self._backend.ensure_chords_allowed()
 
 
 class SendingBackend(QuietBackend):
-    """A result backend that is not waited for, either.
+    """A result backend that is told only how many tasks a chord has.
 
     Celery subscribes to the result of each task that it sends, and a relay would never
-    unsubscribe; ``get()`` subscribes as well. What remains is what the backend must
-    know to count the tasks of a chord.
+    unsubscribe. ``get()`` subscribes as well.
 
     Args:
-        timeout: How many seconds to wait for the backend.
+        app: The Celery application that sends.
+        timeout: The number of seconds to wait for the backend.
     """
 
     def __init__(self, app: PyramidCelery, timeout: float) -> None:
@@ -61,11 +61,11 @@ class SendingBackend(QuietBackend):
         """Do nothing."""
 
     def apply_chord(self, *args: Any, **options: Any) -> None:
-        """Prepare for a chord."""
+        """Tell the backend of a chord."""
         self._call("apply_chord", *args, **options)
 
     def set_chord_size(self, *args: Any) -> None:
-        """Store of how many tasks a chord is."""
+        """Tell the backend how many tasks a chord has."""
         self._call("set_chord_size", *args)
 
     def _call(self, name: str, *args: Any, **options: Any) -> None:
@@ -79,8 +79,8 @@ class SendingBackend(QuietBackend):
             ) from error
 
     def _limited(self) -> Any:
-        """Return a result backend that waits no longer, where Celery has such."""
-        if not hasattr(self._backend, "connparams"):  # it is not Redis
+        """Return a result backend that waits for the limited time, if it is Redis."""
+        if not hasattr(self._backend, "connparams"):  # not Redis
             return self._backend
         known = self._app.limited_backends
         if self._timeout not in known:

@@ -1,4 +1,4 @@
-"""The results of tasks that are not sent yet."""
+"""The results of tasks that are sent later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..exceptions import ResultNotReady
 
 
 class Sendable(Protocol):
-    """Something that is sent when a transaction commits."""
+    """A message that is sent when a transaction commits."""
 
     sent: bool
 
@@ -27,10 +27,10 @@ class DeferredResult(AsyncResult):
         return self.message is None or self.message.sent
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
-        """Wait for the result; as in Celery, once the task has been sent.
+        """Wait for the result, as in Celery.
 
         Raises:
-            ResultNotReady: The transaction has not committed.
+            ResultNotReady: The task has not been sent.
         """
         if not self.sent:
             raise ResultNotReady(self.id)
@@ -53,7 +53,7 @@ class DeferredGroupResult(GroupResult):
         parent: ResultBase | None = None,
         **options: Any,
     ) -> None:
-        # GroupResult would subscribe to each of them now, and wait for the backend.
+        # GroupResult would subscribe to each result now, and wait for the backend.
         self._barrier = barrier()
         super().__init__(id, results, parent, ready_barrier=self._barrier, **options)
 
@@ -63,26 +63,26 @@ class DeferredGroupResult(GroupResult):
         return all(getattr(result, "sent", True) for result in self.results)
 
     def join(self, *args: Any, **kwargs: Any) -> Any:
-        """Wait for the results; as in Celery, once the tasks have been sent.
+        """Wait for the results, as in Celery.
 
         Raises:
-            ResultNotReady: The transaction has not committed.
+            ResultNotReady: A task has not been sent.
         """
         self._subscribe()
         return super().join(*args, **kwargs)
 
     def join_native(self, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`join`, where the result backend has a better way."""
+        """Wait for the results in the own way of the result backend."""
         self._subscribe()
         return super().join_native(*args, **kwargs)
 
     def iter_native(self, *args: Any, **kwargs: Any) -> Any:
-        """Iterate over the results as they come, once the tasks have been sent."""
+        """Iterate over the results as they come."""
         self._subscribe()
         return super().iter_native(*args, **kwargs)
 
     def then(self, *args: Any, **kwargs: Any) -> Any:
-        """Call a function with the results, once they are there."""
+        """Call a function when the results are there."""
         self._subscribe(even_if_not_sent=True)
         return super().then(*args, **kwargs)
 
@@ -95,13 +95,13 @@ class DeferredGroupResult(GroupResult):
             self._barrier.finalize()
 
 
-def deferred(result: ResultBase | None, message: Sendable) -> Any:
-    """Return a result that knows whether its message has been sent."""
+def deferred_result(result: ResultBase | None, message: Sendable) -> Any:
+    """Return a result, and all in it, that knows whether its message has been sent."""
     if result is None:
         return None
-    parent = deferred(result.parent, message)
+    parent = deferred_result(result.parent, message)
     if isinstance(result, GroupResult):
-        results = [deferred(each, message) for each in result.results]
+        results = [deferred_result(each, message) for each in result.results]
         return DeferredGroupResult(result.id, results, parent, app=result.app)
     own = DeferredResult(result.id, app=result.app, parent=parent)
     own.message = message

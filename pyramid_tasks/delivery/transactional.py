@@ -1,4 +1,4 @@
-"""The tasks deferred in a transaction, as one of the resources that it commits."""
+"""Tasks that are deferred in a transaction, as a resource that it commits."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from transaction.interfaces import IDataManagerSavepoint, ISavepointDataManager
 from zope.interface import implementer
 
-from ..registry import check_arguments
-from .canvas import Node, fix_arguments
+from ._transaction import has_begun
 from .immediate import ImmediateDelivery
 from .message import Message
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from celery import Task
     from celery.canvas import Signature
-    from celery.result import AsyncResult, ResultBase
+    from celery.result import ResultBase
     from pyramid.request import Request
 
 _Item = TypeVar("_Item")
@@ -26,34 +24,16 @@ _Item = TypeVar("_Item")
 
 def in_transaction(request: Request) -> bool:
     """Whether a transaction of the request has begun."""
-    # Private, but the only way to ask: get() of a manager that is not explicit begins
-    # a transaction, which nobody would commit.
-    manager = getattr(request.tm, "manager", request.tm)
-    return manager._txn is not None  # noqa: SLF001
+    return has_begun(request.tm)
 
 
 class TransactionalDelivery(ImmediateDelivery):
-    """Sends when the transaction of the request commits, and at once without one.
-
-    Everything that can be wrong with the call is found now, in the code that made it.
-    """
+    """Sends when the transaction of the request commits, and at once without one."""
 
     is_transactional = True
 
-    def deliver_task(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        if not in_transaction(request):
-            return super().deliver_task(request, task, args, kwargs, options)
-        check_arguments(task, args, kwargs)
-        signature = task.signature(args, kwargs, **options)
-        fix_arguments(self.app, Node(signature, is_first=True))
-        return self.deliver(request, [signature])[0]
+    def is_direct(self, request: Request) -> bool:
+        return not in_transaction(request)
 
     def deliver(
         self, request: Request, signatures: Sequence[Signature]
@@ -70,11 +50,11 @@ class TransactionalDelivery(ImmediateDelivery):
 
 
 @implementer(ISavepointDataManager)
-class Outgoing(Generic[_Item]):
-    """What a transaction has to send, in order.
+class TaskDataManager(Generic[_Item]):
+    """The data manager of a transaction for the tasks that are deferred in it.
 
-    A subclass says what to do before anything commits, in :meth:`prepare`, and once
-    everything has, in :meth:`deliver`.
+    Attributes:
+        messages: The tasks, in the order of deferring.
     """
 
     def __init__(self, request: Request) -> None:
@@ -84,25 +64,25 @@ class Outgoing(Generic[_Item]):
 
     @classmethod
     def of(cls, request: Request) -> Self:
-        """Return that of the transaction of a request."""
+        """Return the data manager in the transaction of a request."""
         transaction = request.tm.get()
         try:
-            outgoing: Self = transaction.data(cls)
+            manager: Self = transaction.data(cls)
         except KeyError:
-            outgoing = cls(request)
-            transaction.set_data(cls, outgoing)
-            transaction.join(outgoing)
-        return outgoing
+            manager = cls(request)
+            transaction.set_data(cls, manager)
+            transaction.join(manager)
+        return manager
 
-    def prepare(self, messages: list[_Item]) -> None:
-        """Check, before any resource commits anything; an error aborts."""
+    def before_commit(self, messages: list[_Item]) -> None:
+        """Check, before any resource commits. An error aborts the transaction."""
 
-    def deliver(self, messages: list[_Item]) -> None:
-        """Send. The transaction cannot be undone any more: this must not raise."""
+    def after_commit(self, messages: list[_Item]) -> None:
+        """Send. This must not raise: nothing can undo the transaction any more."""
         raise NotImplementedError
 
     def sortKey(self) -> str:  # noqa: N802 the name of the interface
-        # The last: when others finish their commit in tpc_finish, ours is after it.
+        # The last, so that tpc_finish comes after it has committed the others.
         return "~~~pyramid_tasks"
 
     def savepoint(self) -> _Savepoint:
@@ -113,15 +93,15 @@ class Outgoing(Generic[_Item]):
 
     def commit(self, _transaction: Any) -> None:
         if self.messages:
-            self.prepare(self.messages)
+            self.before_commit(self.messages)
 
     def tpc_vote(self, _transaction: Any) -> None:
-        """Do nothing: resources of one phase, as SQLAlchemy, commit meanwhile."""
+        """Do nothing. Resources with one phase, such as SQLAlchemy's, commit now."""
 
     def tpc_finish(self, _transaction: Any) -> None:
         messages, self.messages = self.messages, []
         if messages:
-            self.deliver(messages)
+            self.after_commit(messages)
 
     def tpc_abort(self, _transaction: Any) -> None:
         self.messages = []

@@ -1,1 +1,1 @@
-"""From a call to the broker by way of the database of the application."""
+"""Delivery by way of the database: the table, its rows, the relay that sends them."""

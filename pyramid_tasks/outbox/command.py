@@ -1,7 +1,7 @@
-"""``celery ... outbox``: the relay of the outbox, and what is in it.
+"""``celery ... outbox``: the commands for the outbox of an application.
 
-Loaded by every ``celery`` command of every project in an environment that this package
-is installed in: nothing heavy is imported before one of these commands runs.
+Every ``celery`` command of every project in the environment imports this module. So it
+imports nothing heavy before one of its own commands runs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from pyramid.registry import Registry
+    from sqlalchemy import Engine
 
 
 @click.group()
@@ -39,17 +43,11 @@ def outbox() -> None:
     help="How many messages to take at a time.",
 )
 @click.pass_context
-def run(
-    ctx: click.Context,
-    *,
-    once: bool,
-    interval: float,
-    batch: int,
-) -> None:
+def run(ctx: click.Context, *, once: bool, interval: float, batch: int) -> None:
     """Send what web processes could not send."""
-    with _plain_errors():
-        registry, engine = _open(ctx)
-        from .relay import Relay, check_database
+    with _opened(ctx) as (registry, engine):
+        from .relay import Relay
+        from .table import check_table
 
         relay = Relay(registry, engine, interval, batch)
         signal.signal(signal.SIGTERM, relay.stop)
@@ -57,7 +55,7 @@ def run(
         if not logging.getLogger().handlers:
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
         if once:
-            check_database(engine)
+            check_table(engine)
             click.echo(f"Sent: {relay.run_once()}")
         else:
             relay.run(lambda: click.echo("The relay is ready."))
@@ -67,12 +65,11 @@ def run(
 @click.pass_context
 def status(ctx: click.Context) -> None:
     """Show what is in the outbox."""
-    with _plain_errors():
-        _, engine = _open(ctx)
-        from .relay import check_database
+    with _opened(ctx) as (_, engine):
         from .rows import get_status
+        from .table import check_table
 
-        check_database(engine)
+        check_table(engine)
         found = get_status(engine)
         click.echo(f"Waiting: {found.waiting}")
         click.echo(f"Oldest: {found.oldest:.1f} s")
@@ -83,49 +80,42 @@ def status(ctx: click.Context) -> None:
 @click.pass_context
 def create(ctx: click.Context) -> None:
     """Make the table."""
-    with _plain_errors():
-        _, engine = _open(ctx)
-        from .relay import create_table
-        from .table import TABLE_NAME
+    with _opened(ctx) as (_, engine):
+        from .table import TABLE_NAME, create_table
 
         made = create_table(engine)
         click.echo(f"{TABLE_NAME}: {'made' if made else 'is there already'}.")
 
 
-def _open(ctx: click.Context) -> Any:
-    """Return the registry of the application, and the engine of its outbox."""
+@contextmanager
+def _opened(ctx: click.Context) -> Iterator[tuple[Registry, Engine]]:
+    """Give the registry of the application and the engine of its outbox.
+
+    An error inside the ``with`` block is one sentence where a traceback would say no
+    more.
+    """
     try:
-        import sqlalchemy  # noqa: F401
+        from sqlalchemy.exc import SQLAlchemyError
     except ImportError:
         raise click.ClickException(
             "The outbox needs SQLAlchemy: install pyramid-tasks[outbox]."
         ) from None
     from ..application import PyramidCelery
-    from ..exceptions import OutboxError
+    from ..exceptions import OutboxError, PyramidTasksError
     from .configuration import get_outbox
 
-    app = ctx.obj.app
-    if not isinstance(app, PyramidCelery):
-        raise OutboxError(
-            "This needs a Pyramid application with tasks: pass -A "
-            "pyramid_tasks.loaders and --ini config.ini to celery."
-        )
-    return app.registry, get_outbox(app.registry).get_engine()
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Say what is wrong in a sentence, where a traceback would say no more."""
-    from ..exceptions import PyramidTasksError
-
     try:
-        yield
+        app = ctx.obj.app
+        if not isinstance(app, PyramidCelery):
+            raise OutboxError(
+                "This needs a Pyramid application with tasks: pass -A "
+                "pyramid_tasks.loaders and --ini config.ini to celery."
+            )
+        yield app.registry, get_outbox(app.registry).get_engine()
     except PyramidTasksError as error:
         raise click.ClickException(str(error)) from error
-    except Exception as error:
-        if not type(error).__module__.startswith("sqlalchemy."):
-            raise
-        orig = getattr(error, "orig", None) or error
+    except SQLAlchemyError as error:
+        reason = getattr(error, "orig", None) or error
         raise click.ClickException(
-            f"The database of the outbox cannot be used: {orig}"
+            f"The database of the outbox cannot be used: {reason}"
         ) from error

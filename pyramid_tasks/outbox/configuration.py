@@ -1,4 +1,4 @@
-"""Where the outbox of an application is: its session, its engine, its table."""
+"""The outbox of an application: its session, its engine, its settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyramid.scripting import prepare
 
 from ..configuration.own_settings import number_setting
-from ..exceptions import OutboxError, OutboxTableMissing
+from ..exceptions import OutboxError
 from ..registry import relate
 
 if TYPE_CHECKING:
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-#: Where it is on the registry.
+#: The key of the outbox on the registry.
 KEY = "pyramid_tasks.outbox"
+
+#: The settings of the outbox, without their prefix ``pyramid_tasks.``.
+DEFAULTS = {"delivery_timeout": 2.0, "outbox_lease": 5.0, "outbox_max_attempts": 5.0}
 
 
 def set_task_outbox(
@@ -27,17 +30,17 @@ def set_task_outbox(
     session: str | Callable[[Request], Session] = "dbsession",
     engine: str | Engine | Callable[[Registry], Engine] | None = None,
 ) -> None:
-    """Say where the outbox is: a directive, ``config.set_task_outbox(...)``.
+    """Name the database of the outbox: a directive, ``config.set_task_outbox(...)``.
 
     Args:
-        session: The SQLAlchemy session of a request that is part of its transaction:
-            the name of an attribute of the request, or a callable, or its dotted
-            name, that returns it for a request.
-        engine: What the relay connects with: an engine, or a callable, or its dotted
-            name, that returns it for the registry. By default, the engine that the
-            session of a request has.
+        session: The SQLAlchemy session of a request, which is part of its transaction:
+            the name of an attribute of the request, or a callable (or its dotted name)
+            that takes a request and returns the session.
+        engine: What the relay connects with: an engine, or a callable (or its dotted
+            name) that takes the registry and returns one. By default, the relay takes
+            the engine of the session of a request.
     """
-    if not isinstance(session, str) or "." in session or ":" in session:
+    if isinstance(session, str) and not session.isidentifier():
         session = config.maybe_dotted(session)
     engine = config.maybe_dotted(engine)
     intr = config.introspectable(
@@ -58,7 +61,7 @@ def get_outbox(registry: Registry) -> Outbox:
     """Return the outbox of an application.
 
     Raises:
-        OutboxError: It has none.
+        OutboxError: The application has no outbox.
     """
     try:
         outbox: Outbox = registry[KEY]
@@ -71,13 +74,13 @@ def get_outbox(registry: Registry) -> Outbox:
 
 
 class Outbox:
-    """Where the outbox of an application is, and how it is used.
+    """The outbox of an application, as it is configured and as a process uses it.
 
     Attributes:
         session: As in :func:`set_task_outbox`.
         engine: As in :func:`set_task_outbox`.
-        checked: Whether the table was found.
-        left_last: The last row that this process has left to a relay, if any.
+        checked: Whether this process has found the table.
+        left_last: The id of the last row that this process left to a relay, if any.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -87,14 +90,23 @@ class Outbox:
         self.checked = False
         self.left_last: int | None = None
 
-    def number(self, name: str, default: float) -> float:
-        """Return a setting of this package that is a number."""
-        return number_setting(self.registry.settings, name, default)
+    def number(self, name: str) -> float:
+        """Return the value of one of the settings in :data:`DEFAULTS`.
+
+        Raises:
+            SettingError: The value is not a number.
+        """
+        return number_setting(self.registry.settings, name, DEFAULTS[name])
 
     def get_session(self, request: Request) -> Session:
-        """Return the session of a request."""
+        """Return the session of a request.
+
+        Raises:
+            OutboxError: The request has no session.
+        """
+        session: Session
         if callable(self.session):
-            session: Session = self.session(request)
+            session = self.session(request)
             return session
         try:
             session = getattr(request, self.session)
@@ -107,36 +119,30 @@ class Outbox:
         return session
 
     def get_engine(self) -> Engine:
-        """Return the engine for what is no request."""
-        if self.engine is not None:
-            engine: Engine = (
-                self.engine(self.registry) if callable(self.engine) else self.engine
-            )
-            return engine
-        with prepare(registry=self.registry) as env:
-            return engine_of(self.get_session(env["request"]))
+        """Return the engine for a process that serves no request."""
+        if self.engine is None:
+            with prepare(registry=self.registry) as env:
+                return engine_of(self.get_session(env["request"]))
+        engine: Engine = (
+            self.engine(self.registry) if callable(self.engine) else self.engine
+        )
+        return engine
 
     def check_table(self, session: Session) -> None:
-        """Find a missing table before the commit does; once in a process.
+        """Find a missing table before the commit would; once in a process.
 
         Raises:
-            OutboxTableMissing: It is missing.
+            OutboxTableMissing: The database has no table for the outbox.
         """
-        if self.checked:
-            return
-        from sqlalchemy import inspect
+        if not self.checked:
+            from .table import OutboxMessage, check_table
 
-        from .table import OutboxMessage
-
-        connection = session.connection(bind_arguments={"mapper": OutboxMessage})
-        name = OutboxMessage.__tablename__
-        if not inspect(connection).has_table(name):
-            raise OutboxTableMissing(name, str(connection.engine.url))
-        self.checked = True
+            check_table(session.connection(bind_arguments={"mapper": OutboxMessage}))
+            self.checked = True
 
 
 def engine_of(session: Session) -> Engine:
-    """Return the engine of a session, which may be bound to a connection of it."""
+    """Return the engine of a session, which may be bound to one connection."""
     from .table import OutboxMessage
 
     return session.get_bind(OutboxMessage).engine

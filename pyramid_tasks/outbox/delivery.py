@@ -11,10 +11,10 @@ from kombu.utils.json import dumps
 
 from ..configuration.deliveries import add_delivery
 from ..configuration.load import reporting
-from ..delivery.transactional import Outgoing, TransactionalDelivery
+from ..delivery.transactional import TaskDataManager, TransactionalDelivery
 from ..exceptions import DeferError, SettingError
 from ..registry import get_tasks
-from .configuration import KEY, Outbox, engine_of, get_outbox, set_task_outbox
+from .configuration import DEFAULTS, KEY, Outbox, engine_of, get_outbox, set_task_outbox
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def includeme(config: Configurator) -> None:
-    """Make the delivery known. It needs SQLAlchemy only when it is used."""
+    """Add the delivery, which needs SQLAlchemy only when it is used."""
     registry = config.registry
     tasks = get_tasks(registry)
     add_delivery(config, "outbox", OutboxDelivery(tasks.app))
@@ -43,23 +43,23 @@ def includeme(config: Configurator) -> None:
                 "= outbox needs SQLAlchemy: install pyramid-tasks[outbox].",
             )
 
-        for name in ("delivery_timeout", "outbox_lease", "outbox_max_attempts"):
+        for name in DEFAULTS:
             with reporting():
-                outbox.number(name, 0)
+                outbox.number(name)
 
     config.action((KEY, "check"), reporting()(check))
 
 
 class OutboxDelivery(TransactionalDelivery):
-    """Stores in the transaction, and sends when that has committed.
-
-    Raises:
-        TypeError: The arguments are not those of the task, or something of the call
-            cannot be stored as JSON.
-        OutboxError: There is no session, or no table.
-    """
+    """Stores a call in the transaction, and sends it after the commit."""
 
     def hold(self, request: Request, messages: list[Message]) -> None:
+        """Store messages with the session of the request.
+
+        Raises:
+            DeferError: JSON cannot hold a message.
+            OutboxError: The request has no session, or the database has no table.
+        """
         from sqlalchemy import select
 
         from .table import OutboxMessage, database_time
@@ -69,7 +69,7 @@ class OutboxDelivery(TransactionalDelivery):
         outbox.check_table(session)
         now: Any = database_time()
         if len(messages) > 1:
-            # Rows without expressions are inserted all at once.
+            # SQLAlchemy inserts rows in one statement if they have no expressions.
             now = session.scalar(select(now))
         rows = [
             OutboxMessage(
@@ -77,13 +77,13 @@ class OutboxDelivery(TransactionalDelivery):
                 task_id=message.result.id,
                 message=_as_json(message.signature),
                 created=now,
-                not_before=now + outbox.number("outbox_lease", 5),
+                not_before=now + outbox.number("outbox_lease"),
             )
             for message in messages
         ]
-        # Through the session, so that zope.sqlalchemy sees a change to commit.
+        # With the session, so that zope.sqlalchemy sees a change to commit.
         session.add_all(rows)
-        _InOutbox.of(request).messages += [
+        _OutboxDataManager.of(request).messages += [
             (session, row, message) for row, message in zip(rows, messages, strict=True)
         ]
 
@@ -99,36 +99,40 @@ def _as_json(signature: Signature) -> str:
     return body
 
 
-class _InOutbox(Outgoing[tuple["Session", "OutboxMessage", "Message"]]):
-    def prepare(self, messages: list[tuple[Session, OutboxMessage, Message]]) -> None:
-        # Flushed by now, and about to be detached from the session.
+_Item = tuple["Session", "OutboxMessage", "Message"]
+
+
+class _OutboxDataManager(TaskDataManager[_Item]):
+    def before_commit(self, messages: list[_Item]) -> None:
+        # By now the rows are flushed, and soon they are detached from the session.
         self.engine = engine_of(messages[0][0])
         self.ids = [row.id for _, row, _ in messages if row.id is not None]
 
-    def deliver(self, messages: list[tuple[Session, OutboxMessage, Message]]) -> None:
-        """Send at once; what cannot be sent now, a relay will."""
-        from .rows import is_waiting, leave_to_relay, send_rows
+    def after_commit(self, messages: list[_Item]) -> None:
+        """Send the rows, and leave to a relay those that cannot be sent now."""
+        from .rows import queue_behind, send_rows
 
         outbox = get_outbox(self.registry)
         for _, _, message in messages:
             message.sent = True
-        if not self.ids:  # rolled back, by a savepoint of the session
+        if not self.ids:  # a savepoint of the session was rolled back
             return
         try:
-            if outbox.left_last and is_waiting(self.engine, outbox.left_last):
-                # What this process deferred before must not be overtaken.
-                leave_to_relay(self.engine, self.ids)
+            # A task must not overtake those that this process deferred earlier.
+            last = outbox.left_last
+            if last is not None and queue_behind(self.engine, last, self.ids):
                 outbox.left_last = self.ids[-1]
                 return
             outbox.left_last = None
-            timeout = outbox.number("delivery_timeout", 2)
+            timeout = outbox.number("delivery_timeout")
+            deadline = time.monotonic() + timeout
             sending = send_rows(
                 get_tasks(self.registry).app,
                 self.engine,
                 ids=self.ids,
                 timeout=timeout,
-                max_attempts=int(outbox.number("outbox_max_attempts", 5)),
-                deadline=time.monotonic() + timeout,
+                max_attempts=int(outbox.number("outbox_max_attempts")),
+                stopped=lambda: time.monotonic() > deadline,
             )
         except Exception:
             outbox.left_last = self.ids[-1]

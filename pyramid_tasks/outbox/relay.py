@@ -6,14 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sqlalchemy import inspect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from ..exceptions import OutboxError, OutboxTableMissing
+from ..exceptions import OutboxError
 from ..registry import get_tasks
 from .configuration import get_outbox
 from .rows import Round, send_rows
-from .table import TABLE_NAME, metadata
+from .table import check_table
 from .waiter import Waiter
 
 if TYPE_CHECKING:
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Seconds between attempts at a broker or a database that is down.
+# Seconds between attempts to reach a broker or a database that is down.
 _FIRST_PAUSE = 0.5
 _MAX_PAUSE = 10.0
-# A relay has time, where a request has not.
+# Nobody waits for a relay, so it has more time than a request.
 _MIN_TIMEOUT = 10.0
 
 
@@ -33,12 +32,12 @@ class Relay:
     """Sends the rows of the outbox of an application. Several may run at once.
 
     Args:
-        registry: That of the application.
-        engine: What to connect to the database with.
-        interval: How many seconds to wait between looks at the outbox. PostgreSQL
-            with psycopg 3 wakes a relay earlier.
-        batch: How many rows to take at a time. They are sent again if the relay is
-            killed meanwhile.
+        registry: The registry of the application.
+        engine: The engine that the relay connects with.
+        interval: How many seconds to wait between looks at the outbox; default 2.
+            PostgreSQL with psycopg 3 wakes a relay earlier.
+        batch: How many rows to take at a time; default 100. If the relay is killed
+            meanwhile, these rows are sent again.
     """
 
     def __init__(
@@ -55,8 +54,8 @@ class Relay:
         self.batch = batch
         self.waiter = Waiter(engine)
         self.stop = self.waiter.stop
-        self._timeout = max(outbox.number("delivery_timeout", 2), _MIN_TIMEOUT)
-        self._max_attempts = int(outbox.number("outbox_max_attempts", 5))
+        self._timeout = max(outbox.number("delivery_timeout"), _MIN_TIMEOUT)
+        self._max_attempts = int(outbox.number("outbox_max_attempts"))
         self._failures = 0
 
     def send(self) -> Round:
@@ -74,7 +73,7 @@ class Relay:
         """Send everything that is due, and return how many messages that was.
 
         Raises:
-            OutboxError: The broker is down.
+            OutboxError: The broker is down. The messages stay in the outbox.
         """
         sent = 0
         while not self.waiter.stopped:
@@ -93,23 +92,24 @@ class Relay:
         """Send what is due, until :meth:`stop` is called.
 
         Args:
-            ready: Called once the outbox was found.
+            ready: A function that is called once the table was found.
 
         Raises:
-            OutboxTableMissing: There is no outbox in the database.
+            OutboxTableMissing: The database has no table for the outbox.
         """
         found = False
         try:
             while not self.waiter.stopped:
                 try:
                     if not found:
-                        check_database(self.engine)
+                        check_table(self.engine)
                         found = True
                         ready()
                     self.waiter.listen()
                     result = self.send()
                 except DBAPIError as error:
-                    if not is_passing(error):
+                    passes = isinstance(error, (InterfaceError, OperationalError))
+                    if not passes and not error.connection_invalidated:
                         raise
                     self.waiter.close()
                     self._back_off(f"The database {self.engine.url}", error.orig)
@@ -135,28 +135,3 @@ class Relay:
 
     def _broker(self) -> str:
         return str(self.app.connection_for_write().as_uri())
-
-
-def is_passing(error: DBAPIError) -> bool:
-    """Whether an error of the database may be gone at the next attempt."""
-    kinds = {"OperationalError", "InterfaceError"}
-    return error.connection_invalidated or type(error).__name__ in kinds
-
-
-def check_database(engine: Engine) -> None:
-    """Find out whether there is an outbox.
-
-    Raises:
-        OutboxTableMissing: There is no table.
-        sqlalchemy.exc.DBAPIError: The database cannot be reached.
-    """
-    if not inspect(engine).has_table(TABLE_NAME):
-        raise OutboxTableMissing(TABLE_NAME, str(engine.url))
-
-
-def create_table(engine: Engine) -> bool:
-    """Make the table if it is missing, and return whether it was."""
-    if inspect(engine).has_table(TABLE_NAME):
-        return False
-    metadata.create_all(engine)
-    return True

@@ -1,9 +1,8 @@
-"""Rows of the outbox: taken, sent, and gone; by web processes and relays alike."""
+"""Sending the rows of the outbox, which web processes, workers and relays do alike."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from sqlalchemy import delete, func, select, text, update
 
 from ..delivery.publisher import publish
 from ..delivery.result_backends import BrokerDown
-from .table import OutboxMessage, database_time
+from .table import TABLE_NAME, OutboxMessage, database_time
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -22,15 +21,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What relays on PostgreSQL listen to.
-CHANNEL = OutboxMessage.__tablename__
-
+# Seconds between two attempts to send a message that was refused.
 _MAX_DELAY = 60.0
 
 
 @dataclass
 class Round:
-    """What became of the rows that were taken at one time."""
+    """The rows that were taken at one time, and the outcome for each of them."""
 
     taken: int = 0
     sent: list[int] = field(default_factory=list)
@@ -47,30 +44,33 @@ def send_rows(
     max_attempts: int,
     limit: int | None = None,
     ids: Sequence[int] | None = None,
-    deadline: float | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Round:
     """Send rows of the outbox in their order, and delete them.
 
-    A row goes when the broker has its message: if the process dies in between, the
-    message is sent again. Rows that another process is sending are left to it, where
-    the database can tell.
+    A row is deleted after the broker has taken its message. If the process dies in
+    between, the message is sent again. A row that another process is sending is left to
+    that process, if the database can skip locked rows.
 
     Args:
-        timeout: How many seconds to wait for the broker, each time.
-        max_attempts: After how many refusals a message is set aside.
+        app: The Celery application that sends.
+        engine: The engine that connects to the outbox.
+        timeout: How many seconds to wait for the broker, for each message.
+        max_attempts: How many refusals set a message aside.
         limit: How many rows to take; default, all.
-        ids: Which rows to take; default, those that are due.
-        deadline: By ``time.monotonic()``, when to leave the rest to a relay.
-        stopped: Asked before each message whether to leave the rest.
+        ids: The rows to take; default, all that are due.
+        stopped: A function that is called before each message, and says whether to
+            leave the rest; default, never.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: The database cannot be used.
     """
     result = Round()
     with connect(engine) as connection:
         rows = _take(connection, limit, ids)
         result.taken = len(rows)
         for row in rows:
-            late = deadline is not None and time.monotonic() > deadline
-            if late or stopped():
+            if stopped():
                 break
             try:
                 publish(app, {**loads(row.message), "task": row.task}, timeout)
@@ -90,26 +90,32 @@ def send_rows(
     return result
 
 
-def is_waiting(engine: Engine, row_id: int) -> bool:
-    """Whether a row still waits to be sent, and was not refused."""
+def queue_behind(engine: Engine, last: int, ids: Sequence[int]) -> bool:
+    """Leave rows to the relays if an earlier row still waits there.
+
+    Args:
+        engine: The engine that connects to the outbox.
+        last: The id of the earlier row.
+        ids: The rows that must not overtake it.
+
+    Returns:
+        Whether the rows were left to the relays.
+    """
     table = OutboxMessage
-    waiting = select(table.id).where(table.id == row_id, table.attempts == 0)
-    with engine.connect() as connection:
-        return connection.scalar(waiting) is not None
-
-
-def leave_to_relay(engine: Engine, ids: Sequence[int]) -> None:
-    """Give rows to the relays before their lease ends."""
+    waiting = select(table.id).where(table.id == last, table.attempts == 0)
     with connect(engine) as connection:
+        if connection.scalar(waiting) is None:
+            return False
         _leave_to_relay(connection, ids)
         connection.commit()
+    return True
 
 
 def connect(engine: Engine) -> Connection:
-    """Return a connection that locks no more than the rows it takes."""
+    """Return a connection that locks no more than the rows that it takes."""
     connection = engine.connect()
     if engine.dialect.name in {"mysql", "mariadb"}:
-        # At its default level, FOR UPDATE locks the gaps between rows as well: no
+        # At the default level, FOR UPDATE locks the gaps between rows as well. Then no
         # request could defer a task while another process sends.
         connection = connection.execution_options(isolation_level="READ COMMITTED")
     return connection
@@ -119,21 +125,18 @@ def _take(
     connection: Connection, limit: int | None, ids: Sequence[int] | None
 ) -> Sequence[Any]:
     table = OutboxMessage
-    query = select(
-        table.id, table.task, table.task_id, table.message, table.attempts
-    ).order_by(table.id)
+    query = select(table.id, table.task, table.task_id, table.message, table.attempts)
+    query = query.order_by(table.id).limit(limit)
     if ids is None:
         query = query.where(
             table.set_aside.is_(False), table.not_before <= database_time()
         )
     else:
         query = query.where(table.id.in_(ids))
-    if limit is not None:
-        query = query.limit(limit)
     if _has_skip_locked(connection):
         return connection.execute(query.with_for_update(skip_locked=True)).all()
     rows = connection.execute(query).all()
-    # Let nobody wait for the broker: SQLite has one lock for everything.
+    # SQLite has one lock for everything, and nobody should wait for the broker.
     connection.commit()
     return rows
 
@@ -162,7 +165,7 @@ def _settle(connection: Connection, result: Round, max_attempts: int) -> None:
             .where(table.id == row.id)
             .values(
                 attempts=attempts,
-                # Databases differ in what a text may contain.
+                # Databases differ in the characters that a text may contain.
                 error=words.encode("ascii", "backslashreplace").decode(),
                 set_aside=set_aside,
                 not_before=database_time() + delay,
@@ -187,23 +190,19 @@ def _leave_to_relay(connection: Connection, ids: Sequence[int]) -> None:
         .where(table.id.in_(ids), table.attempts == 0)
         .values(not_before=database_time())
     )
-    wake_relays(connection)
-
-
-def wake_relays(connection: Connection) -> None:
-    """Tell relays, when this commits, that there is something for them."""
+    # This wakes the relays when it commits.
     if connection.dialect.name == "postgresql":
-        connection.execute(text(f"NOTIFY {CHANNEL}"))
+        connection.execute(text(f"NOTIFY {TABLE_NAME}"))
 
 
 @dataclass
 class Status:
-    """What is in the outbox.
+    """A summary of the outbox.
 
     Attributes:
         waiting: How many messages wait to be sent.
-        set_aside: How many were refused too often.
-        oldest: The age of the oldest that waits, in seconds.
+        set_aside: How many messages were refused too often.
+        oldest: The age of the oldest message that waits, in seconds.
     """
 
     waiting: int
@@ -212,15 +211,13 @@ class Status:
 
 
 def get_status(engine: Engine) -> Status:
-    """Return what is in the outbox."""
+    """Count the messages in the outbox."""
     table = OutboxMessage
+    query = select(
+        table.set_aside, func.count(), database_time() - func.min(table.created)
+    ).group_by(table.set_aside)
     with engine.connect() as connection:
-        waiting, oldest = connection.execute(
-            select(func.count(), database_time() - func.min(table.created)).where(
-                table.set_aside.is_(False)
-            )
-        ).one()
-        set_aside = connection.scalar(
-            select(func.count()).where(table.set_aside.is_(True))
-        )
-    return Status(waiting, set_aside or 0, max(oldest or 0.0, 0.0))
+        found = {key: (count, age) for key, count, age in connection.execute(query)}
+    waiting, oldest = found.get(False, (0, 0.0))
+    set_aside, _ = found.get(True, (0, 0.0))
+    return Status(waiting, set_aside, oldest)

@@ -6,45 +6,50 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Connection,
     Double,
+    Engine,
     Integer,
     MetaData,
     String,
     Table,
     Text,
     false,
+    inspect,
 )
 from sqlalchemy.dialects.mysql import LONGTEXT
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.sql.functions import FunctionElement
 
+from ..exceptions import OutboxTableMissing
+
 TABLE_NAME = "pyramid_tasks_outbox"
 
-# SQLite numbers rows by itself only in a column that is INTEGER, and TEXT of MySQL
-# ends after 64 KB.
+# SQLite numbers rows by itself only in an INTEGER column. A TEXT column of MySQL holds
+# no more than 64 KB.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 _LongText = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
 
 
 class _Base(DeclarativeBase):
-    """The metadata of the outbox, apart from that of the application."""
+    """The base of the outbox, apart from the models of the application."""
 
 
 class OutboxMessage(_Base):
-    """A task that is to be sent. Times are in seconds since 1970.
+    """A task that waits to be sent. Times are in seconds since 1970.
 
     Attributes:
-        id: The order in which messages are sent.
+        id: A number; messages are sent in its order.
         task: The name of the task.
         task_id: The id of the task, the same on every attempt.
-        message: Its arguments and options, as JSON.
-        created: When it was deferred.
-        not_before: Until when the process that wrote it has it to itself, and after a
-            failure, when to try again.
-        attempts: How often it was refused.
-        error: Why it was refused the last time.
-        set_aside: Whether it was refused too often, and is not tried any more.
+        message: The arguments and options of the call, as JSON.
+        created: When the task was deferred.
+        not_before: When a relay may send the message. Until then it belongs to the
+            process that wrote it. After a refusal, the message is tried again then.
+        attempts: How often the message was refused.
+        error: Why the message was refused the last time.
+        set_aside: Whether the message was refused too often and is not tried any more.
     """
 
     __tablename__ = TABLE_NAME
@@ -65,6 +70,25 @@ class OutboxMessage(_Base):
 metadata = _Base.metadata
 
 
+def check_table(bind: Engine | Connection) -> None:
+    """Find out whether the database has the table of the outbox.
+
+    Raises:
+        OutboxTableMissing: It does not.
+        sqlalchemy.exc.DBAPIError: The database cannot be reached.
+    """
+    if not inspect(bind).has_table(TABLE_NAME):
+        raise OutboxTableMissing(TABLE_NAME, str(bind.engine.url))
+
+
+def create_table(engine: Engine) -> bool:
+    """Make the table if it is missing, and return whether it was missing."""
+    if inspect(engine).has_table(TABLE_NAME):
+        return False
+    metadata.create_all(engine)
+    return True
+
+
 def outbox_table(metadata: MetaData) -> Table:
     """Add the table of the outbox to the metadata of an application, for Alembic.
 
@@ -72,16 +96,16 @@ def outbox_table(metadata: MetaData) -> Table:
         metadata: The ``target_metadata`` of Alembic's ``env.py``.
 
     Returns:
-        The table in it.
+        The table in that metadata.
     """
     if TABLE_NAME in metadata.tables:
         return metadata.tables[TABLE_NAME]
-    # In the schema that the other tables are in by default, if they are in one.
+    # If the other tables have a default schema, this table is put there too.
     return OutboxMessage.__table__.to_metadata(metadata)  # type: ignore[attr-defined,no-any-return]
 
 
 class database_time(FunctionElement[float]):  # noqa: N801 as SQLAlchemy's functions
-    """The time by the clock of the database, the one that every process shares."""
+    """The time by the clock of the database, which all processes share."""
 
     type = Double()
     inherit_cache = True
@@ -89,7 +113,7 @@ class database_time(FunctionElement[float]):  # noqa: N801 as SQLAlchemy's funct
 
 @compiles(database_time, "postgresql")
 def _postgresql_time(*_: Any, **__: Any) -> str:
-    # That of now() stands still while a transaction runs.
+    # The time of now() stands still while a transaction runs.
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 

@@ -1,4 +1,4 @@
-"""How a relay waits: for a time, for a signal to stop, for a word from PostgreSQL."""
+"""How a relay waits: for seconds, for a signal to stop, for a word from PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import select
 import socket
 from typing import TYPE_CHECKING, Any
 
-from .rows import CHANNEL
+from .table import TABLE_NAME
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 class Waiter:
-    """Waits, and is woken.
+    """Waits until there is something to do.
 
-    On PostgreSQL with psycopg 3 it listens, with a connection of its own, for what
-    :func:`pyramid_tasks.outbox.rows.wake_relays` says.
+    On PostgreSQL with psycopg 3 it listens, with a connection of its own, for the
+    ``NOTIFY`` of a process that leaves a row to the relays.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -28,24 +28,22 @@ class Waiter:
         self._listener: Any = None
         dbapi: Any = engine.dialect.loaded_dbapi
         self._errors: type[Exception] = dbapi.Error
-        # A signal handler may write to it: select() alone goes on after a signal.
+        # select() goes on after a signal, so the signal handler writes to a socket, and
+        # nobody reads it.
         self._wake, self._woken = socket.socketpair()
         self._wake.settimeout(0)
 
     def stop(self, *_: object) -> None:
-        """End this wait and all later ones; a signal handler."""
+        """End this wait and all later ones. This is a signal handler."""
         self.stopped = True
         self._wake.send(b"\0")
 
     def pause(self, seconds: float) -> None:
-        """Wait, and let only :meth:`stop` end it."""
-        if not self.stopped:
-            select.select([self._woken], [], [], seconds)
+        """Wait for some seconds; only :meth:`stop` ends this wait earlier."""
+        select.select([self._woken], [], [], seconds)
 
     def wait(self, seconds: float) -> None:
-        """Wait, or until there is something in the outbox."""
-        if self.stopped:
-            return
+        """Wait for some seconds, or until there is something in the outbox."""
         files = [self._woken]
         if self._listener is not None:
             files.append(self._listener)
@@ -54,15 +52,15 @@ class Waiter:
             self._drain()
 
     def listen(self) -> None:
-        """Listen from now on, if the database can speak."""
+        """Listen from now on, if the database and its driver can."""
         engine = self.engine
         if self._listener is not None or engine.dialect.driver != "psycopg":
             return
         try:
             self._listener = self._connect()
         except self._errors as error:
-            # Not one of SQLAlchemy, which knows no such connection. What is wrong
-            # will show when rows are taken; polling does until then.
+            # The error is the driver's, as SQLAlchemy does not know this connection.
+            # If the database is down, taking rows will tell; until then, polling does.
             logger.debug("Not listening: %s", error)
 
     def close(self) -> None:
@@ -74,12 +72,12 @@ class Waiter:
     def _connect(self) -> Any:
         fairy = self.engine.raw_connection()
         connection: Any = fairy.driver_connection
-        # Never back into the pool, nor counted by it.
+        # The pool must neither take the connection back nor count it.
         fairy.detach()
         try:
             connection.rollback()
             connection.autocommit = True
-            connection.execute(f"LISTEN {CHANNEL}")
+            connection.execute(f"LISTEN {TABLE_NAME}")
         except BaseException:
             connection.close()
             raise

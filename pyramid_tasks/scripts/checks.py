@@ -60,7 +60,7 @@ def _pool(app: Celery) -> Iterator[Exception]:
     pool, known = app.conf.worker_pool, get_available_pool_names()
     is_path = not isinstance(pool, str) or {".", ":"} & {*pool}
     if not is_path and pool not in known:
-        problem = f"= {pool} is none of {', '.join(known)}."
+        problem = f"= {pool} is not one of {', '.join(known)}."
         yield SettingError("worker_pool", problem)
 
 
@@ -179,7 +179,8 @@ def _outbox(app: Celery) -> Iterator[Exception]:
     if "pyramid_tasks.outbox.table" not in sys.modules:
         yield OutboxError(
             "pyramid_tasks.delivery = outbox, but the application does not declare "
-            "its table: call pyramid_tasks.contrib.outbox_table.outbox_table("
-            "Base.metadata) in the module of its models, so that its migrations, or "
-            "celery ... outbox create, make it."
+            "its table: call "
+            "pyramid_tasks.contrib.outbox_table.outbox_table(Base.metadata) in the "
+            "module of its models, so that its migrations, or celery ... outbox "
+            "create, make it."
         )

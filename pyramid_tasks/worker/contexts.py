@@ -14,17 +14,21 @@ if TYPE_CHECKING:
 
     Contexts = dict[str, tuple[Capture, Restore]]
 
-#: The message header with the values, as JSON.
+#: The name of the message header. Its value is JSON.
 HEADER = "pyramid_tasks_context"
 
-#: Where the request of a task has the header that its message brought.
+#: The key of the environ of a task's request that has the header of its message.
 ENVIRON_KEY = "pyramid_tasks.context"
 
 
 def context_headers(contexts: Contexts, request: Request) -> dict[str, str]:
     """Return the message header of a task that a request defers.
 
-    A task hands on what came with its own message: that, and nothing else.
+    A task hands on the header of its own message, and asks its request for nothing.
+
+    Args:
+        contexts: For each context its name and its two functions.
+        request: The request that defers the task.
 
     Raises:
         TypeError: JSON cannot hold a value.
@@ -38,9 +42,9 @@ def context_headers(contexts: Contexts, request: Request) -> dict[str, str]:
             for name, (capture, _) in contexts.items()
             if (value := capture(request)) is not None
         )
-        # Also when there is no value, so that the task knows what to hand on.
+        # An empty object travels too: it tells the task to hand on nothing.
         text = f"{{{', '.join(members)}}}"
-    # One string, which every transport passes on as it is.
+    # One string, as every transport can carry strings.
     return {HEADER: text}
 
 
@@ -49,8 +53,13 @@ def restore_contexts(
 ) -> None:
     """Give the request of a task the values that its message brought.
 
+    Args:
+        contexts: For each context its name and its two functions.
+        request: The request of the task.
+        headers: The headers of the message, which could come from anyone.
+
     Raises:
-        ValueError: The header, which could come from anyone, is no JSON object.
+        ValueError: The header is no JSON object.
     """
     text = headers.get(HEADER)
     if text is None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
-from pyramid.util import InstancePropertyHelper
+from pyramid.request import apply_request_extensions
 from zope.interface import implementedBy
 
 # A request factory could make a class for each request.
@@ -13,16 +13,15 @@ _MAX_CLASSES = 16
 
 
 class ExtendedClasses:
-    """Gives requests what ``config.add_request_method`` has added.
+    """Gives requests the extensions that ``config.add_request_method`` has added.
 
-    As :func:`pyramid.request.apply_request_extensions`, which makes a class anew for
-    each request; that takes longer than all the rest. Here a class with the methods and
-    properties is made once for each class that the request factory makes, and again
-    when methods or properties are added later.
+    :func:`pyramid.request.apply_request_extensions` makes a class for each request,
+    which takes longer than the rest of a request. This class calls that function once
+    for each class of requests, and again when an extension has been added.
     """
 
     def __init__(self) -> None:
-        # By the class that it extends.
+        # The extended classes, by the classes that they extend.
         self._classes: dict[type, type] = {}
         self._extensions: Any = None
 
@@ -41,34 +40,36 @@ class ExtendedClasses:
         except KeyError:
             if len(self._classes) == _MAX_CLASSES:
                 self._classes.clear()
-            # Adapters are looked up as for the parent: this gives it a specification of
-            # its own, and the next line hands that on.
+            # The extended class inherits this specification. Without one, each class
+            # would leave a trace in the look-up of adapters.
             implementedBy(parent)
-            InstancePropertyHelper.apply_properties(
-                request, {**extensions.descriptors, **extensions.methods}
+            # Pyramid would put methods on the request itself, one by one.
+            both = {**extensions.descriptors, **extensions.methods}
+            apply_request_extensions(
+                request, SimpleNamespace(methods={}, descriptors=both)
             )
             self._classes[parent] = request.__class__
 
     def _watch(self, extensions: Any) -> None:
-        """Make the classes anew whenever there is something to add to them.
-
-        To compare what there is with what there was would take longer the more there
-        is, for each task.
-        """
-        forget = self._classes.clear
-        extensions.descriptors = _Watched(extensions.descriptors, forget)
-        extensions.methods = _Watched(extensions.methods, forget)
+        """Forget the classes whenever an extension is added."""
+        # To compare the extensions for each task would take longer the more there are.
+        for name in "descriptors", "methods":
+            setattr(extensions, name, _Watched(getattr(extensions, name), self))
         self._extensions = extensions
-        forget()
+        self.forget()
+
+    def forget(self) -> None:
+        """Make the classes again when they are needed."""
+        self._classes.clear()
 
 
 class _Watched(dict[str, Any]):
-    """A dictionary of Pyramid's extensions, which tells when one is added."""
+    """Some extensions of Pyramid."""
 
-    def __init__(self, extensions: dict[str, Any], tell: Callable[[], None]) -> None:
+    def __init__(self, extensions: dict[str, Any], watcher: ExtendedClasses) -> None:
         super().__init__(extensions)
-        self._tell = tell
+        self._watcher = watcher
 
     def __setitem__(self, name: str, extension: Any) -> None:
         super().__setitem__(name, extension)
-        self._tell()
+        self._watcher.forget()

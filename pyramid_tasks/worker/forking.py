@@ -1,10 +1,9 @@
-"""What a forked process must not share with its parent: the connections of engines."""
+"""A forked process must not share the connections of engines with its parent."""
 
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The key of the registry that has what ``config.add_fork_safe`` was given.
+#: The key of the registry that has the arguments of ``config.add_fork_safe``.
 KEY = "pyramid_tasks.fork_safe"
 
 
@@ -21,14 +20,14 @@ def leave_to_parent(registry: Registry) -> list[Pool]:
     """Make a forked process forget the connections that it inherited.
 
     Returns:
-        The pools of these connections, to be kept for as long as the process lives. A
+        The pools of these connections. Keep them for as long as the process lives: a
         driver may close a connection that nobody refers to any more, and the parent
-        suffers: asyncpg takes it off the selector that both processes share.
+        suffers. asyncpg takes it off the selector that both processes share.
     """
     inherited = []
     for engine in dict.fromkeys(_engines_on(registry)):
         if engine.dialect.name == "sqlite" and not engine.url.database:
-            continue  # a database in memory was copied by the fork
+            continue  # the fork copied a database in memory
         in_use = engine.pool.checkedout() if hasattr(engine.pool, "checkedout") else 0
         if in_use:
             logger.warning(
@@ -47,42 +46,37 @@ def leave_to_parent(registry: Registry) -> list[Pool]:
 
 
 def _engines_on(registry: Registry) -> Iterator[Engine]:
-    yield from _engines_in(registry.values())
-    yield from _engines_in(vars(registry).values())
-    yield from _engines_in((registry.settings or {}).values())
-    yield from _engines_in(item.component for item in registry.registeredUtilities())
-
-
-def _engines_in(values: Iterable[Any]) -> Iterator[Engine]:
-    for value in values:
+    for value in (
+        *registry.values(),
+        *vars(registry).values(),
+        *(registry.settings or {}).values(),
+        *(item.component for item in registry.registeredUtilities()),
+    ):
         yield from engines_of(value)
-        # The engines of an application with several databases.
-        if isinstance(value, dict):
-            value = value.values()  # noqa: PLW2901 what is in it
-        elif not isinstance(value, (list, tuple)):
-            continue
-        for item in value:
-            yield from engines_of(item)
+        # An application with several databases may keep its engines together.
+        inside = value.values() if isinstance(value, dict) else value
+        if isinstance(value, (dict, list, tuple)):
+            for item in inside:
+                yield from engines_of(item)
 
 
 def engines_of(value: Any) -> Iterator[Any]:
-    """Return the engines that a value is, or is bound to."""
-    if _is_a(value, "sqlalchemy.engine", "Engine"):
+    """Return the engines that a value is, or is bound to.
+
+    SQLAlchemy is not imported for that: without it, no value is an engine.
+    """
+    kinds = {
+        cls.__name__
+        for cls in type(value).__mro__
+        # Interfaces, which a registry holds too, have a slot of this name.
+        if str(cls.__module__).startswith("sqlalchemy.")
+    }
+    if "Engine" in kinds:
         yield value
-    elif _is_a(value, "sqlalchemy.ext.asyncio", "AsyncEngine"):
+    elif "AsyncEngine" in kinds:
         yield value.sync_engine
-    elif _is_a(value, "sqlalchemy.orm", "scoped_session") or _is_a(
-        value, "sqlalchemy.ext.asyncio", "async_scoped_session"
-    ):
+    elif kinds & {"scoped_session", "async_scoped_session"}:
         yield from engines_of(value.session_factory)
-    elif _is_a(value, "sqlalchemy.orm", "sessionmaker") or _is_a(
-        value, "sqlalchemy.ext.asyncio", "async_sessionmaker"
-    ):
+    elif kinds & {"sessionmaker", "async_sessionmaker"}:
         for bind in value.kw.get("bind"), *(value.kw.get("binds") or {}).values():
             yield from engines_of(bind)
-
-
-def _is_a(value: object, module: str, name: str) -> bool:
-    """Whether a value is an instance of a class, without importing its module."""
-    found = getattr(sys.modules.get(module), name, None)
-    return found is not None and issubclass(type(value), found)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from celery.bootsteps import StartStopStep
-from pyramid.threadlocal import manager
+from pyramid.config import Configurator
 
 from ..events import (
     CeleryWorkerInit,
@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def logged(what: str) -> Iterator[None]:
-    """Log an error with what it happened in, and raise it.
+    """Log an error with the place where it happened, and raise it.
 
-    Those who call the hooks of a worker swallow errors, or name the wrong culprit.
+    The callers of a worker's hooks swallow errors, or name the wrong culprit.
     """
     try:
         yield
@@ -39,20 +39,21 @@ def logged(what: str) -> Iterator[None]:
 
 
 def notify_subscribers(event: ProcessEvent) -> None:
-    """Tell the subscribers of an event, with the registry as a threadlocal."""
-    manager.push({"registry": event.registry, "request": None})
+    """Notify the subscribers of an event, with the registry as a threadlocal."""
+    config = Configurator(registry=event.registry)
+    config.begin()
     try:
         with logged(f"A subscriber of {type(event).__name__}"):
             event.registry.notify(event)
     finally:
-        manager.pop()
+        config.end()
 
 
 class WorkerEvents(StartStopStep):
-    """A part of a worker, which tells its application how the worker fares.
+    """A part of a worker that sends the worker's events to its application.
 
-    Unlike the receivers of Celery's signals, it belongs to one application, its errors
-    are not swallowed, and it is told of every way to stop.
+    It belongs to one application, its errors are not swallowed, and it learns of every
+    way to stop: the receivers of Celery's signals have none of this.
     """
 
     label = "Pyramid events"
@@ -61,13 +62,16 @@ class WorkerEvents(StartStopStep):
         super().__init__(worker, **options)
         self.loader = worker.app.loader
         self.registry = self.loader.registry
-        worker.ready_callback = self._after(worker.ready_callback)
+        self._ready_callback = worker.ready_callback
+        worker.ready_callback = self._on_ready
         notify_subscribers(CeleryWorkerInit(self.registry))
 
     def include(self, worker: WorkController) -> bool:
+        from celery.concurrency.prefork import TaskPool
+
         # The first to start is the last to stop: after the pool and its tasks.
         worker.steps.insert(0, self)
-        self.runs_tasks = not _is_prefork(worker.pool_cls)
+        self.runs_tasks = not issubclass(worker.pool_cls, TaskPool)
         if self.runs_tasks:
             notify_subscribers(CeleryWorkerProcessInit(self.registry))
         return True
@@ -81,18 +85,9 @@ class WorkerEvents(StartStopStep):
 
     terminate = stop
 
-    def _after(self, ready: Callable[[Any], Any]) -> Callable[[Any], None]:
-        def ready_and_notify(consumer: Any) -> None:
-            ready(consumer)
-            self.loader.is_ready = True
-            # Raised here, an OSError would be taken for a lost connection.
-            with suppress(Exception):
-                notify_subscribers(CeleryWorkerReady(self.registry))
-
-        return ready_and_notify
-
-
-def _is_prefork(pool: type) -> bool:
-    from celery.concurrency.prefork import TaskPool
-
-    return issubclass(pool, TaskPool)
+    def _on_ready(self, consumer: Any) -> None:
+        self._ready_callback(consumer)
+        self.loader.is_ready = True
+        # Celery would take an OSError for a lost connection.
+        with suppress(Exception):
+            notify_subscribers(CeleryWorkerReady(self.registry))

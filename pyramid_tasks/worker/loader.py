@@ -44,21 +44,21 @@ class PyramidLoader(AppLoader):
         self.registry = app.registry
         self._pid = os.getpid()
         self._inherited: list[Any] = []
-        # Celery 5.3 takes the methods of two loaders for one, but for their uid.
+        # Celery 5.3 takes the methods of two loaders for one without such an id.
         self._uid = f"pyramid_tasks.{id(self)}"
 
     def on_worker_init(self) -> None:
-        # In a worker, in beat, and in a child of the prefork pool that was spawned.
+        # Celery calls this in a worker, in beat, and in a spawned child of the pool.
         self.app.steps["worker"].add(WorkerEvents)
         freeze_before_forks(self.registry)
         self.connect_beat()
 
     def connect_beat(self) -> None:
-        """Have ``CeleryBeatInit`` sent if beat starts in this process, or a fork."""
+        """Send ``CeleryBeatInit`` if beat starts in this process or in a fork of it."""
         signals.beat_init.connect(self._on_beat_init, dispatch_uid=self._uid)
 
     def on_worker_process_init(self) -> None:
-        # In a child of the prefork pool, of this application's worker and no other.
+        # Celery calls this in a child of the prefork pool of this application's worker.
         with _ending_the_process():
             self._leave_to_parent()
         signals.worker_process_init.connect(
@@ -73,8 +73,8 @@ class PyramidLoader(AppLoader):
             try:
                 notify_subscribers(CeleryWorkerProcessInit(self.registry))
             except Exception:
-                # While the worker starts, it watches for children that end at once.
-                # Later it starts others without a pause.
+                # A worker that starts watches for children that end at once. Later it
+                # replaces them without a pause.
                 if self.is_ready:
                     time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
                 raise

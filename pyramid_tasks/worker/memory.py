@@ -13,21 +13,22 @@ if TYPE_CHECKING:
 
 
 def freeze_before_forks(registry: Registry) -> None:
-    """Have the children of a worker share what was loaded before they were forked.
+    """Let the children of a worker share the objects that were there before the fork.
 
-    Not with ``pyramid_tasks.gc_freeze = false`` in the settings.
+    ``pyramid_tasks.gc_freeze = false`` in the settings switches this off.
     """
     if asbool(registry.settings.get("pyramid_tasks.gc_freeze", True)):
         worker_before_create_process.connect(_freeze)
 
 
 def _freeze(**_: Any) -> None:
-    """Leave all objects out of garbage collections to come.
+    """Leave all objects out of the garbage collections to come.
 
-    A collection writes to every object it looks at, and what a child writes to is
-    copied for it. ``docs/benchmarks.md`` has the figures.
+    A collection writes to every object that it looks at, and the system copies for a
+    child the memory that the child writes to. ``docs/benchmarks.md`` has the figures.
     """
-    # No gc.unfreeze() before: to collect what is shared with earlier children would
-    # write to it. Celery collects before each fork too, which is why they share little.
+    # No gc.unfreeze() before: a collection would write to the objects that earlier
+    # children share. Celery collects before each fork too, so those children share
+    # little.
     gc.collect()
     gc.freeze()

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from celery.exceptions import Ignore, Reject, Retry
 from pyramid.interfaces import IRequestExtensions, IRequestFactory, IRootFactory
 from pyramid.request import Request
-from pyramid.threadlocal import manager
-from pyramid.traversal import DefaultRootFactory
 
+from .._pyramid import DefaultRootFactory, manager, run_finished_callbacks
 from ..events import AfterTask, BeforeTask, TaskFailed, TaskRetried, has_subscribers
 from ..registry import get_tasks
 from .contexts import restore_contexts
@@ -28,15 +27,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Where the environ of a request, and the threadlocals of a task, have the task.
+#: The key of the environ of a request, and of the threadlocals, that has the task.
 TASK_KEY = "pyramid_tasks.task"
 
-#: Where a request has the userid of the request that deferred its task.
+#: The key of the environ that has the userid of the request that deferred the task.
 DEFERRED_BY = "pyramid_tasks.deferred_by"
 
 _RUNNER_KEY = "pyramid_tasks.runner"
 
-# Keys whose values are objects, or switches, of the server and of packages.
+# The values of these keys are objects or switches of the server and of packages.
 _RESERVED = ("wsgi.", "webob.", "tm.", "retry.", "pyramid_tasks.")
 
 
@@ -48,7 +47,7 @@ class TaskRunner:
     properties, the threadlocals, the root and the context.
 
     Attributes:
-        base_environ: What the environ of each request has at first.
+        base_environ: The environ that each request begins with.
     """
 
     def __init__(self, registry: Registry, contexts: Contexts) -> None:
@@ -60,15 +59,15 @@ class TaskRunner:
     def run(
         self, task: Task, call: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Any:
-        """Run a task, tell subscribers how it ended, and leave its request cleanly.
+        """Run a task, notify subscribers of its end, and leave its request cleanly.
 
-        The finished callbacks of the request run whatever way the task ends, and no
+        The finished callbacks of the request run however the task ends, and no
         threadlocal stays behind.
 
         Args:
             task: The Celery task.
-            call: What Celery made of the task, ``autoretry_for`` and the like: comes
-                to :meth:`attempt`.
+            call: The function that Celery made of the task, with ``autoretry_for`` and
+                the like. It calls :meth:`attempt`.
             args: The positional arguments of the task.
             kwargs: The keyword arguments of the task.
         """
@@ -82,15 +81,15 @@ class TaskRunner:
                 request = threadlocals["request"]
                 if has_subscribers(self.registry, AfterTask):
                     self.registry.notify(AfterTask(request, task, args, kwargs, result))
-                _run_finished_callbacks(request)
+                run_finished_callbacks(request)
             except BaseException as error:
                 self._notify_end(task, args, kwargs, threadlocals, error)
                 _end_attempt(task, threadlocals)
                 raise
             return result
         finally:
-            # By depth, not by a pop: a time limit can strike anywhere, and a task can
-            # leave threadlocals of its own.
+            # Not one pop: a task may leave several entries, and a time limit can
+            # strike anywhere.
             del stack[depth:]
 
     def attempt(
@@ -106,9 +105,9 @@ class TaskRunner:
         Args:
             task: The Celery task.
             func: The derived task.
-            args: Its positional arguments.
-            kwargs: Its keyword arguments.
-            environ: What the environ has besides, in a task that may run again.
+            args: The positional arguments of the task.
+            kwargs: The keyword arguments of the task.
+            environ: More keys for the environ of the request, from an execution policy.
         """
         stack = manager.stack
         while TASK_KEY not in (threadlocals := stack[-1]):
@@ -128,19 +127,18 @@ class TaskRunner:
     ) -> Request:
         registry = self.registry
         headers = task.request.headers
-        given = _environ_header(headers) if headers else None
-        environ = self.base_environ.copy()
-        if given:
-            environ.update(given)
-        if extra:
-            environ.update(extra)
-        environ["wsgi.input"] = BytesIO()
-        environ["wsgi.errors"] = sys.stderr
-        environ[TASK_KEY] = task
+        given = _environ_header(headers) if headers else {}
+        environ = {
+            **self.base_environ,
+            **given,
+            **(extra or {}),
+            "wsgi.input": BytesIO(),
+            "wsgi.errors": sys.stderr,
+            TASK_KEY: task,
+        }
         # As queryUtility() does, without its defaults.
         lookup = registry.utilities.lookup
-        factory = lookup((), IRequestFactory, "", Request)
-        request = factory(environ)
+        request = lookup((), IRequestFactory, "", Request)(environ)
         request.registry = registry
         threadlocals["request"] = request
         extensions = lookup((), IRequestExtensions)
@@ -148,8 +146,8 @@ class TaskRunner:
             self._classes.extend(request, extensions)
         if self.contexts:
             restore_contexts(self.contexts, request, _context_headers(task))
-            if given:  # for this one task, where the context is for all of them
-                request.environ.update(given)
+            # The header is for this task, the context for each task of the request.
+            request.environ.update(given)
         root = lookup((), IRootFactory, "", DefaultRootFactory)(request)
         if getattr(request, "context", None) is None:
             request.context = root
@@ -164,10 +162,10 @@ class TaskRunner:
         threadlocals: dict[str, Any],
         error: BaseException,
     ) -> None:
-        """Tell subscribers that a task failed, or will run again.
+        """Notify subscribers that a task failed, or will run again.
 
-        An error in one of them is logged: what the task raised decides what becomes of
-        it.
+        An error of a subscriber is logged: the error of the task decides what Celery
+        does next.
         """
         if isinstance(error, (Ignore, Reject)) or not isinstance(error, Exception):
             return
@@ -175,7 +173,7 @@ class TaskRunner:
         if not has_subscribers(self.registry, event_type):
             return
         try:
-            # There is none if the arguments were refused, by pydantic for example.
+            # A task has no request if pydantic refused its arguments.
             request = threadlocals["request"] or self._enter_request(task, threadlocals)
             self.registry.notify(event_type(request, task, args, kwargs, error))
         except Exception:
@@ -188,13 +186,13 @@ class TaskRunner:
 
 
 def includeme(config: Configurator) -> None:
-    """Put what runs the tasks of an application on its registry."""
+    """Put a :class:`TaskRunner` on the registry of an application."""
     registry = config.registry
     registry[_RUNNER_KEY] = TaskRunner(registry, get_tasks(registry).contexts)
 
 
 def get_runner(registry: Registry) -> TaskRunner:
-    """Return what runs the tasks of an application."""
+    """Return the :class:`TaskRunner` of an application."""
     runner: TaskRunner = registry[_RUNNER_KEY]
     return runner
 
@@ -211,8 +209,8 @@ def current_task(request: Request) -> Task | None:
 def deferred_by(request: Request) -> Any:
     """Return the ``authenticated_userid`` of the request that deferred this task.
 
-    ``None`` if it had none, in a view, and without ``pyramid_tasks.context = user`` in
-    the settings.
+    ``None`` if that request had no userid, in a view, and without
+    ``pyramid_tasks.context = user`` in the settings.
     """
     return request.environ.get(DEFERRED_BY)
 
@@ -231,34 +229,22 @@ def _environ_header(headers: dict[str, Any]) -> dict[str, str]:
 
 
 def _context_headers(task: Task) -> dict[str, Any]:
-    """Return the headers that have the context: for a plain call, the caller's."""
+    """Return the headers that bring the context; a plain call has its caller's."""
     if task.request.called_directly:
-        # As Celery's map, starmap and chunks call a task.
+        # Celery's map, starmap and chunks call a task in this way.
         task = task.app.current_worker_task or task
     return task.request.headers or {}
 
 
 def _end_attempt(task: Task, threadlocals: dict[str, Any]) -> None:
-    """Leave a request after an error, which nothing here must take the place of."""
+    """Leave the request of a failed attempt, and log errors: the task has its own."""
     request = threadlocals["request"]
     if request is None:
         return
     try:
-        _run_finished_callbacks(request)
+        run_finished_callbacks(request)
     except Exception:
         logger.exception(
             "A finished callback of %s[%s] failed", task.name, task.request.id
         )
     threadlocals["request"] = None
-
-
-def _run_finished_callbacks(request: Any) -> None:
-    """Run the finished callbacks, all of them even when one fails."""
-    # The attribute itself would be made now, for nothing.
-    if not request.__dict__.get("finished_callbacks"):
-        return
-    try:
-        request._process_finished_callbacks()  # noqa: SLF001 as pyramid.scripting does
-    except Exception:
-        _run_finished_callbacks(request)
-        raise

@@ -25,7 +25,7 @@ def test_children_leave_what_they_inherit_out_of_garbage_collection(
 ) -> None:
     """Unless it is switched off, no collection touches memory that is shared."""
     ini = write_ini(example_config(redis_queue, app=setting))
-    with start_worker(ini, "--concurrency=1", *QUICK, cwd=tmp_path):
+    with start_worker(ini, "--concurrency=1", *QUICK, cwd=tmp_path, fresh=True):
         site = Site(redis_queue, tmp_path)
         try:
             count = site.defer("frozen_objects").get(timeout=30, interval=0.02)

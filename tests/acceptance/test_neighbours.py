@@ -169,7 +169,7 @@ def test_shell_of_another_project(tmp_path: Path) -> None:
     write_neighbours(tmp_path)
     stdin = "import sys; print(app.main, 'pyramid' in sys.modules)\n"
     command = ("celery", "-A", "neighbour", "shell", "--python")
-    shell = run(*command, cwd=tmp_path, stdin=stdin)
+    shell = run(*command, cwd=tmp_path, stdin=stdin, fresh=True)
     assert shell.returncode == 0, shell.stderr
     assert "neighbour False" in shell.stdout
 

@@ -255,7 +255,7 @@ PROBLEMS = [
     r"config.ini, \[app:main\]: celery.brokr_url .*mean celery.broker_url\?",
     r"config.ini, \[app:main\]: pyramid_tasks.context = usr .*Did you mean user\?",
     r"config.ini, \[app:main\]: pyramid_tasks.base_url = nowhere is not",
-    r"config.ini, \[app:main\]: pyramid_tasks.delivery = later is none of",
+    r"config.ini, \[app:main\]: pyramid_tasks.delivery = later is not one of",
     r"config.ini, \[app:main\]: pyramid_tasks.delivry is .*mean pyramid_tasks.delivery",
     r"beat_schedule has an entry 'text' .*a string is not a schedule",
     r"beat_schedule has an entry 'dotted' .*Did you mean 'mail'\?",
@@ -384,7 +384,7 @@ def test_outbox_without_sqlalchemy(write: Callable[..., Path], tmp_path: Path) -
         ("ptasks", "--check", "config.ini"),
         ("celery", "-A", "pyramid_tasks", "--ini", "config.ini", "report"),
     ):
-        done = run(*command, cwd=tmp_path, PYTHONPATH=path)
+        done = run(*command, cwd=tmp_path, fresh=True, PYTHONPATH=path)
         assert done.returncode == 1
         assert "outbox needs SQLAlchemy: install" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr

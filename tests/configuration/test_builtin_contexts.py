@@ -516,9 +516,9 @@ def test_several_names(configure, value):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("hosts", "= hosts is none of host, locale and user. Did you mean host?"),
-        ("host session", "= session is none of host, locale and user. Others are"),
-        ("true", "= true is none of"),
+        ("hosts", "= hosts is not one of host, locale and user. Did you mean host?"),
+        ("host session", "= session is not one of host, locale and user. Add others"),
+        ("true", "= true is not one of"),
     ],
 )
 def test_wrong_name(configure, value, message):

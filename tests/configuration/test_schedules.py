@@ -123,9 +123,9 @@ def test_json_of_older_packages(text, type_, schedule):
         (
             "10",
             "solar",
-            "type 'solar' is none of those known: type = crontab, timedelta or integer",
+            "type 'solar' is unknown; write type = crontab, timedelta or integer",
         ),
-        ("10", "", "type '' is none of those known"),
+        ("10", "", "type '' is unknown"),
     ],
 )
 def test_what_is_no_schedule(text, type_, sentence):
@@ -231,7 +231,7 @@ def test_beat_section_for_a_function_with_a_name(load):
         ),
         (
             "task = exampleapp.add\nschedule = 5\ntype = x",
-            "[celerybeat:x]: type 'x' is none of those known",
+            "[celerybeat:x]: type 'x' is unknown",
         ),
         (
             "task = exampleapp.add\nschedule = 5\nargs = 1",

@@ -72,7 +72,7 @@ from pathlib import Path
 import zope.sqlalchemy
 from pyramid.view import view_config
 from pyramid_tasks import task
-from pyramid_tasks.outbox.table import metadata
+from pyramid_tasks.contrib.outbox_table import metadata
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
@@ -404,6 +404,7 @@ def supervised(server: Server, page: str) -> Iterator[Callable[[], str]]:
         finally:
             # As supervisord would wait for it when it is stopped itself.
             server.let_work_end()
+            process.stop()
 
 
 def stop_program(server: Server) -> subprocess.Popen[bytes]:

@@ -1,162 +1,143 @@
-"""``celery ... outbox``, as a user types it."""
+"""``celery ... outbox``: the relay, the status and the table."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
+import celery
 import pytest
-from support import environment, run, start, unique
-
-pytest.importorskip("pyramid_tm")
-pytest.importorskip("zope.sqlalchemy")
+from click.testing import CliRunner
 from databases import database
 from sqlalchemy import create_engine
+from support import environment, run, start, unique
 
+from pyramid_tasks.outbox.command import outbox
 from pyramid_tasks.outbox.rows import get_status
-from pyramid_tasks.outbox.table import OutboxMessage, database_time
-
-pytestmark = pytest.mark.acceptance
+from pyramid_tasks.outbox.table import OutboxMessage, metadata
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with database(request.param, tmp_path) as url:
-        yield url
+@pytest.fixture(autouse=True)
+def _signals():
+    """Undo what a relay does to signals."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in signals}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
-@pytest.fixture
-def ini(write_ini: Callable[..., Path]) -> Callable[..., Path]:
-    """Return a function that writes the ini of an application with an outbox."""
+def invoke(app, *arguments):
+    """Run a command in this process, and return its status and what it prints."""
+    obj = SimpleNamespace(app=getattr(app, "celery", app))
+    result = CliRunner().invoke(outbox, arguments, obj=obj)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.output
 
-    def ini(url: str, broker: str = "memory://localhost") -> Path:
-        return write_ini(
+
+def test_create_status_run(engine, make_app):
+    """The table is made, messages are counted, sent, and set aside."""
+    metadata.drop_all(engine)
+    app = make_app(engine)
+    for command in ("status",), ("run", "--once"):
+        status, output = invoke(app, *command)
+        assert status == 1
+        assert "no table pyramid_tasks_outbox" in output
+        assert "outbox create" in output
+    assert invoke(app, "create") == (0, "pyramid_tasks_outbox: made.\n")
+    assert invoke(app, "create") == (0, "pyramid_tasks_outbox: is there already.\n")
+    assert invoke(app, "status") == (0, "Waiting: 0\nOldest: 0.0 s\nSet aside: 0\n")
+    make_app(engine, down=True).defer(1, 2, 3, 4)
+    *_, last = app.rows()
+    app.update(created=OutboxMessage.created - 90)
+    app.update(OutboxMessage.id == last.id, set_aside=True)
+    _, output = invoke(app, "status")
+    waiting, oldest, set_aside = output.splitlines()
+    assert waiting == "Waiting: 3"
+    assert 90 <= float(oldest.split()[1]) < 600
+    assert set_aside == "Set aside: 1"
+    assert invoke(app, "run", "--once", "--batch", "2") == (0, "Sent: 3\n")
+    assert app.values() == [1, 2, 3]
+
+
+def test_servers_that_are_down(sqlite, make_app):
+    """A server that is down is a sentence without its password, and a status of 1."""
+    app = make_app(sqlite, down=True)
+    app.defer(1)
+    status, output = invoke(app, "run", "--once")
+    assert status == 1
+    assert "localhost:1/0 is down" in output
+    assert "secret" not in output
+    url = "postgresql+psycopg://postgres:secret@localhost:1/x"
+    status, output = invoke(make_app(create_engine(url)), "status")
+    assert status == 1
+    assert output.startswith("Error: The database of the outbox cannot be used: ")
+    assert "secret" not in output
+
+
+def test_without_an_outbox(configure):
+    """Without an application, or without an outbox in it, a sentence says so."""
+    status, output = invoke(celery.Celery(), "status")
+    assert status == 1
+    assert "needs a Pyramid application" in output
+    status, output = invoke(configure().make_celery_app(), "status")
+    assert status == 1
+    assert "has no outbox" in output
+
+
+def test_without_sqlalchemy(sqlite, make_app, monkeypatch):
+    """Without SQLAlchemy, a sentence says what to install."""
+    app = make_app(sqlite)
+    monkeypatch.setitem(sys.modules, "sqlalchemy.exc", None)
+    status, output = invoke(app, "status")
+    assert status == 1
+    assert "install pyramid-tasks[outbox]" in output
+
+
+@pytest.mark.acceptance
+def test_relay(write_ini, tmp_path):
+    """As a user types it: a relay sends until SIGTERM, and then ends with 0."""
+    with database("postgresql", tmp_path) as url:
+        ini = write_ini(
             f"""
 [app:main]
 use = call:outboxapp:main
 sqlalchemy.url = {url}
 pyramid_tasks.delivery = outbox
-celery.broker_url = {broker}
+celery.broker_url = memory://localhost
 celery.task_default_queue = {unique()}
 """
         )
-
-    return ini
-
-
-def outbox(ini: Path, *arguments: object) -> Any:
-    command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", ini, "outbox")
-    return run(*command, *arguments, cwd=ini.parent)
-
-
-def add(url: str, number: int = 1, task: str = "outboxapp.fulfil") -> None:
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        for _ in range(number):
-            connection.execute(
-                OutboxMessage.__table__.insert().values(
-                    task=task,
-                    task_id=unique(),
-                    message='{"args": [1], "kwargs": {}, "options": {}}',
-                    created=database_time() - 90,
-                    not_before=database_time(),
-                )
-            )
-    engine.dispose()
-
-
-def test_create_status_run(ini: Callable[..., Path], url: str) -> None:
-    """The table is made, messages are counted, sent, and set aside."""
-    config = ini(url)
-    missing = outbox(config, "status")
-    assert missing.returncode == 1
-    assert "no table pyramid_tasks_outbox" in missing.stderr
-    assert "outbox create" in missing.stderr
-    assert "Traceback" not in missing.stderr
-    assert outbox(config, "run", "--once").returncode == 1
-
-    assert outbox(config, "create").stdout == "pyramid_tasks_outbox: made.\n"
-    assert "is there already" in outbox(config, "create").stdout
-    add(url, 3)
-    add(url, 1, "no.such.task")
-    waiting, oldest, set_aside = outbox(config, "status").stdout.splitlines()
-    assert waiting == "Waiting: 4"
-    assert 90 <= float(oldest.split()[1]) < 600
-    assert set_aside == "Set aside: 0"
-
-    sent = outbox(config, "run", "--once")
-    assert sent.stdout == "Sent: 3\n"
-    assert "no.such.task" in sent.stderr
-    assert sent.returncode == 0
+        command = ("celery", "-A", "pyramid_tasks.loaders", "outbox", "--ini", ini)
+        created = run(*command, "create", cwd=tmp_path)
+        assert created.stdout == "pyramid_tasks_outbox: made.\n"
+        engine = create_engine(url)
+        row = {
+            "task": "outboxapp.fulfil",
+            "message": '{"args": [1], "kwargs": {}, "options": {}}',
+            "created": 0,
+            "not_before": 0,
+        }
+        with start(*command, "run", "--interval", 0.1, cwd=tmp_path) as relay:
+            relay.wait_for("The relay is ready.")
+            for number in 1, 2:
+                with engine.begin() as connection:
+                    insert = OutboxMessage.__table__.insert()
+                    rows = [{**row, "task_id": unique()} for _ in range(number)]
+                    connection.execute(insert, rows)
+                relay.wait_for(f"Sent {number} messages")
+            relay.popen.send_signal(signal.SIGTERM)
+            assert relay.popen.wait(30) == 0
+        assert get_status(engine).waiting == 0
+        engine.dispose()
 
 
-def test_broker_that_is_down(ini: Callable[..., Path], tmp_path: Path) -> None:
-    """With --once a broker that is down is a sentence, and a status other than 0."""
-    url = f"sqlite:///{tmp_path}/x.sqlite"
-    config = ini(url, "redis://:secret@localhost:1/0")
-    outbox(config, "create")
-    add(url)
-    result = outbox(config, "run", "--once")
-    assert result.returncode == 1
-    assert "localhost:1/0 is down" in result.stderr
-    assert "secret" not in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_database_that_is_down(ini: Callable[..., Path]) -> None:
-    """A database that cannot be reached is a sentence without its password."""
-    config = ini("postgresql+psycopg://postgres:secret@localhost:1/x")
-    result = outbox(config, "status")
-    assert result.returncode == 1
-    assert "cannot be used" in result.stderr
-    assert "secret" not in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_daemon(ini: Callable[..., Path], url: str) -> None:
-    """A relay sends until SIGTERM, and then ends with 0."""
-    config = ini(url)
-    outbox(config, "create")
-    add(url)
-    command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", config, "outbox")
-    with start(*command, "run", "--interval", 0.1, cwd=config.parent) as relay:
-        relay.wait_for("The relay is ready.")
-        relay.wait_for("Sent 1 messages")
-        add(url, 2)
-        relay.wait_for("Sent 2 messages")
-        relay.popen.send_signal(signal.SIGTERM)
-        assert relay.popen.wait(30) == 0
-    engine = create_engine(url)
-    assert get_status(engine).waiting == 0
-    engine.dispose()
-
-
-def test_ini_after_the_group(ini: Callable[..., Path], tmp_path: Path) -> None:
-    """--ini works where Celery has the options of applications."""
-    config = ini(f"sqlite:///{tmp_path}/x.sqlite")
-    command = ("celery", "-A", "pyramid_tasks.loaders", "outbox", "--ini", config)
-    assert run(*command, "create", cwd=tmp_path).returncode == 0
-
-
-def test_without_an_application(tmp_path: Path) -> None:
-    """Without an application, or with one of plain Celery, a sentence says so."""
-    result = run("celery", "-A", "pyramid_tasks.loaders", "outbox", "run", cwd=tmp_path)
-    assert result.returncode == 2
-    (tmp_path / "plain.py").write_text("import celery\napp = celery.Celery('x')")
-    result = run("celery", "-A", "plain", "outbox", "status", cwd=tmp_path)
-    assert result.returncode == 1
-    assert "needs a Pyramid application" in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_command_is_light(tmp_path: Path) -> None:
-    """Every celery command loads it: it brings nothing heavy along."""
+def test_command_is_light(tmp_path):
+    """Every celery command loads it, so it brings nothing heavy along."""
     code = (
-        "import celery.bin.celery, sys; before = set(sys.modules);"
+        "import celery.bin.celery, sys;"
         "import pyramid_tasks.outbox.command;"
         "heavy = {'sqlalchemy', 'pyramid', 'transaction'} & set(sys.modules);"
         "assert not heavy, heavy"

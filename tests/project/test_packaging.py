@@ -28,17 +28,14 @@ NOT_SOURCES = shutil.ignore_patterns(
     *("*.egg-info", "*.py[co]", "__pycache__", "_build", "build", "dist", "var"),
 )
 FOLDERS = (
-    ".ci",
-    "benchmarks",
-    "docs",
-    "pyramid_tasks",
-    "sample",
-    "tests",
-    "typing_tests",
+    *(".ci", ".github", "benchmarks", "docs", "pyramid_tasks", "sample"),
+    *("tests", "typing_tests"),
 )
 FILES = {
     *("Makefile", "tox.ini", "pyproject.toml", "setup.py"),
-    *("CHANGES.md", "CONTRIBUTING.md", "LICENSE", "README.md"),
+    *(".editorconfig", ".pre-commit-config.yaml", ".readthedocs.yaml"),
+    *("CHANGES.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "LICENSE"),
+    *("README.md", "SECURITY.md"),
 }
 #: What installing and running the sample and the tests leaves behind.
 LITTER = {
@@ -128,6 +125,9 @@ def test_wheel_metadata(wheel: dict[str, bytes], wheel_metadata: Message) -> Non
     assert wheel_metadata["Description-Content-Type"] == "text/markdown"
     assert wheel_metadata.get_payload() == (ROOT / "README.md").read_text()
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel)
+    # What developers need is in dependency groups, and not published.
+    extras = wheel_metadata.get_all("Provides-Extra")
+    assert extras == ["debugtoolbar", "outbox", "redis", "retry", "tm"]
 
 
 def test_types_of_the_wheel(built: Path, tmp_path: Path) -> None:

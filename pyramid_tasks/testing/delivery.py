@@ -1,17 +1,15 @@
-"""The delivery that keeps what it is given."""
+"""The delivery that keeps tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..registry import check_arguments
 from .captured import Captured
 
 if TYPE_CHECKING:
-    from celery import Task
     from celery.canvas import Signature
-    from celery.result import AsyncResult, ResultBase
+    from celery.result import ResultBase
     from pyramid.registry import Registry
     from pyramid.request import Request
 
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CapturingDelivery:
-    """Keeps what it is given."""
+    """Keeps the tasks that it gets."""
 
     is_transactional = False
 
@@ -31,16 +29,8 @@ class CapturingDelivery:
         self.registry = registry
         self.deferred = deferred
 
-    def deliver_task(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        check_arguments(task, args, kwargs)
-        return self.deliver(request, [task.signature(args, kwargs, **options)])[0]
+    def is_direct(self, _request: Request) -> bool:
+        return False
 
     def deliver(
         self, request: Request, signatures: Sequence[Signature]
@@ -51,6 +41,6 @@ class CapturingDelivery:
         return [each.result for each in captured]
 
     def keep(self, _request: Request, captured: list[Captured]) -> None:
-        """Say which have been committed."""
+        """Mark the tasks that have been committed."""
         for each in captured:
             each.committed = True

@@ -1,11 +1,11 @@
-"""Tasks that are captured when their transaction commits."""
+"""The delivery that keeps tasks until their transaction commits."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..delivery.transactional import Outgoing, in_transaction
-from .capturing import CapturingDelivery
+from ..delivery.transactional import TaskDataManager, in_transaction
+from .delivery import CapturingDelivery
 
 if TYPE_CHECKING:
     from pyramid.request import Request
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 class TransactionalCapturing(CapturingDelivery):
-    """Keeps what it is given, as one of the resources that a transaction commits."""
+    """Keeps tasks, as one of the resources that a transaction commits."""
 
     is_transactional = True
 
     def keep(self, request: Request, captured: list[Captured]) -> None:
         if in_transaction(request):
-            _Kept.of(request).messages.extend(captured)
+            _CapturingDataManager.of(request).messages.extend(captured)
         else:
             super().keep(request, captured)
 
 
-class _Kept(Outgoing["Captured"]):
-    def deliver(self, messages: list[Captured]) -> None:
+class _CapturingDataManager(TaskDataManager["Captured"]):
+    def after_commit(self, messages: list[Captured]) -> None:
         for captured in messages:
             captured.committed = True

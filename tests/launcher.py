@@ -1,0 +1,297 @@
+"""Starts the processes of tests, and ends those that are left when the tests end.
+
+Each process that runs tests has a launcher, which is a process of its own and reads
+requests from a socket. The launcher has two uses:
+
+- The socket ends when the tests end, also when something kills them. The launcher then
+  kills every process that it has started, and their children. On Linux, orphans become
+  children of the launcher.
+- The launcher has imported Celery and Pyramid, but no module of this package. These
+  imports take a second of every command. A console script runs in a fork of the
+  launcher, with its own arguments, environment, folder, session and exit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import inspect
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+#: The modules that commands import. Left out are modules that read entry points or the
+#: command line, or start threads, and those that are not installed.
+IMPORTED = (
+    "billiard.pool",
+    "celery.app.amqp",
+    "celery.app.builtins",
+    "celery.app.control",
+    "celery.app.log",
+    "celery.app.trace",
+    "celery.apps.beat",
+    "celery.apps.multi",
+    "celery.apps.worker",
+    "celery.backends.filesystem",
+    "celery.backends.redis",
+    "celery.__main__",
+    "celery.bin.amqp",
+    "celery.bin.beat",
+    "celery.bin.call",
+    "celery.bin.control",
+    "celery.bin.events",
+    "celery.bin.graph",
+    "celery.bin.list",
+    "celery.bin.logtool",
+    "celery.bin.migrate",
+    "celery.bin.multi",
+    "celery.bin.purge",
+    "celery.bin.result",
+    "celery.bin.shell",
+    "celery.bin.upgrade",
+    "celery.bin.worker",
+    "celery.concurrency.prefork",
+    "celery.concurrency.solo",
+    "celery.concurrency.thread",
+    "celery.events.state",
+    "celery.fixups.django",
+    "celery.loaders.app",
+    "celery.worker.consumer",
+    "celery.worker.worker",
+    "click_didyoumean",
+    "click_plugins",
+    "click_repl",
+    "coverage",
+    "flower.command",
+    "hupper.cli",
+    "importlib_metadata",
+    "kombu.transport.filesystem",
+    "kombu.transport.memory",
+    "kombu.transport.pyamqp",
+    "kombu.transport.redis",
+    "logging.config",
+    "paste.deploy",
+    "plaster_pastedeploy",
+    "psycopg",
+    "pyramid.config",
+    "pyramid.paster",
+    "pyramid.renderers",
+    "pyramid.scripting",
+    "pyramid.scripts.pserve",
+    "pyramid_tm",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite",
+    "sqlalchemy.orm",
+    "waitress",
+    "zope.sqlalchemy",
+)
+
+
+class Child:
+    """A process that was started, as ``subprocess.Popen`` has it."""
+
+    def __init__(self, args: Sequence[str], reply: socket.socket) -> None:
+        self.args = args
+        self.returncode: int | None = None
+        self._reply = reply
+        self.pid = self._receive()
+
+    def poll(self) -> int | None:
+        """Return the exit status, or nothing while the process runs."""
+        if self.returncode is None and select.select([self._reply], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end of the process; return its exit status.
+
+        Raises:
+            subprocess.TimeoutExpired: It still runs.
+        """
+        if self.returncode is None:
+            if not select.select([self._reply], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = self._receive()
+            self._reply.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def _receive(self) -> int:
+        if not (message := self._reply.recv(64)):
+            raise RuntimeError("The launcher has ended.")
+        return int(message)
+
+
+def start(
+    args: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: IO[Any],
+    stdout: IO[Any],
+    stderr: IO[Any],
+    script: bool,
+    new_session: bool = False,
+) -> Child | subprocess.Popen[bytes]:
+    """Start a process; it ends with this one.
+
+    Args:
+        script: The program is a script of this Python, and may run in a fork of a
+            process that has imported what it needs.
+    """
+    if sys.platform != "linux":
+        return subprocess.Popen(
+            args,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=new_session,
+        )
+    request = {
+        "args": args,
+        "cwd": str(Path(cwd).absolute()),
+        "env": dict(env),
+        "script": script,
+        "new_session": new_session,
+    }
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with theirs:
+        files = [file.fileno() for file in (stdin, stdout, stderr, theirs)]
+        socket.send_fds(_launcher(), [json.dumps(request).encode()], files)
+    return Child(args, ours)
+
+
+@cache
+def _launcher() -> socket.socket:
+    """Return the socket of a launcher."""
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    # Each fork of it that is a script measures itself.
+    env = {key: value for key, value in os.environ.items() if key[:9] != "COVERAGE_"}
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, "-P", __file__, str(theirs.fileno())],
+            env=env | {"PYTHONPATH": "", "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+    return ours
+
+
+def main() -> None:
+    """Start processes until the tests end."""
+    for name in IMPORTED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    inspect.stack()  # it looks at every module once, and venusian at the stack
+    gc.freeze()  # every child would free all objects at its end, in half a second
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    with socket.socket(fileno=int(sys.argv[1])) as requests:
+        request = _serve(requests)
+    if request is None:
+        _kill_children()
+    else:
+        _become(**request)
+
+
+def _serve(requests: socket.socket) -> dict[str, Any] | None:
+    """Return, in a child, the request for it; return ``None`` at the end."""
+    awake, wake = socket.socketpair()
+    os.set_blocking(wake.fileno(), False)
+    signal.set_wakeup_fd(wake.fileno())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    replies: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([requests, awake], [], [])
+        if awake in ready:
+            awake.recv(4096)
+            _report_ended(replies)
+        if requests in ready:
+            message, files, _, _ = socket.recv_fds(requests, 1 << 20, 4)
+            if not message:
+                return None
+            pid = os.fork()
+            if not pid:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for socket_ in (awake, wake):
+                    socket_.close()
+                for number, file in enumerate(files[:3]):
+                    os.dup2(file, number)
+                for file in (*files, *replies.values()):
+                    os.close(file)
+                return dict(json.loads(message))
+            for file in files[:3]:
+                os.close(file)
+            replies[pid] = files[3]
+            _send(files[3], pid)
+
+
+def _send(reply: int, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(reply, str(number).encode())
+
+
+def _report_ended(replies: dict[int, int]) -> None:
+    """Send the exit status of each child that has ended."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = ended
+            reply = replies.pop(pid, None)  # none is the child of a child
+            if reply is not None:
+                _send(reply, os.waitstatus_to_exitcode(status))
+                os.close(reply)
+
+
+def _kill_children() -> None:
+    """Kill all children, and theirs, which are children once their parent has ended."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            for pid in children.read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+            os.waitpid(-1, 0)
+
+
+def _become(
+    args: list[str], cwd: str, env: dict[str, str], *, script: bool, new_session: bool
+) -> None:
+    """Run the command of a request in this process."""
+    if new_session:
+        os.setsid()
+    os.chdir(cwd)
+    if not script:
+        os.execvpe(args[0], args, env)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv[:] = args
+    path = env.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [str(Path(args[0]).parent), *filter(None, path)]
+    if "COVERAGE_PROCESS_CONFIG" in env:
+        import coverage
+
+        coverage.process_startup()
+    runpy.run_path(args[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
