@@ -5,19 +5,25 @@ PYTHON ?= python3
 # Processes that run tests: more than cores, as tests wait for the processes they start.
 JOBS ?= 3
 FAULTS ?= 1
+N ?= 60
 
-VENV := .venv
+# A wheel for "make test" to test, in an environment of its own, instead of the checkout.
+WHEEL ?=
+
+VENV := .venv$(if $(WHEEL),-wheel)
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 REQUIREMENTS := pyproject.toml setup.py sample/setup.py
+EXTRAS := debugtoolbar,outbox,redis,retry
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve check test faults bench lint format docs dist clean
+.PHONY: help demo serve check test faults mutants bench lint format docs dist
+.PHONY: release-check clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: $(STAMPS)/demo  ## run the sample once: a web process, a worker, one import
 	$(BIN)/python sample/demo.py
@@ -25,7 +31,7 @@ demo: $(STAMPS)/demo  ## run the sample once: a web process, a worker, one impor
 serve: $(STAMPS)/demo  ## run the sample until Ctrl-C, on http://localhost:6543
 	$(BIN)/python sample/demo.py --serve
 
-check: $(STAMPS)/lint  ## what to run while working: style, types, tests without processes or servers
+check: $(STAMPS)/lint  ## while working: style, types, the tests without processes and servers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -33,9 +39,10 @@ check: $(STAMPS)/lint  ## what to run while working: style, types, tests without
 
 # The processes that tests start work in other folders, and measure themselves too.
 test: export COVERAGE_FILE := $(CURDIR)/.coverage
-test: $(STAMPS)/test  ## run the whole test suite, with coverage
+test: $(STAMPS)/test  ## run the whole test suite, with coverage; WHEEL=dist/... for a wheel
+	$(if $(WHEEL),$(PIP_INSTALL) --force-reinstall --no-deps $(WHEEL))
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses=$(JOBS) --dist=worksteal -m "not faults"
+	$(BIN)/coverage run $(BIN)/pytest --numprocesses=$(JOBS) --dist=worksteal -m "not faults"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -43,6 +50,9 @@ test: $(STAMPS)/test  ## run the whole test suite, with coverage
 faults: export PYRAMID_TASKS_FAULTS := $(FAULTS)
 faults: $(STAMPS)/test  ## kill and stop things, and count what is lost; FAULTS=0.1 for a tenth
 	$(BIN)/pytest -m faults -s
+
+mutants: $(STAMPS)/test  ## break the package in N=60 places, one at a time; SEED=1 for the same
+	$(BIN)/python tests/mutants.py --jobs=$(JOBS) $(if $(SEED),--seed=$(SEED)) $(N)
 
 bench: $(STAMPS)/test  ## measure against plain Celery; QUICK=1 to try, WRITE=1 for docs/
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(WRITE),--write docs/benchmarks.md)
@@ -64,15 +74,23 @@ dist: $(STAMPS)/test  ## build the sdist, and the wheel from it, in dist/
 	rm -rf dist
 	$(BIN)/python -m build
 
+# With the TAG of a release, it must be that of this version. CHECKOUT is what the README
+# has its readers set: what to install, in a new environment.
+release-check: $(STAMPS)/release dist  ## build, and try what would be published
+	$(if $(TAG),ls dist/pyramid_tasks-$(TAG:v%=%).tar.gz)
+	$(BIN)/twine check --strict dist/*
+	CHECKOUT="$$(ls $(CURDIR)/dist/*.whl)" $(BIN)/pytest tests/docs/test_readme.py -k quickstart
+
 clean:  ## remove everything that these targets made
-	rm -rf $(VENV) .tox .coverage .coverage.* build dist docs/_build *.egg-info
+	rm -rf .venv .venv-wheel .tox .coverage .coverage.* build dist docs/_build *.egg-info
 	rm -rf sample/build sample/*.egg-info sample/var
-	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .hypothesis .mutants .mypy_cache .pytest_cache .ruff_cache
 	find benchmarks docs pyramid_tasks sample tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/venv:
 	$(PYTHON) -m venv $(VENV)
 	mkdir -p $(STAMPS)
+	$(PIP_INSTALL) 'pip>=25.1'  # the first that knows --group
 	touch $@
 
 $(STAMPS)/demo: $(STAMPS)/venv $(REQUIREMENTS)
@@ -80,16 +98,20 @@ $(STAMPS)/demo: $(STAMPS)/venv $(REQUIREMENTS)
 	touch $@
 
 $(STAMPS)/test: $(STAMPS)/venv $(REQUIREMENTS)
-	$(PIP_INSTALL) --editable '.[test]' --editable sample
+	$(PIP_INSTALL) --editable '.[$(EXTRAS)]' --group test --editable sample
 	touch $@ $(STAMPS)/demo
 
+$(STAMPS)/release: $(STAMPS)/test
+	$(PIP_INSTALL) --group release
+	touch $@
+
 $(STAMPS)/docs: $(STAMPS)/venv $(REQUIREMENTS)
-	$(PIP_INSTALL) --editable '.[docs]'
+	$(PIP_INSTALL) --editable '.[outbox]' --group docs
 	touch $@
 
 # The types of what the sample uses are checked too, so it needs what the tests need.
 $(STAMPS)/lint: $(STAMPS)/venv $(REQUIREMENTS) typing_tests/requirements.txt
-	$(PIP_INSTALL) --editable '.[test,lint]' --editable sample
+	$(PIP_INSTALL) --editable '.[$(EXTRAS)]' --group test --group lint --editable sample
 	$(PIP_INSTALL) --upgrade --no-deps --target $(VENV)/celery-types \
 		--requirement typing_tests/requirements.txt
 	touch $@ $(STAMPS)/test $(STAMPS)/demo

@@ -16,7 +16,7 @@ NOTE = """\
 Milliseconds of processor time to import a module of this package as the first thing in
 a process, beside `from celery import Celery`. What a module imports counts, and nearly
 all import Celery or Pyramid; `celery` itself, on the command line, imports
-`pyramid_tasks.loaders.cli` and `pyramid_tasks.contrib.outbox_command` in every project
+`pyramid_tasks.loaders.cli` and `pyramid_tasks.outbox.command` in every project
 of the environment."""
 
 _TIMED = """

@@ -90,7 +90,7 @@ def versions() -> str:
 
 
 def _markdown(sections: Iterable[Section], minutes: float) -> Iterator[str]:
-    date = dt.datetime.now(dt.timezone.utc).date()
+    date = dt.datetime.now(dt.UTC).date()
     yield f"Measured on {date}, commit {_commit()}, in {minutes:.0f} minutes."
     yield f"Machine: {machine()}."
     yield f"Versions: {versions()}."

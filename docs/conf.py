@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version as version_of
+from importlib.metadata import metadata
 from typing import TYPE_CHECKING, Any
 
 from sphinx import addnodes
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 project = "pyramid_tasks"
-version = release = version_of("pyramid-tasks")
+_metadata = metadata("pyramid-tasks")
+version = release = _metadata["Version"]
+_urls = dict(url.split(", ") for url in _metadata.get_all("Project-URL"))
 
 extensions = [
     "myst_parser",
@@ -41,6 +43,12 @@ python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
+html_baseurl = _urls["Documentation"]
+html_theme_options = {
+    "source_repository": _urls["Repository"],
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
 html_title = f"pyramid_tasks {version}"
 html_copy_source = False
 html_show_copyright = False  # LICENSE has it
@@ -50,7 +58,10 @@ nitpick_ignore_regex = [
     # links to them stand in the text.
     ("py:.*", r"(celery|collections|kombu|paste|pyramid|sqlalchemy)\..*"),
     # The same, in annotations: names imported for type checkers alone have no module.
-    ("py:class", r"AsyncResult|BaseSchedule|Engine|GroupResult|Registry|Request"),
+    (
+        "py:class",
+        r"AsyncResult|BaseSchedule|ConfigLoader|Engine|GroupResult|Registry|Request",
+    ),
     ("py:class", r"Session|Signature|Task|timedelta"),
     # Too plain to be described.
     ("py:class", r"Capture|Restore|TaskDeriverInfo|TaskFunc|TaskLike"),
@@ -59,11 +70,15 @@ nitpick_ignore_regex = [
 #: What a user writes before the name of a function, which takes that as its first
 #: argument.
 _CALLED_ON = {
-    "pyramid_tasks.directives": "config",
-    "pyramid_tasks.taskderivers": "config",
-    "pyramid_tasks.forking": "config",
-    "pyramid_tasks.contrib.outbox_place": "config",
-    "pyramid_tasks.request_methods": "request",
+    "pyramid_tasks.configuration.celery_app": "config",
+    "pyramid_tasks.configuration.contexts": "config",
+    "pyramid_tasks.configuration.derivers": "config",
+    "pyramid_tasks.configuration.fork_safe": "config",
+    "pyramid_tasks.configuration.schedules": "config",
+    "pyramid_tasks.configuration.tasks": "config",
+    "pyramid_tasks.outbox.configuration": "config",
+    "pyramid_tasks.deferring.request_methods": "request",
+    "pyramid_tasks.worker.request": "request",
 }
 
 
@@ -89,7 +104,10 @@ def _say_on_what(_app: Sphinx, doctree: Any) -> None:
 
 def setup(app: Sphinx) -> None:
     """Have the functions behind directives and request methods shown as such."""
-    for module in ("pyramid_tasks.directives", "pyramid_tasks.request_methods"):
+    for module in (
+        "pyramid_tasks.configuration.tasks",
+        "pyramid_tasks.deferring.request_methods",
+    ):
         analyzer = ModuleAnalyzer.for_module(module)
         analyzer.analyze()
         analyzer.overloads.clear()  # they are for type checkers

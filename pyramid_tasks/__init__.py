@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pyramid.config import Configurator
 
-    from .directives import task
+    from .configuration.tasks import task
+    from .deferring.request_methods import defer_task
     from .events import (
         AfterTask,
         BeforeDeferTask,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
         TaskRetried,
     )
     from .exceptions import PyramidTasksError
-    from .request_methods import defer_task
 
     __version__: str
 
@@ -50,6 +50,14 @@ __all__ = [  # noqa: RUF022 grouped: the functions, the events, the errors
     "includeme",
 ]
 
+# Where these names are defined.
+_MODULES = (
+    ".configuration.tasks",
+    ".deferring.request_methods",
+    ".events",
+    ".exceptions",
+)
+
 
 def includeme(config: Configurator) -> None:
     """Make a Pyramid application one that has tasks.
@@ -57,21 +65,22 @@ def includeme(config: Configurator) -> None:
     Every name is a dotted one, relative to this package.
     """
     # The Celery application, with what the ini says of it.
-    config.include(".registry")
+    config.include(".configuration.celery_app")
     if config.get_settings().get("pyramid_tasks.config_uri"):
         config.include(".loaders.config_uri")
 
     # Configuring tasks.
-    config.add_directive("register_task", ".directives.register_task")
-    config.add_directive("add_periodic_task", ".directives.add_periodic_task")
-    config.add_directive("add_task_deriver", ".taskderivers.add_task_deriver")
-    config.add_directive("add_fork_safe", ".forking.add_fork_safe")
+    rooms = ".configuration."
+    config.add_directive("register_task", rooms + "tasks.register_task")
+    config.add_directive("add_periodic_task", rooms + "schedules.add_periodic_task")
+    config.add_directive("add_task_deriver", rooms + "derivers.add_task_deriver")
+    config.add_directive("add_fork_safe", rooms + "fork_safe.add_fork_safe")
     config.add_directive(
-        "make_celery_app", ".directives.make_celery_app", action_wrap=False
+        "make_celery_app", rooms + "celery_app.make_celery_app", action_wrap=False
     )
 
     # Deferring tasks.
-    methods = ".request_methods."
+    methods = ".deferring.request_methods."
     config.add_request_method(methods + "defer_task")
     config.add_request_method(methods + "defer_task", name="delay_task")
     config.add_request_method(methods + "defer_task_with_options")
@@ -80,13 +89,17 @@ def includeme(config: Configurator) -> None:
     config.add_request_method(methods + "task_signature")
     config.add_request_method(methods + "get_task_result")
 
+    # Delivering tasks.
+    config.include(".delivery.immediate")
+
     # Running tasks.
-    config.add_request_method(methods + "current_task", property=True)
-    config.add_request_method(methods + "deferred_by", property=True)
+    config.include(".worker.request")
+    config.add_request_method(".worker.request.current_task", property=True)
+    config.add_request_method(".worker.request.deferred_by", property=True)
 
     # What tasks know of the requests that deferred them.
-    config.add_directive("add_task_context", ".directives.add_task_context")
-    config.include(".builtin_contexts")
+    config.add_directive("add_task_context", rooms + "contexts.add_task_context")
+    config.include(".configuration.builtin_contexts")
 
 
 def __getattr__(name: str) -> Any:
@@ -94,9 +107,8 @@ def __getattr__(name: str) -> Any:
 
     if name == "__version__":
         return import_module("importlib.metadata").version("pyramid-tasks")
-    for module in ("directives", "request_methods", "events", "exceptions"):
-        if name in __all__ and hasattr(
-            found := import_module(f".{module}", __name__), name
-        ):
+    for module in _MODULES if name in __all__ else ():
+        found = import_module(module, __name__)
+        if hasattr(found, name):
             return getattr(found, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,42 +1,53 @@
-"""The Celery application of a Pyramid application, and Celery's hooks into a worker."""
+"""The Celery application of a Pyramid application."""
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from threading import local
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery, signals
-from celery.loaders.app import AppLoader
-from celery.platforms import EX_FAILURE
+from celery import Celery
+from celery.signals import after_task_publish, before_task_publish
 
-from .events import (
-    CeleryBeatInit,
-    CeleryWorkerProcessInit,
-    CeleryWorkerProcessShutdown,
-)
-from .forking import leave_to_parent
-from .lifecycle import WorkerEvents, logged, notify
-from .sending import SendingCelery
+from ._celery import as_current_app
 
 if TYPE_CHECKING:
     from pyramid.registry import Registry
 
-_SECONDS_BETWEEN_ATTEMPTS = 1.0
+
+class _Sending(local):
+    """The producer and the result backend that a thread sends through."""
+
+    producer: Any = None
+    backend: Any = None
 
 
-class PyramidCelery(SendingCelery):
+class PyramidCelery(Celery):
     """A Celery application that belongs to a Pyramid application.
 
     Attributes:
-        origin: A function and its arguments that load the application again, where
-            there are such: in the children of a prefork pool that spawns instead of
-            forking (``worker_pool_start_method = spawn``, the default on macOS).
+        registry: The registry of the Pyramid application.
+        origin: A function and its arguments that load the application again, if it was
+            loaded from a configuration file. A prefork pool that spawns its children
+            needs them (``worker_pool_start_method = spawn``, the default on macOS).
+        limited_backends: Result backends that wait for a limited time, by the limit in
+            seconds.
     """
 
     origin: tuple[Callable[..., Celery], tuple[Any, ...]] | None = None
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.limited_backends: dict[float, Any] = {}
+        self._sending = _Sending()
+        super().__init__(
+            registry.package_name,
+            # By name, as no web process needs the imports of that module.
+            loader="pyramid_tasks.worker.loader:PyramidLoader",
+            # Several applications in one process must not see each other's tasks.
+            set_as_current=False,
+        )
 
     def __reduce__(self) -> tuple[Callable[..., Celery], tuple[Any, ...]]:
         # Celery pickles an application for a process that it spawns, and only then.
@@ -48,94 +59,56 @@ class PyramidCelery(SendingCelery):
             )
         return _load_in_spawned_process, self.origin
 
+    @contextmanager
+    def sending(self, producer: Any = None, backend: Any = None) -> Iterator[None]:
+        """Send everything inside, from this thread, through one producer.
+
+        Celery hands a producer on to some tasks of a canvas. For the others it takes
+        one more producer from the pool, and waits for ever if the pool is empty or the
+        broker is down.
+
+        Args:
+            producer: A ``kombu.Producer``; by default one of the pool.
+            backend: The result backend; by default the application's own.
+        """
+        sending = self._sending
+        before = sending.producer, sending.backend
+        sending.producer, sending.backend = producer, backend
+        try:
+            yield
+        finally:
+            sending.producer, sending.backend = before
+
+    def producer_or_acquire(self, producer: Any = None) -> Any:
+        """Return a context with a producer: the one of :meth:`sending`, if any."""
+        context = super().producer_or_acquire(producer or self._sending.producer)
+        if before_task_publish.receivers or after_task_publish.receivers:
+            return self._as_current(context)
+        return context
+
+    @contextmanager
+    def _as_current(self, context: Any) -> Iterator[Any]:
+        """Be the current application of Celery, inside a context with a producer.
+
+        A receiver of Celery's signals about sending gets the name of a task, and can
+        look the task up in the current application, as OpenTelemetry does.
+        """
+        with as_current_app(self), context as producer:
+            yield producer
+
+    @property
+    def backend(self) -> Any:
+        """The result backend: the one of :meth:`sending`, if any."""
+        return self._sending.backend or super().backend
+
 
 def _load_in_spawned_process(
     load: Callable[..., Celery], args: tuple[Any, ...]
 ) -> Celery:
     app = load(*args)
-    # The beat of ``worker -B`` does not have the loader prepare a spawned process.
+    # Celery does not call on_worker_init() in the spawned beat of ``worker -B``.
     app.loader.connect_beat()
     return app
-
-
-class PyramidLoader(AppLoader):
-    """Celery's hooks into a worker, for one application.
-
-    A loader belongs to its Celery application, and Celery calls these hooks only in
-    processes of its own: a web process connects nothing to Celery's signals.
-
-    Attributes:
-        is_ready: Whether the worker of this process, or of its parent, takes tasks.
-    """
-
-    is_ready = False
-
-    def __init__(self, app: Celery, registry: Registry) -> None:
-        super().__init__(app)
-        self.registry = registry
-        self._pid = os.getpid()
-        self._inherited: list[Any] = []
-        # Celery 5.3 takes the methods of two loaders for one, but for their uid.
-        self._uid = f"pyramid_tasks.{id(self)}"
-
-    def on_worker_init(self) -> None:
-        # In a worker, in beat, and in a child of the prefork pool that was spawned.
-        from . import freezing  # which no web process needs
-
-        self.app.steps["worker"].add(WorkerEvents)
-        freezing.connect(self.registry)
-        self.connect_beat()
-
-    def connect_beat(self) -> None:
-        """Have ``CeleryBeatInit`` sent if beat starts in this process, or a fork."""
-        signals.beat_init.connect(self._on_beat_init, dispatch_uid=self._uid)
-
-    def on_worker_process_init(self) -> None:
-        # In a child of the prefork pool, of this application's worker and no other.
-        with _ending_the_process():
-            self._leave_to_parent()
-        signals.worker_process_init.connect(
-            self._on_process_init, dispatch_uid=self._uid
-        )
-        signals.worker_process_shutdown.connect(
-            self._on_process_shutdown, dispatch_uid=self._uid
-        )
-
-    def _on_process_init(self, **_: Any) -> None:
-        with _ending_the_process():
-            try:
-                notify(CeleryWorkerProcessInit(self.registry))
-            except Exception:
-                # While the worker starts, it watches for children that end at once.
-                # Later it starts others without a pause.
-                if self.is_ready:
-                    time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
-                raise
-
-    def _on_process_shutdown(self, **_: Any) -> None:
-        with suppress(Exception):  # logged
-            notify(CeleryWorkerProcessShutdown(self.registry))
-
-    def _on_beat_init(self, sender: Any, **_: Any) -> None:
-        if sender.app is self.app:
-            with _ending_the_process():
-                self._leave_to_parent()
-                notify(CeleryBeatInit(self.registry))
-
-    def _leave_to_parent(self) -> None:
-        if os.getpid() != self._pid:
-            self._pid = os.getpid()
-            with logged("Leaving connections to the parent process"):
-                self._inherited += leave_to_parent(self.registry)
-
-
-@contextmanager
-def _ending_the_process() -> Iterator[None]:
-    """Turn an error into the end of a process, where a signal would swallow it."""
-    try:
-        yield
-    except Exception as error:
-        raise SystemExit(EX_FAILURE) from error
 
 
 def names_broker(app: Celery) -> bool:

@@ -1,4 +1,4 @@
-"""What ``celery -A pyramid_tasks`` finds: the same as in ``pyramid_tasks.loaders``."""
+"""``celery -A pyramid_tasks`` finds its application here, as in the loaders."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementedBy
@@ -11,166 +12,133 @@ if TYPE_CHECKING:
     from pyramid.registry import Registry
     from pyramid.request import Request
 
+# No event is equal to another (eq), or shows the arguments of a task in a log (repr).
+
 
 def has_subscribers(registry: Registry, event_type: type) -> bool:
-    """Whether anybody subscribes to an event: to make one for nobody takes longer."""
+    """Whether an event has subscribers: an event without any need not be made."""
     return registry.has_listeners and bool(
         registry.adapters.subscriptions((implementedBy(event_type),), None)
     )
 
 
-class BeforeDeferTask:
-    """A task is about to be queued.
+class _AboutTask:
+    task: Task
+
+    @property
+    def task_name(self) -> str:
+        name: str = self.task.name
+        return name
+
+
+@dataclass(eq=False, repr=False)
+class _TaskEvent(_AboutTask):
+    request: Request
+    task: Task
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(eq=False, repr=False)
+class BeforeDeferTask(_TaskEvent):
+    """A request is about to defer a task.
 
     Attributes:
         request: The request that defers the task.
         task: The Celery task.
-        task_name: The name it is registered under.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
+        task_name: The name of the task.
+        args: The positional arguments of the task.
+        kwargs: The keyword arguments of the task.
         options: The options of `Task.apply_async
             <https://docs.celeryq.dev/en/stable/reference/celery.app.task.html>`_.
             A subscriber may change them in place.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> None:
-        self.request = request
-        self.task = task
-        self.task_name: str = task.name
-        self.args = args
-        self.kwargs = kwargs
-        self.options = options
-
-
-class _TaskEvent:
-    def __init__(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.request = request
-        self.task = task
-        self.task_name: str = task.name
-        self.args = args
-        self.kwargs = kwargs
+    options: dict[str, Any]
 
 
 class BeforeTask(_TaskEvent):
     """A task is about to run: its request is ready, its derivers have not begun.
 
-    Where ``pyramid_retry`` runs a task again, sent for each attempt. An error of a
+    If ``pyramid_retry`` runs a task again, each attempt has this event. An error of a
     subscriber is an error of the task.
 
     Attributes:
         request: The request of the task.
         task: The Celery task.
-        task_name: The name it is registered under.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
+        task_name: The name of the task.
+        args: The positional arguments of the task.
+        kwargs: The keyword arguments of the task.
     """
 
 
+@dataclass(eq=False, repr=False)
 class AfterTask(_TaskEvent):
     """A task has returned and its derivers have ended: its transaction has committed.
 
-    An error of a subscriber is an error of the task, which fails then.
+    An error of a subscriber is an error of the task, and the task then fails.
+
+    It has the attributes of :class:`BeforeTask` and one more.
 
     Attributes:
-        request: The request of the task.
-        task: The Celery task.
-        task_name: The name it is registered under.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        result: What it returned.
+        result: The return value of the task.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        result: Any,
-    ) -> None:
-        super().__init__(request, task, args, kwargs)
-        self.result = result
+    result: Any
 
 
+@dataclass(eq=False, repr=False)
 class _TaskNotDone(_TaskEvent):
-    def __init__(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        exception: Exception,
-    ) -> None:
-        super().__init__(request, task, args, kwargs)
-        self.exception = exception
+    exception: Exception
 
 
 class TaskFailed(_TaskNotDone):
     """A task has failed, and does not run again.
 
-    Sent in the process that ran it: not when that process was killed, by a hard time
-    limit for example. An error of a subscriber is logged, with the name and the id of
-    the task, which has failed with its own.
+    The process that ran the task sends this event. A process that is killed, by a hard
+    time limit for example, does not send it. An error of a subscriber is logged with
+    the name and the id of the task; the task keeps its own error.
+
+    It has the attributes of :class:`BeforeTask` and one more.
 
     Attributes:
-        request: The request of the task.
-        task: The Celery task.
-        task_name: The name it is registered under.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        exception: What it raised.
+        exception: The error that the task raised.
     """
 
 
 class TaskRetried(_TaskNotDone):
     """A task will run again, by ``task.retry()`` or ``autoretry_for``.
 
-    An error of a subscriber is logged, with the name and the id of the task.
+    An error of a subscriber is logged with the name and the id of the task.
+
+    It has the attributes of :class:`BeforeTask` and one more.
 
     Attributes:
-        request: The request of the task.
-        task: The Celery task.
-        task_name: The name it is registered under.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
         exception: The `Retry
             <https://docs.celeryq.dev/en/stable/reference/celery.exceptions.html>`_;
-            ``exception.exc`` is what the task raised, if it did.
+            ``exception.exc`` is the error that the task raised, or ``None``.
     """
 
 
+@dataclass(eq=False, repr=False)
 class ProcessEvent:
-    """Something that happens to a process of Celery: the base of such events.
+    """A process of Celery starts, stops or is ready: the base of these events.
 
-    Subscribers run with the registry as a threadlocal, as those of Pyramid's
-    ``ApplicationCreated`` do. The error of one is logged with the name of the event;
-    what it stops, each event says.
+    Subscribers run with the registry as a threadlocal, like the subscribers of
+    Pyramid's ``ApplicationCreated``. An error of a subscriber is logged with the name
+    of the event. Each event says what such an error stops.
 
     Attributes:
         registry: The registry of the application.
     """
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
+    registry: Registry
 
 
 class CeleryWorkerInit(ProcessEvent):
     """A worker is about to be built: it has no pool and no connection yet.
 
-    Sent in the worker's own process, once. After an error in a subscriber the worker
+    Sent once, in the worker's own process. After an error in a subscriber the worker
     does not start.
     """
 
@@ -178,17 +146,18 @@ class CeleryWorkerInit(ProcessEvent):
 class CeleryWorkerReady(ProcessEvent):
     """A worker takes tasks from now on.
 
-    Sent in the worker's own process, once: not again when it reconnects to the broker.
-    After an error in a subscriber it goes on.
+    Sent once, in the worker's own process, and not again when the worker reconnects to
+    the broker. After an error in a subscriber the worker goes on.
     """
 
 
 class CeleryWorkerShutdown(ProcessEvent):
     """A worker has stopped: its tasks have ended, its pool is gone.
 
-    Sent in the worker's own process, whether it was asked to stop at once or to let
-    running tasks end first, but not when it was killed, or ended before it tried to
-    reach the broker. After an error in a subscriber it stops all the same.
+    Sent in the worker's own process, whether the worker was asked to stop at once or to
+    let running tasks end first. Not sent if the worker was killed, or ended before it
+    tried to reach the broker. After an error in a subscriber the worker stops all the
+    same.
     """
 
 
@@ -197,24 +166,24 @@ class CeleryWorkerProcessInit(ProcessEvent):
 
     Sent in each child of the prefork pool, forked or spawned, and once in a worker
     whose pool runs tasks in the worker's own process (solo, threads, gevent, eventlet).
-    The place to open what must not be shared across a fork.
+    Open here what must not be shared across a fork.
 
     A process in which a subscriber fails runs no tasks. A child ends, and the pool
-    starts another; if that happens while the worker starts, Celery may end the worker
-    instead, as "Could not start worker processes". A worker that is itself the process
-    does not start.
+    starts another; if a child ends while the worker starts, Celery may end the worker
+    instead, as "Could not start worker processes". A worker that runs tasks in its own
+    process does not start.
     """
 
 
 class CeleryWorkerProcessShutdown(ProcessEvent):
     """A process that runs tasks will run no more of them.
 
-    Sent where ``CeleryWorkerProcessInit`` was, once its subscribers had all succeeded:
-    in a child of the prefork pool before it ends, also when it is replaced
-    (``worker_max_tasks_per_child``), and in any other worker when its pool has stopped,
-    before ``CeleryWorkerShutdown``. Not sent in a process that is killed, as by the
-    hard time limit of a task or the end of its parent. After an error in a subscriber
-    the process ends all the same.
+    Sent in each process whose subscribers of ``CeleryWorkerProcessInit`` all succeeded.
+    A child of the prefork pool sends it before it ends, also when the pool replaces the
+    child (``worker_max_tasks_per_child``). Any other worker sends it when its pool has
+    stopped, before ``CeleryWorkerShutdown``. Not sent in a process that is killed, by
+    the hard time limit of a task or the end of its parent for example. After an error
+    in a subscriber the process ends all the same.
     """
 
 
@@ -227,32 +196,23 @@ class CeleryBeatInit(ProcessEvent):
     """
 
 
-class TaskDeliveryFailed:
+@dataclass(eq=False, repr=False)
+class TaskDeliveryFailed(_AboutTask):
     """A transaction committed, but a task deferred in it could not be sent.
 
     Attributes:
         registry: The registry of the application.
         task: The Celery task.
-        task_name: The name it is registered under.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
+        task_name: The name of the task.
+        args: The positional arguments of the task.
+        kwargs: The keyword arguments of the task.
         options: The options of ``Task.apply_async``; ``task_id`` is among them.
-        exception: What went wrong.
+        exception: The error that prevented sending.
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-        exception: Exception,
-    ) -> None:
-        self.registry = registry
-        self.task = task
-        self.task_name: str = task.name
-        self.args = args
-        self.kwargs = kwargs
-        self.options = options
-        self.exception = exception
+    registry: Registry
+    task: Task
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: dict[str, Any]
+    exception: Exception

@@ -1,7 +1,7 @@
 """The errors of this package, all below :class:`PyramidTasksError`.
 
-Each is also the Pyramid, Celery or built-in error that callers already catch, and
-carries what it talks about as attributes.
+Each error is also the Pyramid, Celery or built-in error that callers already catch, and
+carries the things that it talks about as attributes.
 """
 
 from __future__ import annotations
@@ -10,22 +10,25 @@ from celery.exceptions import NotRegistered
 from kombu.exceptions import OperationalError
 from pyramid.exceptions import ConfigurationError
 
+# The args of an error are the arguments of its class, and __str__ makes the message.
+# Otherwise neither pickle nor a result backend could make the error again.
+
 
 class PyramidTasksError(Exception):
-    """The root of every error this package raises."""
+    """The root of every error that this package raises."""
 
 
 class SettingError(PyramidTasksError, ConfigurationError):
-    """A setting that cannot be used.
+    """A setting cannot be used.
 
     Attributes:
-        key: The setting as it stands in the configuration, with its prefix.
-        problem: What is wrong with it, and what to write instead.
-        source: The file and section it came from, where known.
+        key: The setting as the configuration has it, with its prefix.
+        problem: The fault, and the remedy.
+        source: The file and the section of the setting, where they are known.
     """
 
     def __init__(self, key: str, problem: str, source: str | None = None) -> None:
-        super().__init__(key, problem)
+        super().__init__(key, problem, source)
         self.key = key
         self.problem = problem
         self.source = source
@@ -36,32 +39,33 @@ class SettingError(PyramidTasksError, ConfigurationError):
 
 
 class UnknownSetting(SettingError):
-    """A setting that nobody knows: a slip, or one of a plugin of Celery.
+    """Nobody knows a setting: its name is misspelt, or a plugin of Celery reads it.
 
     Attributes:
-        nearest: The known setting closest to it, or ``None``.
+        nearest: The known setting with the most similar name, or ``None``.
     """
 
     def __init__(self, key: str, problem: str, nearest: str | None) -> None:
         hint = f" Did you mean {nearest}?" if nearest else ""
         super().__init__(key, problem + hint)
+        self.args = (key, problem, nearest)
         self.nearest = nearest
 
 
 class TaskError(PyramidTasksError, ConfigurationError):
-    """A function that cannot be a task as it was registered."""
+    """A function cannot be a task as it was registered."""
 
 
 class ForkSafetyError(PyramidTasksError, ConfigurationError):
-    """What was handed over to be disposed of in forked processes cannot be."""
+    """``config.add_fork_safe`` was given neither a function nor an engine."""
 
 
 class TaskNotRegistered(PyramidTasksError, NotRegistered):
-    """A task was named that the application has not registered.
+    """The application has not registered the task that a caller named.
 
     Attributes:
-        task: What was given: a name, a function or a task.
-        nearest: The registered name closest to it, or ``None``.
+        task: The name, the function or the task that the caller gave.
+        nearest: The registered task with the most similar name, or ``None``.
     """
 
     def __init__(self, task: object, nearest: str | None = None) -> None:
@@ -85,11 +89,11 @@ class TaskNotRegistered(PyramidTasksError, NotRegistered):
 
 
 class AmbiguousTask(PyramidTasksError, LookupError):
-    """A function was given that is registered under several names.
+    """A caller gave a function that is registered under several names.
 
     Attributes:
         task: The function, or its dotted name.
-        names: The names it is registered under.
+        names: The names of its tasks.
     """
 
     def __init__(self, task: object, names: list[str]) -> None:
@@ -103,7 +107,7 @@ class AmbiguousTask(PyramidTasksError, LookupError):
 
 
 class DeferError(PyramidTasksError, TypeError):
-    """What was given cannot be deferred as it is."""
+    """A call cannot be deferred as it was given."""
 
 
 class BrokerUnavailable(PyramidTasksError, OperationalError):
@@ -111,30 +115,38 @@ class BrokerUnavailable(PyramidTasksError, OperationalError):
 
     Attributes:
         broker: The URL of the broker, without its password.
+        reason: The error of the connection, as text.
     """
 
     def __init__(self, broker: str, reason: object) -> None:
-        super().__init__(
-            f"The broker {broker} cannot be reached ({reason}); the transaction that "
-            "defers a task is aborted, as its task could not be sent."
-        )
+        super().__init__(broker, str(reason))
         self.broker = broker
+        self.reason = str(reason)
+
+    def __str__(self) -> str:
+        return (
+            f"The broker {self.broker} cannot be reached ({self.reason}); the "
+            "transaction that defers a task is aborted, as its task could not be sent."
+        )
 
 
 class ResultNotReady(PyramidTasksError, RuntimeError):
-    """The result was asked for of a task that has not been sent yet.
+    """A caller waited for the result of a task that has not been sent yet.
 
     Attributes:
         task_id: The id of the task.
     """
 
     def __init__(self, task_id: str) -> None:
-        super().__init__(
-            f"The task {task_id} is sent when the transaction commits, so waiting for "
-            "its result before that would never end. Commit first, or defer it with "
-            "delivery='immediate'. In a test that captures tasks, run it first."
-        )
+        super().__init__(task_id)
         self.task_id = task_id
+
+    def __str__(self) -> str:
+        return (
+            f"The task {self.task_id} is sent when the transaction commits, so waiting "
+            "for its result before that would never end. Commit first, or defer it "
+            "with delivery='immediate'. In a test that captures tasks, run it first."
+        )
 
 
 class OutboxError(PyramidTasksError, RuntimeError):
@@ -150,28 +162,35 @@ class OutboxTableMissing(OutboxError, LookupError):
     """
 
     def __init__(self, table: str, database: str) -> None:
-        super().__init__(
-            f"The database {database} has no table {table}. Make it with celery -A "
-            "pyramid_tasks.loaders --ini config.ini outbox create, or in a migration."
-        )
+        super().__init__(table, database)
         self.table = table
         self.database = database
 
+    def __str__(self) -> str:
+        return (
+            f"The database {self.database} has no table {self.table}. Make it with "
+            "celery -A pyramid_tasks.loaders --ini config.ini outbox create, or in a "
+            "migration."
+        )
+
 
 class CaptureError(PyramidTasksError, RuntimeError):
-    """What an application defers in a test cannot be captured, or not be run."""
+    """A test cannot capture the tasks of an application, or cannot run them."""
 
 
 class LoadError(PyramidTasksError, ConfigurationError, LookupError):
-    """A configuration from which no Celery application could be loaded.
+    """No Celery application could be loaded from a configuration.
 
     Attributes:
-        config_uri: The file, as it was given.
+        config_uri: The config URI, as it was given.
     """
 
     def __init__(self, message: str, config_uri: str) -> None:
-        super().__init__(message)
+        super().__init__(message, config_uri)
         self.config_uri = config_uri
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ConfigFileNotFound(LoadError, FileNotFoundError):

@@ -1,52 +1,70 @@
-"""Where the Celery application and its tasks are kept on the Pyramid registry."""
+"""The registry of a Pyramid application keeps its Celery application and its tasks."""
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from difflib import get_close_matches
-from functools import partial, update_wrapper
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery import Task
-from pyramid.config import PHASE0_CONFIG
-from pyramid.config.actions import action_method
 
-from .application import PyramidCelery, PyramidLoader, names_broker
-from .context import TaskContexts
-from .delivery import Delivery
 from .exceptions import AmbiguousTask, SettingError, TaskError, TaskNotRegistered
-from .loading import current_load, reporting
-from .settings import (
-    Settings,
-    extract_celery_settings,
-    merge_settings,
-    warn_of_unknown_settings,
-)
-from .worker import TaskRunner
 
 if TYPE_CHECKING:
-    from pyramid.config import Configurator
+    from celery.canvas import Signature
+    from celery.result import ResultBase
     from pyramid.registry import Introspectable, Registry
+    from pyramid.request import Request
 
-logger = logging.getLogger(__name__)
+    from .application import PyramidCelery
+    from .settings import Settings
 
-_KEY = "pyramid_tasks"
+#: The key of the registry that has the :class:`Tasks`.
+KEY = "pyramid_tasks"
 
-#: ``policy(attempt)`` runs a task by calling ``attempt(environ)``, once or more often;
-#: each attempt has a request of its own. As Pyramid's execution policy for views.
+#: ``capture(request)`` returns a value that JSON can hold, or ``None`` for nothing.
+Capture = Callable[["Request"], Any]
+#: ``restore(request, value)`` gives the value to the request of the task.
+Restore = Callable[["Request", Any], None]
+
+#: ``policy(attempt)`` runs a task by calling ``attempt(environ)``, once or more often.
+#: Each attempt has a request of its own. It is the twin of Pyramid's execution policy.
 ExecutionPolicy = Callable[[Callable[[dict[str, Any]], Any]], Any]
+
+
+class Delivery(Protocol):
+    """A way to the broker.
+
+    Attributes:
+        app: The Celery application that sends.
+        is_transactional: Whether it waits for the transaction of the request.
+    """
+
+    app: PyramidCelery
+    is_transactional: bool
+
+    def is_direct(self, request: Request) -> bool:
+        """Whether this would only call ``Task.apply_async`` for a single task.
+
+        Celery then checks and serializes the arguments as it sends the task.
+        """
+
+    def deliver(
+        self, request: Request, signatures: Sequence[Signature]
+    ) -> list[ResultBase]:
+        """Deliver tasks, chains, groups and chords that have been prepared."""
 
 
 def get_tasks(registry: Registry) -> Tasks:
     """Return the tasks of the application that a registry belongs to.
 
     Raises:
-        TaskError: It has none.
+        TaskError: The application does not include this package.
+        TypeError: The argument is not a registry.
     """
     try:
-        tasks: Tasks = registry[_KEY]
+        tasks: Tasks = registry[KEY]
     except KeyError:
         raise TaskError(
             "The application does not include pyramid_tasks: call "
@@ -63,26 +81,25 @@ class Tasks:
 
     Attributes:
         app: The Celery application.
-        contexts: What its tasks know of the requests that deferred them.
-        runner: What runs its tasks.
-        section_settings: What the ini says of this process beside the settings of
-            the application: the keys of ``[celery:NAME]``, schedules and routes.
-        deliveries: The ways a task can be delivered, by name.
-        delivery: The name of the one to use by default.
-        execution_policy: What runs a task, if it is more than once.
+        contexts: For each task context its name and its two functions.
+        section_settings: The Celery settings that the ini has outside the application:
+            the keys of ``[celery:NAME]``, schedules and routes.
+        deliveries: The deliveries that the application can choose, by name.
+        delivery: The name of the default delivery.
+        execution_policy: Runs a task, once or more often; ``None`` runs it once.
     """
 
-    def __init__(self, app: PyramidCelery, registry: Registry) -> None:
+    def __init__(self, app: PyramidCelery) -> None:
         self.app = app
-        self.contexts = TaskContexts()
-        self.runner = TaskRunner(registry, self.contexts)
+        self.contexts: dict[str, tuple[Capture, Restore]] = {}
         self.section_settings: Settings = {}
         self.deliveries: dict[str, Delivery] = {}
         self.delivery = "immediate"
         self.execution_policy: ExecutionPolicy | None = None
-        # The names a function, or its dotted name, is registered under, in order.
+        # The names of the tasks that are made of a function, by the function and by
+        # its dotted names.
         self._names: defaultdict[Hashable, dict[str, None]] = defaultdict(dict)
-        # What was found for what, since the last one was added.
+        # The results of find() since the last task was added.
         self._found: dict[object, Task] = {}
 
     def add(
@@ -91,46 +108,43 @@ class Tasks:
         func: Callable[..., Any],
         name: str,
         options: dict[str, Any],
-    ) -> None:
-        """Make a Celery task.
+    ) -> Task:
+        """Make a Celery task, and return it.
 
         Args:
-            run: What Celery runs, bound to the task.
-            func: The function it was made from, by which it can be found.
+            run: The function that Celery binds to the task and runs.
+            func: The function of the application. :meth:`find` knows the task by it.
             name: The name of the task.
             options: The options of ``Celery.task``.
         """
         if name in self.app.tasks:
-            # Committed before: a later registration wins, as in all of Pyramid,
-            # where Celery would keep the first.
+            # In Pyramid a later commit wins. Celery would keep the first task.
             self.app.tasks.unregister(name)
             for names in self._names.values():
                 names.pop(name, None)
-        # Celery would share the task with every application in the process, and make
-        # it later.
+        # By default, Celery makes the task later, and shares it with every application
+        # in the process.
         options = {**options, "shared": False, "lazy": False}
         self._found.clear()
         task = self.app.task(run, name=name, bind=True, **options)
-        # Around what Celery makes of it: the request outlives autoretry_for, so that
-        # subscribers learn of a retry, with the request.
-        task.run = update_wrapper(partial(self.runner.run, task, task.run), task.run)
         self._names[_identity(func)][name] = None
         qualname = getattr(func, "__qualname__", None)
         if qualname is not None:
             for separator in ".", ":":
                 self._names[f"{func.__module__}{separator}{qualname}"][name] = None
+        return task
 
     def find(self, task: object) -> Task:
-        """Return the Celery task that a task, a function or a name stands for.
+        """Return the Celery task of a task, a function, or the name of either.
 
         Raises:
-            TaskNotRegistered: There is none.
-            AmbiguousTask: It is a function with several names.
+            TaskNotRegistered: The application has no such task.
+            AmbiguousTask: The function is registered under several names.
         """
         try:
             return self._found[task]
         except (KeyError, TypeError):  # a callable object can be unhashable
-            pass  # so that what follows raises without this error
+            pass  # _find() then raises its error without this one
         found = self._find(task)
         if isinstance(task, Hashable):
             self._found[task] = found
@@ -152,10 +166,10 @@ class Tasks:
         raise TaskNotRegistered(task, self._nearest(task))
 
     def get_delivery(self, name: str | None = None) -> Delivery:
-        """Return the delivery of a name, or that of the application.
+        """Return a delivery by its name, by default the delivery of the application.
 
         Raises:
-            SettingError: There is no delivery of that name.
+            SettingError: No delivery has that name.
         """
         try:
             return self.deliveries[name or self.delivery]
@@ -166,12 +180,13 @@ class Tasks:
                 hint = " Include pyramid_tasks.contrib.pyramid_tm for the others."
             raise SettingError(
                 "delivery" if name else "pyramid_tasks.delivery",
-                f"= {name or self.delivery} is none of those known: {known}.{hint}",
+                f"= {name or self.delivery} is not one of the known deliveries: "
+                f"{known}.{hint}",
             ) from None
 
     def _nearest(self, task: object) -> str | None:
         name = task if isinstance(task, str) else getattr(task, "__qualname__", "")
-        # The name of the function alone is as likely a slip as a misspelt one.
+        # Users leave out the module as often as they misspell a name.
         matches = [known for known in self.app.tasks if known.endswith(f".{name}")]
         matches += get_close_matches(name, self.app.tasks, n=1)
         return matches[0] if matches else None
@@ -186,10 +201,15 @@ def _identity(func: object) -> Hashable:
 
 
 def check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Check a call against the signature of a task, as ``Task.apply_async`` does.
+    """Check the arguments of a call, as ``Task.apply_async`` does.
+
+    Args:
+        task: The Celery task.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
 
     Raises:
-        TypeError: The task cannot be called so.
+        TypeError: The task does not take these arguments.
     """
     if task.typing and hasattr(task, "__header__"):
         task.__header__(*args, **kwargs)
@@ -198,59 +218,15 @@ def check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 def relate(
     introspectable: Introspectable, registry: Registry, category: str, name: str
 ) -> None:
-    """Relate an introspectable to another, if there is that other.
+    """Relate an introspectable to another one, if that exists.
 
-    There is none where a part of the application has introspection switched off.
+    It does not where a part of the application has introspection switched off.
+
+    Args:
+        introspectable: The introspectable that gets the relation.
+        registry: The registry of the application.
+        category: The category of the other introspectable.
+        name: The discriminator of the other introspectable.
     """
     if registry.introspector.get(category, name) is not None:
         introspectable.relate(category, name)
-
-
-@action_method
-def add_delivery(config: Configurator, name: str, delivery: Delivery) -> None:
-    """Make a way known in which a task can be delivered."""
-    tasks = get_tasks(config.registry)
-    tasks.deliveries[name] = delivery
-    introspectable = config.introspectable(
-        "task deliveries", name, name, "task delivery"
-    )
-    introspectable.update(name=name, delivery=delivery)
-
-    def register() -> None:
-        # Known when the settings have been read, and all has been included.
-        introspectable["default"] = tasks.delivery == name
-
-    config.action(("task delivery", name), register, introspectables=(introspectable,))
-
-
-def includeme(config: Configurator) -> None:
-    """Put a Celery application on the registry, configured when that is committed."""
-    registry = config.registry
-    app = PyramidCelery(
-        registry.package_name,
-        loader=partial(PyramidLoader, registry=registry),
-        # Several applications in one process must not see each other's tasks.
-        set_as_current=False,
-    )
-    registry[_KEY] = tasks = Tasks(app, registry)
-    add_delivery(config, "immediate", Delivery(app))
-    load = current_load()
-    if load:
-        tasks.section_settings = load.settings
-        load.created.append((app, registry))
-
-    def configure() -> None:
-        settings = config.get_settings()
-        tasks.delivery = settings.get("pyramid_tasks.delivery", tasks.delivery)
-        warn_of_unknown_settings(settings)
-        own = extract_celery_settings(settings)
-        app.config_from_object(merge_settings(own, tasks.section_settings), force=True)
-        if not (load or names_broker(app) or app.conf.task_always_eager):
-            logger.warning(
-                "celery.broker_url is not set: tasks go to Celery's default, amqp://"
-            )
-
-    # Before anything else is registered, as Celery binds its tasks to the settings.
-    config.action((_KEY, "settings"), configure, order=PHASE0_CONFIG)
-    if not config.autocommit:  # where nothing is known of what is included later
-        config.action((_KEY, "delivery"), reporting()(tasks.get_delivery))

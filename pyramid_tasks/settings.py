@@ -13,44 +13,43 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from celery.app.defaults import (
-    _TO_NEW_KEY,  # the names from before Celery 4, which Celery still reads
-    NAMESPACES,
-    flatten,
-)
 from celery.app.utils import HIDDEN_SETTINGS
 from pyramid.settings import falsey, truthy
 
+from ._celery import NEW_SETTING_NAMES, SETTING_TYPES
 from .exceptions import SettingError, UnknownSetting
-from .loading import reporting, warn
 
 logger = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
 
-_PREFIX = "pyramid_tasks."
-
-#: The settings of this package itself, without their prefix.
-OWN_SETTINGS = (
-    *("base_url", "config_uri", "context", "delivery", "delivery_timeout"),
-    *("gc_freeze", "outbox_lease", "outbox_max_attempts"),
-)
+#: Takes a mistake in the settings, and may raise it.
+Report = Callable[[SettingError], None]
 
 
-def extract_celery_settings(settings: Mapping[str, Any]) -> Settings:
+def raise_or_log(problem: SettingError) -> None:
+    """Log an unknown setting as a warning, and raise any other mistake."""
+    if not isinstance(problem, UnknownSetting):
+        raise problem
+    logger.warning("%s", problem)
+
+
+def extract_celery_settings(
+    settings: Mapping[str, Any], report: Report = raise_or_log
+) -> Settings:
     """Return the Celery configuration in an application's settings.
 
-    Takes every ``celery.<setting>``. Further dots nest:
-    ``celery.broker_transport_options.visibility_timeout = 3600`` is
+    The function takes every ``celery.<setting>``. Further dots nest:
+    ``celery.broker_transport_options.visibility_timeout = 3600`` becomes
     ``{"broker_transport_options": {"visibility_timeout": 3600}}``. Strings are
-    coerced by the type Celery declares for the setting; other values are kept as
-    they are. See `Configuration and defaults
-    <https://docs.celeryq.dev/en/stable/userguide/configuration.html>`_ for the
-    settings there are. A setting that Celery does not know is kept, and logged as a
-    warning with the nearest one it does know.
+    coerced to the type that Celery declares for the setting. Other values stay as they
+    are. A setting that Celery does not know is kept, and a warning names the nearest
+    known setting. Celery lists its settings in `Configuration and defaults
+    <https://docs.celeryq.dev/en/stable/userguide/configuration.html>`_.
 
     Args:
         settings: The settings of a Pyramid application.
+        report: Called with each mistake; by default, the first one is raised.
 
     Raises:
         SettingError: A value has the wrong type, or two keys contradict each other.
@@ -63,15 +62,19 @@ def extract_celery_settings(settings: Mapping[str, Any]) -> Settings:
             if key.startswith(prefix)
         },
         prefix=prefix,
+        report=report,
     )
 
 
-def coerce_settings(settings: Mapping[str, Any], prefix: str = "") -> Settings:
+def coerce_settings(
+    settings: Mapping[str, Any], prefix: str = "", report: Report = raise_or_log
+) -> Settings:
     """Return Celery settings, nested and coerced, from flat ones.
 
     Args:
         settings: Settings without a prefix, as in ``[celery:main]``.
-        prefix: What stands before each key in the file; for messages only.
+        prefix: The text before each key in the file, for messages.
+        report: As for :func:`extract_celery_settings`.
 
     Raises:
         SettingError: As for :func:`extract_celery_settings`.
@@ -79,19 +82,21 @@ def coerce_settings(settings: Mapping[str, Any], prefix: str = "") -> Settings:
     result: Settings = {}
     # The shortest keys first, so that a value is met before what nests below it.
     for key in sorted(settings, key=lambda key: (key.count("."), key)):
-        with reporting():
-            _add(result, key, settings[key], prefix)
+        try:
+            _add(result, key, settings[key], prefix, report)
+        except SettingError as error:
+            report(error)
     return result
 
 
-def _add(result: Settings, key: str, value: Any, prefix: str) -> None:
+def _add(result: Settings, key: str, value: Any, prefix: str, report: Report) -> None:
     name, *nested = key.split(".")
     if name == "celery" and nested and not prefix:
         problem = "is no setting in [celery:NAME], where the prefix is left out."
-        warn(logger, UnknownSetting(key, problem, ".".join(nested)))
+        report(UnknownSetting(key, problem, ".".join(nested)))
         return
-    expected = _expected_type(name, prefix)
-    name = _TO_NEW_KEY.get(name, name)
+    expected = _expected_type(name, prefix, report)
+    name = NEW_SETTING_NAMES.get(name, name)
     if not nested:
         result[name] = _coerce(prefix + key, value, expected)
         return
@@ -105,12 +110,21 @@ def _add(result: Settings, key: str, value: Any, prefix: str) -> None:
 
 
 def merge_settings(base: Settings, override: Settings) -> Settings:
-    """Return ``base`` with ``override`` on top; dictionaries merge key by key."""
+    """Return ``base`` with ``override`` on top.
+
+    Dictionaries merge key by key. Celery also takes routes in other forms than a
+    dictionary; a dictionary of routes then comes before them.
+    """
     merged = dict(base)
     for key, value in override.items():
         below = merged.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
+        if not isinstance(value, dict) or not below:
+            merged[key] = value
+        elif isinstance(below, dict):
             merged[key] = merge_settings(below, value)
+        elif key == "task_routes":
+            others = below if isinstance(below, (list, tuple)) else [below]
+            merged[key] = [value, *others]
         else:
             merged[key] = value
     return merged
@@ -175,48 +189,17 @@ _COERCE: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 _NESTING = {"any", "bool or dict", "dict"}
 
-# Celery's own documentation gives these types that its table (5.3 to 5.7) does not.
-_MISDECLARED = {
-    "broker_use_ssl": "bool or dict",
-    "task_default_delivery_mode": "any",
-    "task_default_priority": "int",
-    "worker_concurrency": "int or auto",
-}
 
-
-def _type_name(declared: object) -> str:
-    # One of Celery's types is a class, and one is "str" where the rest say "string".
-    name = declared.__name__ if isinstance(declared, type) else str(declared)
-    return {"str": "string"}.get(name, name)
-
-
-_TYPES = {
-    name: _MISDECLARED.get(name, _type_name(option.type))
-    for name, option in flatten(NAMESPACES)
-}
-
-
-def warn_of_unknown_settings(settings: Mapping[str, Any]) -> None:
-    """Warn of settings that are meant for this package, but are none of its own."""
-    for key in settings:
-        name = key.removeprefix(_PREFIX)
-        if name != key and name not in OWN_SETTINGS:
-            nearest = get_close_matches(name, OWN_SETTINGS, n=1)
-            hint = _PREFIX + nearest[0] if nearest else None
-            problem = "is not a setting of pyramid_tasks."
-            warn(logger, UnknownSetting(key, problem, hint))
-
-
-def _expected_type(name: str, prefix: str) -> str:
-    expected = _TYPES.get(_TO_NEW_KEY.get(name, name))
+def _expected_type(name: str, prefix: str, report: Report) -> str:
+    expected = SETTING_TYPES.get(NEW_SETTING_NAMES.get(name, name))
     if expected is not None:
         return expected if expected in _COERCE else "any"
-    nearest = get_close_matches(name.lower(), _TYPES, n=1)
+    nearest = get_close_matches(name.lower(), SETTING_TYPES, n=1)
     problem = (
         "is not a setting that this version of Celery knows; it is passed on as it is."
     )
     hint = prefix + nearest[0] if nearest else None
-    warn(logger, UnknownSetting(prefix + name, problem, hint))
+    report(UnknownSetting(prefix + name, problem, hint))
     return "any"
 
 

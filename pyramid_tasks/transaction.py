@@ -1,6 +1,6 @@
-"""The old name of ``pyramid_tasks.contrib.pyramid_tm``, and the old behaviour.
+"""The old name of ``pyramid_tasks.contrib.pyramid_tm``, with the old behaviour.
 
-Tasks run in transactions; a task deferred inside one is sent at once.
+Tasks run in transactions. A task that is deferred inside a transaction is sent at once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Types for the annotations of an application, and of this package.
 
-Celery and Pyramid have no types of their own. With ``celery-types`` installed, results
-have the type of what their task returns; all else is checked without it too.
+Celery and Pyramid have no types. If ``celery-types`` is installed, a result has the
+type that its task returns. Everything else is checked without it too.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from celery.result import AsyncResult, GroupResult
 
     class AnyRequest(Protocol):
-        """What a request is known by: Pyramid's, or a class or protocol of a user."""
+        """An attribute that each request has, of Pyramid or of a user's own class."""
 
         @property
         def registry(self) -> Any: ...
 
-    # Not Celery's class: without celery-types that is Any, which every function is.
+    # Without celery-types the class of Celery is Any, and every function matches Any.
     class AnyTask(Protocol):
-        """What a Celery task is known by."""
+        """An attribute that a Celery task has, and a function has not."""
 
         @property
         def max_retries(self) -> Any: ...
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     R = TypeVar("R")
-    # Without bounds the forms of a task with and without bind=True could not be told
-    # apart, nor a function that takes no request from one that does.
+    # The bounds distinguish a task with bind=True from one without, and a function that
+    # takes a request from one that does not.
     RequestT = TypeVar("RequestT", bound=AnyRequest)
     TaskT = TypeVar("TaskT", bound=AnyTask)
 
     class DeferTask(Protocol):
-        """``request.defer_task``; the same overloads as the function has."""
+        """``request.defer_task``, with the overloads of the function."""
 
         @overload
         def __call__(
@@ -64,10 +64,10 @@ if TYPE_CHECKING:
 
 
 class RequestWithTasks(Protocol):
-    """A request with what this package adds to it, for annotations.
+    """A request with the methods of this package, for annotations.
 
-    It can be the base of a protocol that names what else an application uses, or,
-    together with Pyramid's request, of a class::
+    A protocol can inherit from it and name other attributes of a request. A class can
+    inherit from it and from Pyramid's request::
 
         def view(request: RequestWithTasks): ...
 
@@ -78,8 +78,8 @@ class RequestWithTasks(Protocol):
             mailer: Mailer
     """
 
-    # For type checkers alone: a request factory may inherit from this class, and
-    # nothing in it may stand before, or in the place of, what Pyramid sets.
+    # Only for type checkers: a request factory may inherit from this class, and no
+    # attribute of this class may hide one that Pyramid sets.
     if TYPE_CHECKING:
 
         @property

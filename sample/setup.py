@@ -10,7 +10,7 @@ setup(
     description="Imports expenses from CSV files: a sample for pyramid_tasks",
     packages=["sampleapp"],
     package_data={"sampleapp": ["py.typed", "static/*", "templates/*"]},
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=[
         "celery",
         "pyramid >= 2.0",

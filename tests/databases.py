@@ -1,4 +1,4 @@
-"""Databases for tests: one of its own for each test, on the servers of this machine."""
+"""Databases for tests. Each test has its own, on the servers of this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ _MARIADB = "mysql+pymysql://root@127.0.0.1"
 
 @contextmanager
 def database(kind: str, folder: Path) -> Iterator[str]:
-    """Give the URL of a new database of a kind; it is dropped at the end."""
+    """Give the URL of a new database, and drop it at the end.
+
+    Args:
+        kind: ``sqlite``, ``postgresql`` or ``mariadb``.
+        folder: Where the file of SQLite is put.
+    """
     if kind == "sqlite":
         yield f"sqlite:///{folder}/test.sqlite"
         return

@@ -1,14 +1,14 @@
 """Starts the processes of tests, and ends those that are left when the tests end.
 
-A process of its own, one beside each process that runs tests, which reads requests from
-a socket. It has two uses:
+Each process that runs tests has a launcher, which is a process of its own and reads
+requests from a socket. The launcher has two uses:
 
-- It is told by the end of that socket that the tests have ended, be they killed. Then it
-  kills every process that it has started, and theirs: on Linux, those whose parent ends
-  become its children.
-- It has imported Celery, Pyramid and what they need, but no module of this package, which
-  takes a second of every command. A console script runs in a fork of it, with its own
-  arguments, environment, folder, session and exit, as if it were typed.
+- The socket ends when the tests end, also when something kills them. The launcher then
+  kills every process that it has started, and their children. On Linux, orphans become
+  children of the launcher.
+- The launcher has imported Celery and Pyramid, but no module of this package. These
+  imports take a second of every command. A console script runs in a fork of the
+  launcher, with its own arguments, environment, folder, session and exit.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-#: What commands import, without what asks for entry points, sees the command line or
-#: starts threads. What is not installed is left out.
+#: The modules that commands import. Left out are modules that read entry points or the
+#: command line, or start threads, and those that are not installed.
 IMPORTED = (
     "billiard.pool",
     "celery.app.amqp",
@@ -167,7 +167,7 @@ def start(
         )
     request = {
         "args": args,
-        "cwd": os.path.abspath(cwd),
+        "cwd": str(Path(cwd).absolute()),
         "env": dict(env),
         "script": script,
         "new_session": new_session,
@@ -198,12 +198,12 @@ def _launcher() -> socket.socket:
 
 
 def main() -> None:
-    """Start what is asked for until nobody can ask any more."""
+    """Start processes until the tests end."""
     for name in IMPORTED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     inspect.stack()  # it looks at every module once, and venusian at the stack
-    gc.freeze()  # or every child would free all this at its end, which takes half a second
+    gc.freeze()  # every child would free all objects at its end, in half a second
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         request = _serve(requests)
@@ -214,9 +214,9 @@ def main() -> None:
 
 
 def _serve(requests: socket.socket) -> dict[str, Any] | None:
-    """Return what this process has to become, as a child; nothing at the end."""
+    """Return, in a child, the request for it; return ``None`` at the end."""
     awake, wake = socket.socketpair()
-    wake.setblocking(False)
+    os.set_blocking(wake.fileno(), False)
     signal.set_wakeup_fd(wake.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
     replies: dict[int, int] = {}
@@ -275,7 +275,7 @@ def _kill_children() -> None:
 def _become(
     args: list[str], cwd: str, env: dict[str, str], *, script: bool, new_session: bool
 ) -> None:
-    """Run what was asked for in this process."""
+    """Run the command of a request in this process."""
     if new_session:
         os.setsid()
     os.chdir(cwd)
@@ -285,7 +285,7 @@ def _become(
     os.environ.update(env)
     sys.argv[:] = args
     path = env.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:0] = [os.path.dirname(args[0]), *filter(None, path)]
+    sys.path[:0] = [str(Path(args[0]).parent), *filter(None, path)]
     if "COVERAGE_PROCESS_CONFIG" in env:
         import coverage
 

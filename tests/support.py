@@ -141,7 +141,7 @@ def start(
     """
     program, *arguments = map(str, command)
     log = cwd / f"{program}-{uuid.uuid4().hex[:8]}.log"
-    with log.open("wb") as output, open(os.devnull) as nothing:
+    with log.open("wb") as output, Path(os.devnull).open() as nothing:
         popen = launcher.start(
             [str(BIN / program), *arguments],
             cwd=cwd,

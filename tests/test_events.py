@@ -218,7 +218,9 @@ def test_error_of_the_task_stands(run, caplog, error, state, event_type):
     result, _ = run(task, subscribers=[(broken, event_type)])
     assert result.state == state
     (record,) = [
-        record for record in caplog.records if record.name == "pyramid_tasks.worker"
+        record
+        for record in caplog.records
+        if record.name == "pyramid_tasks.worker.request"
     ]
     assert record.levelno == logging.ERROR
     assert record.getMessage() == (
@@ -352,7 +354,7 @@ def test_attempts_of_pyramid_retry(configure):
 
     config = configure(**{"retry.attempts": 3})
     config.include("pyramid_retry")
-    config.include("pyramid_tasks.contrib.retry")
+    config.include("pyramid_tasks.contrib.pyramid_retry")
     seen, finished = [], []
     for event_type in EVENTS:
         config.add_subscriber(seen.append, event_type)

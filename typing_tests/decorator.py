@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import assert_type
 
 from tasks import MailRequest, add
-from typing_extensions import assert_type
 
 from pyramid_tasks import task
 from pyramid_tasks.typing import RequestWithTasks

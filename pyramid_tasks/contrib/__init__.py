@@ -1,1 +1,1 @@
-"""What needs a package that the core does not; each is an extra."""
+"""Includes for applications that use another package; each needs an extra."""

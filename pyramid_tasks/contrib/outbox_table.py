@@ -1,7 +1,7 @@
-"""The table of the outbox, on a ``MetaData`` of its own.
+"""The table of the outbox, for the metadata of an application.
 
-``celery ... outbox create`` makes it. Where Alembic makes the tables, add it to the
-metadata that Alembic compares with the database::
+``celery ... outbox create`` makes the table. If Alembic makes your tables, add this one
+to the metadata that Alembic compares with the database::
 
     from pyramid_tasks.contrib.outbox_table import outbox_table
 
@@ -10,102 +10,6 @@ metadata that Alembic compares with the database::
 
 from __future__ import annotations
 
-from typing import Any
+from ..outbox.table import OutboxMessage, database_time, metadata, outbox_table
 
-from sqlalchemy import (
-    BigInteger,
-    Double,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    false,
-)
-from sqlalchemy.dialects.mysql import LONGTEXT
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.sql.functions import FunctionElement
-
-TABLE_NAME = "pyramid_tasks_outbox"
-
-# SQLite numbers rows by itself only in a column that is INTEGER, and TEXT of MySQL
-# ends after 64 KB.
-_Id = BigInteger().with_variant(Integer, "sqlite")
-_LongText = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
-
-
-class _Base(DeclarativeBase):
-    """The metadata of the outbox, apart from that of the application."""
-
-
-class OutboxMessage(_Base):
-    """A task that is to be sent. Times are in seconds since 1970.
-
-    Attributes:
-        id: The order in which messages are sent.
-        task: The name of the task.
-        task_id: The id of the task, the same on every attempt.
-        message: Its arguments and options, as JSON.
-        created: When it was deferred.
-        not_before: Until when the process that wrote it has it to itself, and after a
-            failure, when to try again.
-        attempts: How often it was refused.
-        error: Why it was refused the last time.
-        set_aside: Whether it was refused too often, and is not tried any more.
-    """
-
-    __tablename__ = TABLE_NAME
-    __table_args__ = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}  # noqa: RUF012
-
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    task: Mapped[str] = mapped_column(_LongText)
-    task_id: Mapped[str] = mapped_column(String(255))
-    message: Mapped[str] = mapped_column(_LongText)
-    created: Mapped[float] = mapped_column(Double)
-    not_before: Mapped[float] = mapped_column(Double)
-    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
-    error: Mapped[str | None] = mapped_column(_LongText)
-    set_aside: Mapped[bool] = mapped_column(default=False, server_default=false())
-
-
-#: The metadata with the table of the outbox and nothing else.
-metadata = _Base.metadata
-
-
-def outbox_table(metadata: MetaData) -> Table:
-    """Add the table of the outbox to the metadata of an application, for Alembic.
-
-    Args:
-        metadata: The ``target_metadata`` of Alembic's ``env.py``.
-
-    Returns:
-        The table in it.
-    """
-    if TABLE_NAME in metadata.tables:
-        return metadata.tables[TABLE_NAME]
-    # In the schema that the other tables are in by default, if they are in one.
-    return OutboxMessage.__table__.to_metadata(metadata)  # type: ignore[attr-defined,no-any-return]
-
-
-class database_time(FunctionElement[float]):  # noqa: N801 as SQLAlchemy's functions
-    """The time by the clock of the database, the one that every process shares."""
-
-    type = Double()
-    inherit_cache = True
-
-
-@compiles(database_time, "postgresql")
-def _postgresql_time(*_: Any, **__: Any) -> str:
-    # That of now() stands still while a transaction runs.
-    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
-
-
-@compiles(database_time, "mysql", "mariadb")
-def _mysql_time(*_: Any, **__: Any) -> str:
-    return "UNIX_TIMESTAMP(NOW(6))"
-
-
-@compiles(database_time, "sqlite")
-def _sqlite_time(*_: Any, **__: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
+__all__ = ["OutboxMessage", "database_time", "metadata", "outbox_table"]

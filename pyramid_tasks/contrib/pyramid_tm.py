@@ -1,10 +1,10 @@
 """Transactions in tasks, and tasks that are sent when a transaction commits.
 
-``config.include("pyramid_tasks.contrib.pyramid_tm")``, before or after ``pyramid_tm``.
-Each task then runs inside ``request.tm``, and a task deferred inside a transaction is
-sent when that commits. Needs the extra ``pyramid-tasks[tm]``. With
-``pyramid_tasks.delivery = outbox`` in the settings it cannot be lost either; see
-:mod:`pyramid_tasks.contrib.outbox`.
+Call ``config.include("pyramid_tasks.contrib.pyramid_tm")``, before or after you include
+``pyramid_tm``. Each task then runs inside a transaction of ``request.tm``. A task that
+is deferred inside a transaction is sent when the transaction commits. This needs the
+extra ``pyramid-tasks[tm]``. With ``pyramid_tasks.delivery = outbox`` in the settings,
+no crash loses a task; see :mod:`pyramid_tasks.contrib.outbox`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,33 @@ from typing import TYPE_CHECKING, Any
 from pyramid.settings import asbool
 from pyramid_tm import maybe_tag_retryable
 
-from ..registry import add_delivery, get_tasks
-from .commit import CommitDelivery
-from .outbox import add_outbox
-from .retry import notify_before_retry
+from ..configuration.deliveries import add_delivery
+from ..delivery.commit import CommitDelivery
+from ..registry import get_tasks
+from .pyramid_retry import notify_before_retry
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
     from pyramid.request import Request
 
-    from ..taskderivers import TaskDeriverInfo, TaskFunc
+    from ..configuration.derivers import TaskDeriverInfo, TaskFunc
 
 
 def transaction_task_deriver(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
     """Run a task inside a transaction of ``request.tm``.
 
-    As ``pyramid_tm`` does for a view: begun before and committed after; aborted on any
-    exception, those of Celery that end a task (``Retry``, ``Ignore``, ``Reject``) and
-    time limits too, and when ``request.tm.doom()`` was called. An environ with
-    ``tm.active`` leaves the transaction to whoever set it. A task registered with
-    ``tm=False`` runs without. With ``pyramid_retry``, a task whose transaction
-    conflicts with another runs again.
+    The deriver treats a task as ``pyramid_tm`` treats a view. It begins the transaction
+    before the task and commits it afterwards. It aborts the transaction after any
+    exception, also after a time limit or an exception with which Celery ends a task
+    (``Retry``, ``Ignore``, ``Reject``), and if the task called ``request.tm.doom()``.
+
+    If ``tm.active`` is in the environ, the transaction is left to whoever set that key.
+    A task that is registered with ``tm=False`` runs without a transaction. With
+    ``pyramid_retry``, a task whose transaction conflicts with another runs again.
+
+    Args:
+        task: The task, with the derivers inside this one.
+        info: The name, the options and the registry of the task.
     """
     if info.options.get("tm") is False:
         return task
@@ -60,7 +66,7 @@ def transaction_task_deriver(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
                 manager.commit()
         except BaseException as error:
             try:
-                # Before the abort, which forgets what could tell.
+                # This asks the resources of the transaction, so it precedes the abort.
                 maybe_tag_retryable(request, sys.exc_info())
             finally:
                 manager.abort()
@@ -79,11 +85,11 @@ def includeme(config: Configurator) -> None:
     tasks = get_tasks(config.registry)
     add_delivery(config, "commit", CommitDelivery(tasks.app))
     tasks.delivery = config.get_settings().get("pyramid_tasks.delivery", "commit")
-    add_outbox(config)
+    config.include("pyramid_tasks.outbox.delivery")
 
 
 def include_deriver(config: Configurator) -> None:
-    """Run tasks in transactions, and leave it at that."""
+    """Run tasks in transactions, and leave the deliveries alone."""
     config.include("pyramid_tasks")
     config.add_task_deriver(transaction_task_deriver)
-    config.include("pyramid_tasks.contrib.retry")
+    config.include("pyramid_tasks.contrib.pyramid_retry")

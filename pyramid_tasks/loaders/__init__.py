@@ -22,22 +22,24 @@ def get_celery_app(
     """Load the Celery application of a configuration file.
 
     The twin of :func:`pyramid.paster.get_app`: loads the whole Pyramid application and
-    returns the Celery application that it made.
+    returns the Celery application that it made. Logging is left alone, as by
+    ``get_app``.
 
     Args:
         config_uri: The file, or a URI that plaster can load. ``config.ini#emails``
             names the section; ``config.ini?http_port=8080`` sets variables.
         name: The section ``[celery:NAME]``, or else ``[app:NAME]``. Default, the
             fragment of the URI, or ``main``.
-        options: Variables for ``%(variable)s`` in the file.
+        options: Variables for ``%(variable)s`` in the file. Default, none.
 
     Raises:
-        LoadError: The file, or what it names, is missing.
-        SettingError: A value in it cannot be used.
+        LoadError: The file, or something that it names, is missing. It names no broker,
+            or Celery does not know the broker or the result backend.
+        SettingError: A value in the file cannot be used.
     """
-    from .protocol import find_loader
+    from .opening import open_app
 
-    return find_loader(config_uri).get_celery_app(name, options)
+    return open_app(config_uri, name, options, setup_logging=False)
 
 
 def __getattr__(name: str) -> Any:

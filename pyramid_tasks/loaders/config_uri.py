@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..loading import current_load
+from ..configuration.load import current_load
 from ..registry import get_tasks
 from .protocol import find_loader
 

@@ -1,6 +1,6 @@
 """A mistake in a configuration file becomes one sentence, without a traceback.
 
-An error in the application's own code stays what it is.
+An error in the application's own code keeps its class and its traceback.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from contextlib import contextmanager
 
 from pyramid.exceptions import ConfigurationExecutionError
 
+from ..configuration.load import current_problems
 from ..exceptions import LoadError, PyramidTasksError, SettingError
-from ..loading import current_problems
 
-# The code that reads a file and follows what it names...
+# The packages that read a file, and import the objects that the file names.
 _READERS = ("paste.deploy", "plaster", "plaster_pastedeploy", "pyramid_tasks.loaders")
-# ...and what that calls to do so, which applications call as well.
+# The packages that the readers call. Applications call them as well.
 _HELPERS = ("codecs", "configparser", "importlib", "importlib_metadata", "logging")
 
 
 @contextmanager
 def setting_source(source: str) -> Iterator[None]:
-    """Say of an error about a setting where the setting stands."""
+    """Add the place of a setting to an error about the setting."""
     problems = current_problems()
     found_before = len(problems or ())
     try:
         yield
     except ConfigurationExecutionError as error:
-        # The settings of an application are read when it is committed, and Pyramid
-        # wraps what is raised then.
+        # The settings of an application are read at its commit, and Pyramid wraps an
+        # error of the commit.
         if not isinstance(error.evalue, SettingError):
             raise
         error.evalue.source = error.evalue.source or source
@@ -46,10 +46,12 @@ def setting_source(source: str) -> Iterator[None]:
 
 @contextmanager
 def plain_errors(filename: str) -> Iterator[None]:
-    """Turn an error about a file, not one that its application raised, into a sentence.
+    """Turn an error about a file into a sentence.
+
+    An error that the application raised passes.
 
     Raises:
-        LoadError: It was about the file.
+        LoadError: The error was about the file.
     """
     try:
         yield
@@ -57,16 +59,16 @@ def plain_errors(filename: str) -> Iterator[None]:
         raise
     except Exception as error:
         if _raised_by_reader(error):
-            # One that is included, by use = config:..., may be the broken one.
+            # The broken file may be one that use = config:... includes.
             filename = getattr(error, "source", None) or filename
             raise LoadError(f"{filename}: {_describe(error)}", filename) from error
         raise
 
 
 def explain(error: Exception, config_uri: str) -> str:
-    """Return what to tell a user of an error that ended a load.
+    """Return the message for an error that ended a load.
 
-    The traceback of one in the application's own code is printed.
+    If the error is one of the application's own code, its traceback is printed.
     """
     if isinstance(error, PyramidTasksError):
         return str(error)
@@ -81,13 +83,13 @@ def explain(error: Exception, config_uri: str) -> str:
 
 
 def _raised_by_reader(error: BaseException) -> bool:
-    """Whether the file is at fault, and not code of the application.
+    """Whether the file is at fault, and not the code of the application.
 
-    The application may read files itself, with the same helpers. Only a section that
-    its composite factory asks for in vain is the fault of the file all the same.
+    The application may read files itself, with the same helpers. But if a composite
+    factory of the application asks for a section in vain, the file is at fault.
     """
     if isinstance(error, SyntaxError) and error.filename != "<string>":
-        return False  # in a module that the file names, not in a value that is Python
+        return False  # the mistake is in a module, not in a Python value of the file
     modules = []
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module = frame.f_globals.get("__name__", "")
@@ -103,7 +105,7 @@ def _is_in(module: str, packages: tuple[str, ...]) -> bool:
 
 
 def _describe(error: Exception) -> str:  # noqa: PLR0911 one for each case
-    """Return what is wrong, without the values in the file, which may be secret."""
+    """Return a message without the values of the file, which may be secret."""
     match error:
         case configparser.InterpolationMissingOptionError():
             return (

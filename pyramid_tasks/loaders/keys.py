@@ -1,14 +1,14 @@
-"""What the options of the command line are known by to what comes later."""
+"""The keys under which the options of the command line leave their values."""
 
 from __future__ import annotations
 
-#: In the ``meta`` of click's context: for :mod:`pyramid_tasks.loaders.commandline`.
+#: Keys in the ``meta`` of click's context.
 URI_KEY = "pyramid_tasks.config_uri"
 VARIABLES_KEY = "pyramid_tasks.variables"
 COMMAND_KEY = "pyramid_tasks.command"
 
-#: The variable that says what ``--ini`` says.
+#: The environment variable that stands for ``--ini``.
 ENVIRON_KEY = "CELERY_INI"
 
-#: The commands that ``--reload`` goes with.
+#: The commands that accept ``--reload``.
 RELOADED = ("worker", "beat")

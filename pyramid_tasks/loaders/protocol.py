@@ -1,4 +1,4 @@
-"""The loader protocol ``celery``, and the adapter for loaders that do not speak it."""
+"""The loader protocol ``celery``, and the adapter for loaders without the protocol."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 import plaster
 from importlib_metadata import entry_points
 
+from ..configuration.load import Load, begin_load, report_setting
 from ..exceptions import ConfigFileNotFound, LoadError
-from ..loading import Load, loading
 from ..settings import Settings, coerce_settings
 from .errors import setting_source
 
@@ -20,11 +20,14 @@ Defaults = dict[str, str] | None
 
 
 class CeleryLoader(Protocol):
-    """What a loader offers beside the methods of plaster's own loaders.
+    """The methods of a loader that can load a Celery application.
 
     The names follow ``get_wsgi_app`` and ``get_wsgi_app_settings`` of plaster's wsgi
-    protocol. A loader is published under the entry-point group
-    ``plaster.celery_loader_factory``, by the scheme of the URIs it loads.
+    protocol. A package publishes its loader in the entry-point group
+    ``plaster.celery_loader_factory``, under the scheme of the URIs that it loads.
+
+    In every method, ``name`` is the name of the Celery application, by default the
+    fragment of the URI, and ``defaults`` are the variables for the file.
     """
 
     def get_celery_app(
@@ -35,7 +38,10 @@ class CeleryLoader(Protocol):
     def get_celery_app_settings(
         self, name: str | None = None, defaults: Defaults = None
     ) -> Settings:
-        """Return the Celery settings that the file has beside the application's."""
+        """Return the Celery settings of the file, without those of the application.
+
+        A web process reads them by ``pyramid_tasks.config_uri``.
+        """
 
     def get_sections(self) -> list[str]:
         """Return the names of the sections."""
@@ -55,8 +61,8 @@ def find_loader(config_uri: str) -> CeleryLoader:
         url = plaster.parse_uri(config_uri)
         if url.scheme.startswith("file+") and not Path(url.path).is_file():
             raise ConfigFileNotFound(f"{url.path}: there is no such file.", config_uri)
-        # By the group of the protocol alone: plaster's own look-up counts a loader of
-        # the general group as a match, and finds two for an ini.
+        # The look-up of plaster also counts the loaders of the general group, and so
+        # finds two for an ini.
         for entry_point in entry_points(group="plaster.celery_loader_factory"):
             if entry_point.name == url.scheme:
                 return cast("CeleryLoader", entry_point.load()(url))
@@ -66,7 +72,7 @@ def find_loader(config_uri: str) -> CeleryLoader:
         raise LoadError(message, config_uri) from error
     except LoadError:
         raise
-    except Exception as error:  # of the parser: nothing has been loaded yet
+    except Exception as error:  # of a loader that reads the file at once
         reason = " ".join(str(error).split())
         raise LoadError(f"{config_uri} cannot be read: {reason}", config_uri) from error
     return loader if hasattr(loader, "get_celery_app") else AdaptedLoader(url)
@@ -75,11 +81,8 @@ def find_loader(config_uri: str) -> CeleryLoader:
 def the_only(load: Load, config_uri: str, section: str) -> Celery:
     """Return the Celery application of a finished load.
 
-    Args:
-        section: What was loaded, for the message.
-
     Raises:
-        LoadError: None was created, or several.
+        LoadError: The load created no application, or several.
     """
     if not load.created:
         message = (
@@ -102,15 +105,15 @@ def the_only(load: Load, config_uri: str, section: str) -> Celery:
 class AdaptedLoader:
     """The protocol for any loader that can load a WSGI application.
 
-    The section ``celery:NAME`` of the file, or ``celery``, is what ``[celery:NAME]`` is
-    in an ini, as far as settings and ``app`` go.
+    The section ``celery:NAME`` of the file, or ``celery``, has Celery settings and the
+    key ``app``, as ``[celery:NAME]`` has in an ini.
     """
 
     def __init__(self, url: plaster.PlasterURL) -> None:
         self._uri = str(url)
         self._name = url.fragment or None
-        # The fragment names the Celery section, so the loader must not take it for
-        # the name of the application.
+        # The fragment names the Celery section. The loader would take it for the name
+        # of the application.
         unnamed = plaster.PlasterURL(url.scheme, url.path, url.options)
         self._loader = plaster.get_loader(unnamed)
         self.get_sections = self._loader.get_sections
@@ -126,14 +129,14 @@ class AdaptedLoader:
         else:
             app_name = self._loader.get_settings(section, defaults).get("app")
         sections = self.get_sections()
-        # A format without sections, or with a default of its own, has no name to miss.
+        # Only a name that was given can be missing, and only in a format with sections.
         if app_name and sections and not {app_name, f"app:{app_name}"} & {*sections}:
             raise LoadError(
                 f"{self._uri} has no section {app_name!r}; it has "
                 f"{', '.join(sections)}.",
                 self._uri,
             )
-        with loading(self.get_celery_app_settings(name, defaults)) as load:
+        with begin_load(self.get_celery_app_settings(name, defaults)) as load:
             self._loader.get_wsgi_app(app_name, defaults)
         return the_only(load, self._uri, f"app {app_name or 'main'!r}")
 
@@ -147,11 +150,10 @@ class AdaptedLoader:
         for key in ("use", "app"):
             conf.pop(key, None)
         with setting_source(f"{self._uri}, section {section!r}"):
-            return coerce_settings(conf)
+            return coerce_settings(conf, report=report_setting)
 
     def _section(self, name: str | None) -> str | None:
-        wanted = [f"celery:{name or 'main'}"]
+        wanted = {f"celery:{name}"}
         if name in {None, "main"}:
-            wanted.append("celery")
-        found = set(wanted).intersection(self.get_sections())
-        return found.pop() if found else None
+            wanted = {"celery", "celery:main"}
+        return next((each for each in self.get_sections() if each in wanted), None)

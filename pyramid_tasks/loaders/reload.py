@@ -1,6 +1,7 @@
-"""``--reload``: the command in a process of its own, started again after a change.
+"""``--reload``: hupper runs the command in a process, and again after each change.
 
-By hupper, as with ``pserve --reload``. Imported only where ``--reload`` is given.
+``pserve --reload`` works in the same way. A command without ``--reload`` does not
+import this module.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .watched import find_ignored
 
 
 def reloading(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the callback of ``celery --reload``, around that of ``celery``."""
+    """Return the callback of ``celery``, with a reloader around it."""
 
     def callback_with_reload(**params: Any) -> Any:
         ctx = click.get_current_context()
@@ -37,7 +38,8 @@ def reloading(callback: Callable[..., Any]) -> Callable[..., Any]:
         except click.UsageError as error:
             if error.__context__ is None:
                 raise
-            # Celery makes one of every error in the module of -A. It can be mended.
+            # Celery turns every error in the module of -A into a usage error. A change
+            # of the code can mend it, so the status must not be that of wrong usage.
             error.show()
             sys.exit(1)
 
@@ -45,12 +47,12 @@ def reloading(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def start_reloader(config_uri: str | None, variables: dict[str, str]) -> None:
-    """Run the command of this process in others, one after another, until it is ended.
+    """Run the command of this process in child processes, one after another.
 
-    Returns in those others only.
+    The function returns in these child processes only.
 
     Raises:
-        click.UsageError: The command would not stay in the foreground.
+        click.UsageError: The command would leave the foreground.
     """
     if hupper.is_active():
         limit_shutdown()
@@ -60,7 +62,7 @@ def start_reloader(config_uri: str | None, variables: dict[str, str]) -> None:
             "--reload is for a worker or beat in the foreground; leave --detach out."
         )
     ignored: list[str] = []
-    with suppress(Exception):  # which the command will raise again, and say
+    with suppress(Exception):  # the command raises the error again, and reports it
         ignored = find_ignored(config_uri, variables) if config_uri else []
     sys.argv[:] = _without_workdir()
     if {"gevent", "eventlet"} & sys.modules.keys():
@@ -69,19 +71,19 @@ def start_reloader(config_uri: str | None, variables: dict[str, str]) -> None:
 
 
 def run_reloader(ignored: list[str]) -> None:
-    """Watch files, and run the command of ``sys.argv`` again after each change."""
+    """Run the command of ``sys.argv``, and again after each change of a file."""
     hupper.start_reloader(
         f"{run_command.__module__}.{run_command.__name__}",
-        # Longer than the worker gives itself: this is for one that hangs.
+        # A worker ends within SHUTDOWN_TIMEOUT, unless it hangs.
         shutdown_interval=SHUTDOWN_TIMEOUT + 2,
         ignore_files=ignored,
     )
 
 
 def _run_afresh(ignored: list[str]) -> NoReturn:
-    """Do the same in a Python that these pools have not changed.
+    """Run the reloader in a new Python, which no pool has patched.
 
-    In one that they have, the threads of hupper never run.
+    The threads of hupper never run in a Python that gevent or eventlet has patched.
     """
     code = (
         f"import sys; sys.argv = {sys.argv!r}; sys.path = {sys.path!r}; "
@@ -91,7 +93,7 @@ def _run_afresh(ignored: list[str]) -> NoReturn:
 
 
 def _without_workdir() -> Iterator[str]:
-    """Return the arguments without the directory, which has been entered already."""
+    """Return the arguments without ``--workdir``: Celery has entered it already."""
     arguments = iter([*sys.argv])
     for argument in arguments:
         if argument == "--workdir":

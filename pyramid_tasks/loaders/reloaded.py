@@ -1,4 +1,4 @@
-"""What ``--reload`` starts: a command that tells what to watch, and ends in time."""
+"""The process that ``--reload`` starts: it reports files to watch, and ends in time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from contextlib import suppress
 import click
 import hupper
 
-#: How many seconds the running tasks of a worker have, when it is to end.
+#: How many seconds a worker that ends leaves to its running tasks.
 SHUTDOWN_TIMEOUT = 10
 
 
 def run_command() -> None:
-    """Run the command of ``sys.argv``; what hupper starts.
+    """Run the command of ``sys.argv``. Hupper calls this function.
 
-    Neither Celery nor :mod:`.cli` is imported before: the one must not be before the
-    pools gevent and eventlet, the other must be while the command is built.
+    Neither Celery nor :mod:`.cli` may be imported earlier: the pools gevent and
+    eventlet patch Python before Celery is imported, and Celery imports :mod:`.cli`
+    while it builds the command.
     """
     from celery.__main__ import main
 
@@ -27,17 +28,18 @@ def run_command() -> None:
         main()
     except BaseException as error:
         reloader = hupper.get_reloader()
-        # A module that cannot be imported is not among those that hupper watches.
+        # Hupper watches the modules that are imported, but not one that fails.
         reloader.watch_files(list(_files_of(error)))
         if isinstance(error, SystemExit) and error.code == click.UsageError.exit_code:
-            # No file could mend this. End with its status, not by a signal.
+            # No change of a file could mend a wrong command line. End with its status,
+            # not by a signal.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             reloader.graceful_shutdown()
         raise
 
 
 def limit_shutdown() -> None:
-    """Have this worker end within so many seconds, and none of its processes stay."""
+    """Limit the time in which this worker ends, with all its processes."""
     from celery.signals import beat_embedded_init, worker_shutting_down
 
     worker_shutting_down.connect(_set_alarm)
@@ -55,7 +57,7 @@ def _files_of(error: BaseException | None) -> Iterator[str]:
 
 
 def _set_alarm(**_: object) -> None:
-    # No thread: under gevent, none can be started here.
+    # A timer would be a thread, and under gevent no thread can start here.
     signal.signal(signal.SIGALRM, _end_at_once)
     signal.alarm(SHUTDOWN_TIMEOUT)
 
@@ -63,7 +65,7 @@ def _set_alarm(**_: object) -> None:
 def _end_with_parent(**_: object) -> None:
     from celery.platforms import set_pdeathsig
 
-    # As Celery has it for the children of the pool, but not for the beat of worker -B.
+    # Celery does so for the children of the pool, but not for the beat of worker -B.
     set_pdeathsig("SIGKILL")
 
 
@@ -71,7 +73,7 @@ def _end_at_once(*_: object) -> None:
     from billiard import active_children
 
     click.echo(f"Tasks still run after {SHUTDOWN_TIMEOUT} seconds: killed.", err=True)
-    # Not by their parent's death: only on Linux does that end them.
+    # On Linux alone, children end with their parent.
     for child in active_children():
         with suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGKILL)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from ..configuration.load import report, reporting, warn
+from ..configuration.schedules import parse_schedule
 from ..exceptions import LoadError
-from ..loading import report, reporting, warn
-from ..schedules import parse_schedule
-from ..settings import coerce_nested
+from ..settings import Settings, coerce_nested
 from .errors import plain_errors
 
 if TYPE_CHECKING:
@@ -22,22 +22,19 @@ _KINDS = ("celery", "celerybeat", "celeryroute")
 _BEAT_KEYS = {"task", "type", "schedule", "args", "kwargs", "options"}
 
 
-def read_schedule(reader: ConfigLoader) -> dict[str, dict[str, Any]]:
-    """Return the entries of Celery's ``beat_schedule`` that a file has.
+def read_sections(reader: ConfigLoader) -> Settings:
+    """Return the schedules and routes of a file as Celery settings.
+
+    The settings are ``beat_schedule`` and ``task_routes``, if the file has any.
 
     Raises:
-        LoadError: A key is missing, unknown, or has a value that cannot be read.
+        LoadError: A key is missing or unknown, or its value cannot be read.
     """
     schedule = {}
     for section, name in _sections(reader, "celerybeat:"):
         with reporting(), plain_errors(reader.filename):
             items = _items(reader, section)
             schedule[name] = _read_entry(reader.filename, section, items)
-    return schedule
-
-
-def read_routes(reader: ConfigLoader) -> dict[str, dict[str, Any]]:
-    """Return the entries of Celery's ``task_routes`` that a file has."""
     routes: dict[str, dict[str, Any]] = {}
     for section, name in _sections(reader, "celeryroute:"):
         routes[name] = {}
@@ -46,11 +43,12 @@ def read_routes(reader: ConfigLoader) -> dict[str, dict[str, Any]]:
                 with reporting():
                     loaded = _read_json(reader.filename, section, key, value)
                     routes[name][key] = loaded
-    return routes
+    found = {"beat_schedule": schedule, "task_routes": routes}
+    return {key: value for key, value in found.items() if value}
 
 
 def warn_of_misspelt(reader: ConfigLoader) -> None:
-    """Log a warning for each section whose name is nearly one of Celery's."""
+    """Log a warning for each section whose name is nearly one of ours."""
     for section in reader.parser.sections():
         kind, colon, _ = section.partition(":")
         nearest = get_close_matches(kind, _KINDS, n=1, cutoff=0.8)
@@ -62,7 +60,7 @@ def warn_of_misspelt(reader: ConfigLoader) -> None:
 
 
 def _sections(reader: ConfigLoader, prefix: str) -> Iterator[tuple[str, str]]:
-    """Return the sections of a kind, each with the name it has after the prefix."""
+    """Yield the sections of a kind, each with its name after the prefix."""
     for section in reader.parser.sections():
         if section.startswith(prefix):
             yield section, section.removeprefix(prefix).strip()
@@ -70,7 +68,7 @@ def _sections(reader: ConfigLoader, prefix: str) -> Iterator[tuple[str, str]]:
 
 def _items(reader: ConfigLoader, section: str) -> dict[str, str]:
     parser = reader.parser
-    # What stands in [DEFAULT] is for interpolation, as in all of PasteDeploy.
+    # PasteDeploy uses the keys of [DEFAULT] for interpolation only.
     defaults = parser.defaults()
     return {
         key: parser.get(section, key)
@@ -80,18 +78,17 @@ def _items(reader: ConfigLoader, section: str) -> dict[str, str]:
 
 
 def _read_entry(filename: str, section: str, items: dict[str, str]) -> dict[str, Any]:
-    """Return an entry; in a check, what can be read of it."""
+    """Return an entry of the schedule; in a check, as far as it can be read."""
     entry: dict[str, Any] = {}
-    for key in ("task", "schedule"):
-        if not items.get(key):
-            problem = f"{filename}, [{section}]: {key} is missing."
-            report(LoadError(problem, filename))
-    for key in sorted(items.keys() - _BEAT_KEYS):
-        problem = (
-            f"{filename}, [{section}]: {key} is not a key of a schedule; those are "
-            f"{', '.join(sorted(_BEAT_KEYS))}."
-        )
-        report(LoadError(problem, filename))
+    problems = [
+        f"{key} is missing." for key in ("task", "schedule") if not items.get(key)
+    ]
+    problems += [
+        f"{key} is not a key of a schedule; those are {', '.join(sorted(_BEAT_KEYS))}."
+        for key in sorted(items.keys() - _BEAT_KEYS)
+    ]
+    for problem in problems:
+        report(LoadError(f"{filename}, [{section}]: {problem}", filename))
     if items.get("task"):
         entry["task"] = items["task"]
     if items.get("schedule"):

@@ -1,4 +1,4 @@
-"""The files that ``--reload`` watches beside Python modules."""
+"""The files that ``--reload`` watches, beside the modules of Python."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pyramid.settings import aslist
 from ..exceptions import LoadError
 from .errors import plain_errors
 
-# use = config:other.ini#name, and wherever else PasteDeploy takes such a URI.
+# In use = config:other.ini#name, and in the other places for such a URI.
 _INCLUDED = re.compile(r"\bconfig:([^\s#?]+)")
 
 
 def watch_config(config_uri: str, variables: dict[str, str]) -> None:
-    """Have the reloader watch a file, those it includes, and ``[pserve] watch_files``.
+    """Watch a file, the files that it includes, and ``watch_files`` of ``[pserve]``.
 
     Raises:
         LoadError: The section ``[pserve]`` cannot be read.
     """
     path = Path(plaster.parse_uri(config_uri).path)
     reloader = hupper.get_reloader()
-    # At once: what follows fails when the file is broken, or away for the moment.
+    # First of all: the rest fails if the file is broken, or is away for the moment.
     reloader.watch_files([str(file) for file in _with_included(path.absolute())])
     if path.is_file():
         reloader.watch_files(_find_watched(config_uri, variables, path))
 
 
 def find_ignored(config_uri: str, variables: dict[str, str]) -> list[str]:
-    """Return ``[pserve] ignore_files``."""
+    """Return ``ignore_files`` of ``[pserve]``."""
     settings = _pserve_settings(config_uri, variables)
     return list(aslist(settings.get("ignore_files", ""), flatten=False))
 
@@ -55,7 +55,7 @@ def _find_watched(config_uri: str, variables: dict[str, str], path: Path) -> lis
     files = []
     for name in aslist(settings.get("watch_files", ""), flatten=False):
         try:
-            # As pserve reads them; both may have wildcards.
+            # As pserve reads an asset or a path. Either may have wildcards.
             file = AssetResolver(None).resolve(name).abspath() if ":" in name else name
         except (ImportError, ValueError) as error:
             message = f"{path}, [pserve], watch_files: {name}: {error}."
@@ -67,7 +67,7 @@ def _find_watched(config_uri: str, variables: dict[str, str], path: Path) -> lis
 def _pserve_settings(config_uri: str, variables: dict[str, str]) -> dict[str, Any]:
     try:
         loader = plaster.get_loader(config_uri)
-    except plaster.PlasterError:  # only the protocol celery is spoken
+    except plaster.PlasterError:  # the loader speaks the protocol celery alone
         return {}
     if "pserve" not in loader.get_sections():
         return {}

@@ -1,8 +1,8 @@
 """For the tests of applications.
 
-:func:`capture` keeps what is deferred instead of sending it: a test looks at it, and
-runs it when it wants to. :func:`start_worker` runs a real worker in a thread. The
-fixtures of the pytest plugin, :mod:`pyramid_tasks.pytest_plugin`, are made from them.
+:func:`capture` keeps the deferred tasks instead of sending them. A test looks at them,
+and runs them when it wants to. :func:`start_worker` runs a real worker in a thread. The
+fixtures of the pytest plugin, :mod:`pyramid_tasks.pytest_plugin`, use both.
 """
 
 from __future__ import annotations

@@ -10,20 +10,23 @@ from unittest import mock
 from celery import chain as make_chain
 from celery.canvas import maybe_signature
 
+from ..deferring.call import serialize_arguments
+from ..delivery.canvas import leaves
 from ..exceptions import CaptureError
 from ..registry import get_tasks
-from .capturing import CapturingDelivery
+from ..worker.request import get_runner
 from .deferred import Deferred
+from .delivery import CapturingDelivery
 from .isolation import RESULTS_IN_MEMORY, isolated
 
 if TYPE_CHECKING:
     from celery import Celery
     from pyramid.registry import Registry
 
-    from ..delivery import Delivery
+    from ..registry import Delivery
 
 
-# What Celery.send_task is told that says nothing of the task.
+# The options of Celery.send_task that say nothing about the task.
 _OF_THE_SENDER = {
     *("add_to_parent", "connection", "producer", "publisher", "reply_to"),
     *("result_cls", "router", "task_type"),
@@ -34,24 +37,25 @@ _OF_THE_SENDER = {
 def capture(
     registry: Registry, environ: Mapping[str, Any] | None = None
 ) -> Iterator[Deferred]:
-    """Keep what an application defers instead of sending it.
+    """Keep the tasks that an application defers instead of sending them.
 
-    Whatever delivery the application chose, and whether or not it runs tasks eagerly:
-    nothing goes to a broker or an outbox, and nothing runs. Afterwards the application
-    is as it was::
+    Nothing goes to a broker or an outbox, and nothing runs. The delivery of the
+    application does not matter, nor whether the application runs tasks eagerly.
+    Afterwards the application is as it was::
 
         with capture(app.registry) as deferred:
             testapp.post("/orders")
         deferred.assert_deferred(send_invoice, 7)
 
-    Inside the block, ``deferred.run()`` runs what was deferred.
+    Inside the block, ``deferred.run()`` runs the deferred tasks.
 
     Args:
-        registry: That of the application: ``app.registry`` or ``config.registry``.
-        environ: What every task that runs has in the environ of its request, as
-            ``extra_environ`` of a WebTest application. With ``tm.active`` in it the
-            transaction, ``tm.manager``, is the test's own, which may never commit: what
-            is deferred counts as committed at once, and tasks run inside it.
+        registry: The registry of the application: ``app.registry`` or
+            ``config.registry``.
+        environ: Keys for the environ of each task's request, as ``extra_environ`` of a
+            WebTest application. With ``tm.active`` in it, the transaction of
+            ``tm.manager`` belongs to the test and may never commit. Then deferred tasks
+            count as committed at once, and tasks run inside this transaction.
 
     Raises:
         TaskError: The application does not include ``pyramid_tasks``.
@@ -74,13 +78,13 @@ def capture(
     at_once = CapturingDelivery(app, registry, deferred)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(tasks.deliveries, deliveries))
-        stack.enter_context(mock.patch.dict(tasks.runner.base_environ, environ))
+        stack.enter_context(mock.patch.dict(get_runner(registry).base_environ, environ))
         stack.enter_context(isolated(app, **settings))
         if "result_backend" in settings:
             for task in app.tasks.values():  # each has read its setting
                 stored = mock.patch.object(task, "store_eager_result", new=True)
                 stack.enter_context(stored)
-        # What does not go by a delivery: task.delay(), and what Celery sends itself.
+        # task.delay() uses no delivery, nor does Celery when it sends a task itself.
         send_task = _send_task(app, at_once)
         stack.enter_context(mock.patch.object(app, "send_task", send_task))
         yield deferred
@@ -89,10 +93,10 @@ def capture(
 def _capturing(
     delivery: Delivery, registry: Registry, deferred: Deferred, *, at_once: bool
 ) -> CapturingDelivery:
-    """Return what stands in for a delivery, and is part of transactions as that is."""
+    """Return the stand-in for a delivery, as transactional as the delivery is."""
     if at_once or not delivery.is_transactional:
         return CapturingDelivery(delivery.app, registry, deferred)
-    from .transactions import TransactionalCapturing
+    from .transactional_delivery import TransactionalCapturing
 
     return TransactionalCapturing(delivery.app, registry, deferred)
 
@@ -120,6 +124,8 @@ def _send_task(app: Celery, delivery: CapturingDelivery) -> Any:
         if chain:  # the rest of it, the next one last
             rest = [maybe_signature(each, app=app) for each in reversed(chain)]
             signature = make_chain(signature, *rest, app=app)
+        for leaf in leaves(signature):
+            serialize_arguments(app, leaf)
         return delivery.deliver(None, [signature])[0]
 
     return send_task

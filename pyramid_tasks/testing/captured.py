@@ -1,4 +1,4 @@
-"""What was deferred in a test, as a worker would get it."""
+"""The tasks that were deferred in a test, as a worker would get them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
-from ..canvas import as_canvas, as_signature, fix_arguments, fix_ids, leaves
-from ..context import HEADER
-from ..results import deferred
+from ..delivery.canvas import as_signature, copy, fix_ids
+from ..delivery.results import deferred_result
+from ..worker.contexts import HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from celery.canvas import Signature
     from pyramid.registry import Registry
 
-    from ..canvas import Canvas
+    from ..delivery.canvas import Canvas
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,11 +28,11 @@ class CapturedTask:
         name: The name of the task.
         args: Its positional arguments, as they come out of the serializer again.
         kwargs: Its keyword arguments, likewise.
-        options: Those that it was deferred with, such as ``countdown``.
-        headers: Those of its message.
+        options: The options that the task was deferred with, such as ``countdown``.
+        headers: The headers of its message.
         id: The id of the task, which its result has too.
-        canvas: What it was deferred as: the chain, group or chord that it is a part of,
-            or its own signature.
+        canvas: The chain, group or chord that the task is a part of, or its own
+            signature.
         func: The function that is registered under the name, or ``None``.
     """
 
@@ -47,7 +47,7 @@ class CapturedTask:
 
     @property
     def context(self) -> dict[str, Any]:
-        """What the task will know of the request that deferred it, by context."""
+        """The values that the request hands to the task, by the name of the context."""
         return dict(loads(self.headers.get(HEADER, "{}")))
 
     def __repr__(self) -> str:
@@ -55,14 +55,14 @@ class CapturedTask:
 
 
 class Captured:
-    """A task, chain, group or chord, as it was given to a delivery.
+    """A task, chain, group or chord, as a delivery got it.
 
     Attributes:
-        result: What the caller gets.
-        tasks: The tasks in it, in order, but for those that are linked to them.
+        result: The result for the caller.
+        tasks: The tasks in it, in order, without the tasks that are linked to them.
         committed: Whether a worker would have got it.
         started: Whether it has been run.
-        sent: Whether its result is there, as it was run without an error.
+        sent: Whether its result is there: it ran without an error.
     """
 
     def __init__(self, registry: Registry, signature: Signature) -> None:
@@ -71,11 +71,9 @@ class Captured:
         self.started = False
         self.sent = False
         app = signature.app
-        for leaf in leaves(signature):
-            fix_arguments(app, leaf)
         tasks = fix_ids(signature)
-        # Of a copy, as what Celery adds to a frozen canvas is not for running it here.
-        self.result = deferred(as_signature(as_canvas(signature), app).freeze(), self)
+        # A copy, as Celery adds things to a frozen canvas that must not run here.
+        self.result = deferred_result(as_signature(copy(signature), app).freeze(), self)
         self.tasks = [
             _captured_task(registry, task, task["options"].copy(), signature)
             for task in tasks

@@ -1,15 +1,14 @@
-"""What a test asks of the tasks that were deferred."""
+"""The tasks that were deferred: to look at, and to run."""
 
 from __future__ import annotations
 
 import inspect
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
-from celery import _state
-
-from ..canvas import Node, fix_arguments
+from .._celery import as_current_app
+from ..deferring.call import serialize_arguments
+from ..delivery.canvas import Node
 from ..events import TaskFailed
 from ..exceptions import CaptureError, DeferError
 from .captured import call_repr
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
     from ..typing import TaskLike
     from .captured import Captured, CapturedTask
 
-#: After so many tasks in one run, they are taken to defer each other for ever.
+#: After this many tasks in one run, tasks seem to defer each other for ever.
 RUN_LIMIT = 1000
 
 
 class Deferred:
-    """The tasks that were deferred, and not sent: what :func:`capture` gives."""
+    """The tasks that were deferred and not sent; :func:`capture` gives them."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
@@ -39,8 +38,8 @@ class Deferred:
     def tasks(self) -> list[CapturedTask]:
         """The tasks that workers would have got by now, in order.
 
-        Each task of a chain, group or chord is one. What was deferred in a transaction
-        is there when that has committed.
+        Each task of a chain, group or chord counts. A task that was deferred in a
+        transaction is there when the transaction has committed.
         """
         return _tasks(each for each in self._captured if each.committed)
 
@@ -52,17 +51,16 @@ class Deferred:
     def find(
         self, func_or_name: TaskLike, /, *args: Any, **kwargs: Any
     ) -> list[CapturedTask]:
-        """Return those of :attr:`tasks` that are calls of a task.
+        """Return the calls of a task among :attr:`tasks`.
 
         Args:
             func_or_name: The task: its function, dotted name, registered name or the
                 Celery task.
-            args: Positional arguments that it was called with.
-            kwargs: Keyword arguments that it was called with. Without any arguments,
-                all calls of the task are found. With arguments, it does not matter
-                which were given by position and which by name, nor whether a default
-                was given at all; they are compared as a worker gets them, so that a
-                tuple is equal to the list which JSON makes of it.
+            args: The positional arguments of the call.
+            kwargs: The keyword arguments of the call. Without any arguments, all calls
+                of the task are found. With arguments, position and name make no
+                difference, and defaults may be left out. The arguments are compared as
+                a worker gets them: a tuple equals the list that JSON makes of it.
 
         Raises:
             TaskNotRegistered: The application has no such task.
@@ -81,8 +79,8 @@ class Deferred:
     ) -> CapturedTask:
         """Fail if a task was not deferred, and return its first call.
 
-        The arguments are those of :meth:`find`: all of the call's, or none to accept
-        any.
+        The arguments are the same as for :meth:`find`: all arguments of the call, or
+        none to accept every call.
         """
         __tracebackhide__ = True
         if found := self.find(func_or_name, *args, **kwargs):
@@ -100,25 +98,26 @@ class Deferred:
             raise AssertionError(f"{call} was deferred.\n{self._list()}")
 
     def run(self, at_most: int | None = None) -> list[Any]:
-        """Run what waits, and what that defers, in order, until nothing is left.
+        """Run the deferred tasks, and the tasks that they defer, in order.
 
-        Each task runs in this thread as in a worker, with a request of its own and,
-        with ``pyramid_tasks.contrib.pyramid_tm``, a transaction of its own: commit or
-        abort your own before. ``countdown``, ``eta`` and ``expires`` are not heeded. A
+        Each task runs in this thread as in a worker: with its own request and, with
+        ``pyramid_tasks.contrib.pyramid_tm``, its own transaction. Commit or abort your
+        own transaction first. ``countdown``, ``eta`` and ``expires`` have no effect. A
         task that retries runs again at once, as often as its ``max_retries`` allow.
 
         Args:
-            at_most: How many to run; a chain, group or chord is one.
+            at_most: The number of tasks to run; a chain, group or chord counts as one.
+                Default, all.
 
         Returns:
-            What they returned, which for a chain and a chord is what the last task
-            did, and for a group a list.
+            The value that each of them returned. A chain and a chord have the value of
+            their last task, and a group has a list.
 
         Raises:
-            Exception: What a task raises, after its last retry; it does not run again.
-                The tasks after it wait for the next call.
-            TaskNotRegistered: It is a task of another application.
-            CaptureError: There is no end to what the tasks defer.
+            Exception: The error of a task, after its last retry. The task does not run
+                again. The tasks after it wait for the next call.
+            TaskNotRegistered: The task belongs to another application.
+            CaptureError: The tasks defer each other without end.
         """
         results: list[Any] = []
         while at_most is None or len(results) < at_most:
@@ -144,11 +143,11 @@ class Deferred:
         def note(event: TaskFailed) -> None:
             errors.append(event.exception)
 
-        registry, app = self._tasks.runner.registry, self._tasks.app
+        registry, app = self._tasks.app.registry, self._tasks.app
         registry.registerHandler(note, [TaskFailed])
         try:
             # As in a worker.
-            with mock.patch.object(_state._tls, "current_app", app):  # noqa: SLF001 get_current_app() makes one
+            with as_current_app(app):
                 result = captured.signature.apply().get()
         except Exception as error:
             if errors and all(error is not each for each in errors):
@@ -161,14 +160,14 @@ class Deferred:
         return result
 
     def clear(self) -> None:
-        """Forget what was deferred so far."""
+        """Forget the tasks that were deferred so far."""
         self._captured.clear()
 
     def _name(self, func_or_name: TaskLike) -> str:
         if isinstance(func_or_name, str) and any(
             task.name == func_or_name for task in self.tasks
         ):
-            return func_or_name  # it may be one of another application
+            return func_or_name  # the task may belong to another application
         name: str = self._tasks.find(func_or_name).name
         return name
 
@@ -218,7 +217,7 @@ class Deferred:
         call = {"task": task.name, "args": (value,), "kwargs": {}}
         node = Node({**call, "options": task.options}, is_first=True)
         try:
-            fix_arguments(self._tasks.app, node)
+            serialize_arguments(self._tasks.app, node)
         except DeferError:  # unittest.mock.ANY, for one, is no JSON
             return value
         return node.signature["args"][0]

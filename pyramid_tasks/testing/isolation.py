@@ -1,9 +1,8 @@
-"""A Celery application that for a while reaches nothing outside of this process."""
+"""A Celery application that for a while reaches nothing outside this process."""
 
 from __future__ import annotations
 
 import os
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from kombu.transport import memory, virtual
+
+from .._celery import without_caches
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -22,10 +23,10 @@ RESULTS_IN_MEMORY = "cache+memory://"
 
 @contextmanager
 def isolated(app: Celery, **settings: Any) -> Iterator[None]:
-    """Give an application a broker of its own in memory, and then its own back.
+    """Give an application a broker in memory, and afterwards its own broker back.
 
     Args:
-        settings: Other settings of Celery, for as long.
+        settings: Other settings of Celery, for the same time.
     """
     broker = {
         # No URL, of which kombu would take the transport.
@@ -42,14 +43,7 @@ def isolated(app: Celery, **settings: Any) -> Iterator[None]:
         names = [name for name in os.environ if name.startswith(_VARIABLES)]
         removed = {name: os.environ.pop(name) for name in names}
         stack.callback(os.environ.update, removed)
-        # What Celery has made from its settings, so that it makes it again.
-        for thing, name, value in (
-            (app, "_pool", None),
-            (app.amqp, "_producer_pool", None),
-            (app, "_backend_cache", None),
-            (app, "_local", threading.local()),
-        ):
-            stack.enter_context(mock.patch.object(thing, name, value))
+        stack.enter_context(without_caches(app))
         yield
 
 

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from celery import _state
 from celery.contrib.testing import worker
 
+from .._celery import keeping_state
 from ..registry import get_tasks
 from .isolation import RESULTS_IN_MEMORY, isolated
 
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 def start_worker(registry: Registry, **options: Any) -> Iterator[WorkController]:
     """Run a worker of an application in a thread, with a broker and results in memory.
 
-    Those of the settings are not used meanwhile, nor is ``task_always_eager``;
-    afterwards the application is as it was::
+    The broker, the result backend and ``task_always_eager`` of the settings have no
+    effect meanwhile. Afterwards the application is as it was::
 
         with start_worker(app.registry):
             result = request.defer_task(add, 2, 3)
             assert result.get(timeout=10) == 5
 
     Args:
-        registry: That of the application: ``app.registry`` or ``config.registry``.
-        options: Those of ``celery.contrib.testing.worker.start_worker``, such as
+        registry: The registry of the application: ``app.registry`` or
+            ``config.registry``.
+        options: The options of ``celery.contrib.testing.worker.start_worker``, such as
             ``pool="threads"``, ``concurrency`` and ``shutdown_timeout``.
 
     Raises:
@@ -41,14 +42,8 @@ def start_worker(registry: Registry, **options: Any) -> Iterator[WorkController]
     settings = {"result_backend": RESULTS_IN_MEMORY, "task_always_eager": False}
     with ExitStack() as stack:
         stack.enter_context(isolated(app, **settings))
-        # What starting a worker changes in the process: the logging, ...
+        # A worker changes the logging of the process, and the state of Celery.
         stack.enter_context(mock.patch.object(app, "log"))
-        # ... and what Celery takes for the application and the state of this thread.
-        for thing, name in (
-            (_state, "default_app"),
-            (_state, "_task_join_will_block"),
-            (_state._tls, "current_app"),  # noqa: SLF001 get_current_app() makes one
-        ):
-            stack.enter_context(mock.patch.object(thing, name, getattr(thing, name)))
+        stack.enter_context(keeping_state())
         options = {"perform_ping_check": False, **options}
         yield stack.enter_context(worker.start_worker(app, **options))

@@ -31,7 +31,7 @@ from redis import Redis
 from sqlalchemy import text
 
 from pyramid_tasks.contrib.outbox_table import metadata
-from pyramid_tasks.contrib.relay import Relay
+from pyramid_tasks.outbox.relay import Relay
 
 pytestmark = pytest.mark.acceptance
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import celery
@@ -201,7 +201,7 @@ def test_task_defers_a_task(site: Site) -> None:
 @pytest.mark.parametrize("option", ["eta", "countdown"])
 def test_task_runs_no_sooner_than_asked(option: str, site: Site) -> None:
     """``eta`` and ``countdown`` hold a task back until then."""
-    then = datetime.now(timezone.utc) + timedelta(seconds=0.5)
+    then = datetime.now(UTC) + timedelta(seconds=0.5)
     value = then if option == "eta" else 0.5
     result = site.defer_with("now", **{option: value})
     ran = datetime.fromisoformat(result.get(timeout=30, interval=0.02))

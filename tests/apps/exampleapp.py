@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from celery.exceptions import Ignore, Reject
@@ -73,7 +73,7 @@ def note(request, path, text):
 
 @task
 def now(request):
-    return datetime.now(timezone.utc).isoformat()
+    return datetime.now(UTC).isoformat()
 
 
 @task(

@@ -19,7 +19,7 @@ class Loader:
 
     def get_celery_app(self, name=None, defaults=None):
         text = Path(self.uri.path).read_text().strip()
-        app = Celery(text, set_as_current=False)
+        app = Celery(text, broker="memory://", set_as_current=False)
         app.conf.arguments = (name, defaults)
         return app
 

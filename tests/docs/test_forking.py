@@ -12,7 +12,7 @@ from documents import Document
 from pyramid.config import Configurator
 from sqlalchemy import Engine, create_engine
 
-from pyramid_tasks.forking import leave_to_parent
+from pyramid_tasks.worker.forking import leave_to_parent
 
 (SNIPPET,) = Document("docs/howto/forking.md").blocks("python")
 

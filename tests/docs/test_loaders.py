@@ -78,8 +78,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("--no-index", "--no-deps", "--no-build-isolation", "--quiet")
     pip = [sys.executable, "-m", "pip", "install", *options, "--target=site", "."]
     subprocess.run(pip, cwd=folder, check=True)
-    if sys.version_info < (3, 11):
-        (folder / "site" / "tomllib.py").write_text("from tomli import *\n")
     return folder / "site"
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from documents import Document
 from plaster import get_settings
 
+from pyramid_tasks.configuration.own_settings import OWN_SETTINGS
 from pyramid_tasks.loaders import get_celery_app
-from pyramid_tasks.settings import OWN_SETTINGS, extract_celery_settings
+from pyramid_tasks.settings import extract_celery_settings
 
 PAGE = Document("docs/reference/settings.md")
 OF_CELERY = PAGE.block("Settings of Celery", "ini")

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.orm import Session
 
 from pyramid_tasks.contrib import outbox_table
-from pyramid_tasks.contrib.outbox_place import get_outbox
+from pyramid_tasks.outbox.configuration import get_outbox
 from pyramid_tasks.registry import get_tasks
 
 pytest.importorskip("pyramid_tm")

@@ -20,7 +20,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def redis_url() -> Iterator[str]:
-    """The Redis of this machine, which no test stops."""
+    """Give the URL of the Redis on this machine, which no test stops."""
     need_service("Redis", 6379, "redis-server --daemonize yes")
     from redis import Redis
     from shop import QUEUES
@@ -37,7 +37,7 @@ def redis_url() -> Iterator[str]:
 def report(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., None]:
-    """Return a function that prints counts, whatever pytest captures."""
+    """Return a function that prints counts although pytest captures output."""
 
     def report(**counts: object) -> None:
         words = ", ".join(f"{key} {value}" for key, value in counts.items())

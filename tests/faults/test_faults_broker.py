@@ -22,14 +22,14 @@ from shop import (
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.faults]
 
-#: What a request may take: two seconds for the broker, the rest for a slow machine.
+#: The seconds that a request may take: two for the broker, the rest for a slow machine.
 LIMIT = 10.0
 CLIENTS = 4
 
 
 @pytest.mark.parametrize("delivery", ["outbox", "commit"])
 def test_broker_stops(tmp_path: Path, url: str, delivery: str, report) -> None:
-    """Every request answers in time, and what was promised is kept."""
+    """Every request answers in time, and every promise is kept."""
     seconds = max(5.0, 10 * FRACTION)
     answers: dict[int, tuple[int, str]] = {}
     latencies: list[float] = []
@@ -89,7 +89,7 @@ def test_broker_stops(tmp_path: Path, url: str, delivery: str, report) -> None:
         assert set(statuses) == {200}
         assert lost == 0
     else:
-        # What was committed in the moment between the check and the stop is reported.
+        # A task that was committed between the check and the stop is reported.
         assert set(statuses) == {200, 503}
         assert lost <= reported
         refused = next(text for status, text in answers.values() if status == 503)

@@ -31,7 +31,7 @@ def test_relay_is_killed_in_a_batch(
         for number in range(kills * BATCH * 2 + 100):
             assert order(number)[0] == 200
     stored = shop.outbox()
-    # From here on with a broker, which each message takes a moment to reach.
+    # From here on there is a broker, and each message takes a moment to reach it.
     shop.broker = redis_url
     shop.ini = shop.write_ini(
         "relay.ini", url, redis_url, outboxapp__publish_pause="0.1"
@@ -66,7 +66,7 @@ def test_database_restarts_under_the_relay(
         number = failed = 0
         for turn in range(restarts):
             for _ in range(10):
-                # Killed after the commit: the relay has to send it.
+                # The process is killed after the commit, so the relay has to send.
                 number += 1
                 order(number, "committed")
             server.restart("immediate" if turn % 2 else "fast")

@@ -25,7 +25,7 @@ def test_web_process_is_killed(
             for _ in range(count):
                 number += 1
                 assert order(number, end)[0] == 0
-                # And one that lives, so that both kinds are sent at the same time.
+                # Another request lives, so that both kinds are sent at the same time.
                 number += 1
                 assert order(number)[0] == 200
         expected = list(shop.orders().items())
@@ -55,7 +55,7 @@ def test_what_is_not_committed_is_not_sent(
     with shop.serve() as order, shop.relay() as relay:
         for end in "abort", "savepoint", "doom", "error":
             for number in range(count):
-                # The view goes on after its abort, and fails, as it should.
+                # After its abort the view goes on and fails, as it should.
                 status, answer = order(number, end)
                 assert status in {200, 500}, answer
         relay.stop()

@@ -75,7 +75,7 @@ def test_worker_is_killed_in_a_task(tmp_path: Path, url: str, report) -> None:
 
 
 def kill_child(pid: int) -> int:
-    """Kill a process of the pool; return how many that were."""
+    """Kill a process of the pool, and return how many were killed."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     with suppress(ProcessLookupError, IndexError):
         os.kill(int(random.choice(children)), signal.SIGKILL)

@@ -13,8 +13,8 @@ from sampleapp.models import BadRow, Expense, Import, now
 from sampleapp.tasks import describe_error, import_expenses, remove_old_imports
 from sqlalchemy import func, inspect, select, text, update
 
-from pyramid_tasks.forking import leave_to_parent
 from pyramid_tasks.loaders import get_celery_app
+from pyramid_tasks.worker.forking import leave_to_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_type
 
 from celery import Celery, Task
 from celery.result import AsyncResult, GroupResult
 from pyramid.request import Request
 from tasks import Reports, add, anything, resize, resize_bound, send_mail
-from typing_extensions import assert_type
 
 from pyramid_tasks import defer_task
 from pyramid_tasks.typing import RequestWithTasks

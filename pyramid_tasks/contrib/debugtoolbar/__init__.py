@@ -1,10 +1,10 @@
-"""A panel of pyramid_debugtoolbar with the tasks that a request deferred.
+"""A panel of pyramid_debugtoolbar that shows the tasks that a request deferred.
 
-In the settings, beside ``pyramid.includes = pyramid_debugtoolbar``::
+Add it in the settings, beside ``pyramid.includes = pyramid_debugtoolbar``::
 
     debugtoolbar.includes = pyramid_tasks.contrib.debugtoolbar
 
-Needs the extra ``pyramid-tasks[debugtoolbar]``.
+It needs the extra ``pyramid-tasks[debugtoolbar]``.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class TasksPanel(DebugPanel):
     name = "tasks"
     title = "Deferred Tasks"
     nav_title = "Tasks"
-    # Not an asset specification: Pyramid 2.0 resolves none in a package that pytest has
-    # loaded for its plugin.
+    # This is a path, as Pyramid 2.0 cannot resolve an asset specification in a package
+    # that pytest has loaded for its plugin.
     template = str(Path(__file__).with_name("panel.dbtmako"))
 
     def __init__(self, request: Request) -> None:
@@ -47,7 +47,7 @@ class TasksPanel(DebugPanel):
             try:
                 return handler(request)
             finally:
-                # The toolbar is outside pyramid_tm: the transaction has ended.
+                # The toolbar is outside pyramid_tm, so the transaction has ended.
                 self.recorded.settle()
 
         return wrapper
@@ -64,12 +64,6 @@ class TasksPanel(DebugPanel):
     def nav_subtitle_style(self) -> str:
         unsent = any(row.is_unsent for row in self.recorded.rows)
         return "progress-bar-danger" if unsent else ""
-
-    def render_content(self, request: Request) -> str:
-        if not self.has_content:
-            return "No tasks were deferred in this request."
-        content: str = super().render_content(request)
-        return content
 
     def render_vars(self, request: Request) -> dict[str, Any]:
         url = request.route_url("debugtoolbar.tasks", request_id=request.pdtb_id)
@@ -88,7 +82,7 @@ def states_view(request: Request) -> dict[str, Any]:
 
 
 def includeme(config: Configurator) -> None:
-    """Add the panel to the toolbar, whose application this is the configuration of."""
+    """Add the panel to the toolbar. The toolbar is an application of its own."""
     config.add_debugtoolbar_panel(TasksPanel)
     config.registry[_STATES] = StateReader(config.registry.parent_registry)
     config.add_route("debugtoolbar.tasks", "/{request_id}/tasks")
@@ -99,7 +93,7 @@ def includeme(config: Configurator) -> None:
 
 
 def _record(config: Configurator) -> None:
-    """Have the deliveries of the application tell the panel what they are given."""
+    """Let the deliveries of the application tell the panel about each task."""
     deliveries = get_tasks(config.registry).deliveries
     for name, delivery in deliveries.items():
         deliveries[name] = RecordingDelivery(name, delivery)

@@ -1,29 +1,27 @@
-"""What a request defers, recorded on its way to the broker."""
+"""The tasks that a request defers, recorded on their way to the broker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from celery.result import EagerResult
-from celery.utils import uuid
 
-from ...canvas import Node, fix_ids, leaves
-from ...delivery import Delivery
+from ...delivery.canvas import Node, fix_ids, leaves
 from .rows import NOT_SENT, SENDING_FAILED, Place, Row, find_caller, row_of, shortened
 
 if TYPE_CHECKING:
-    from celery import Task
     from celery.canvas import Signature
-    from celery.result import AsyncResult, ResultBase
+    from celery.result import ResultBase
     from pyramid.request import Request
 
-#: Where the request of a view has its :class:`RecordedTasks`.
+    from ...registry import Delivery
+
+#: The attribute of a request that holds its :class:`RecordedTasks`.
 REQUEST_ATTRIBUTE = "pdtb_tasks"
 
-#: So many tasks of a request are shown; all are counted.
+#: How many tasks of a request are shown. All are counted.
 MAX_ROWS = 100
 
 
@@ -31,8 +29,8 @@ class RecordedTasks:
     """The tasks that one request deferred.
 
     Attributes:
-        rows: The first of them.
-        count: How many they are.
+        rows: The first of these tasks.
+        count: The number of all these tasks.
     """
 
     def __init__(self) -> None:
@@ -41,48 +39,39 @@ class RecordedTasks:
         self._unsettled: list[tuple[list[Row], Any]] | None = []
 
     def expect(self, rows: list[Row], result: Any) -> None:
-        """Remember what will know whether tasks were sent."""
+        """Remember a result, which will know whether its tasks were sent.
+
+        Args:
+            rows: The rows of these tasks.
+            result: The result that the delivery returned for them.
+        """
         if self._unsettled is not None:
             self._unsettled.append((rows, result))
 
     def settle(self) -> None:
-        """Note what was not sent, now that the transaction has ended.
+        """Mark the tasks that were not sent, now that the transaction has ended.
 
-        What a response callback defers comes later, and is in none.
+        A response callback defers tasks later and outside the transaction.
         """
         for rows, result in self._unsettled or ():
             if not getattr(result, "sent", True):
                 for row in rows:
                     row.state = NOT_SENT
-        self._unsettled = None  # as it is more than text
+        self._unsettled = None  # the history of the toolbar keeps text alone
 
 
-class RecordingDelivery(Delivery):
-    """Delivers as another one does, and tells the panel of the request, if any."""
+class RecordingDelivery:
+    """Records what another delivery is given, if the request has the panel."""
 
     def __init__(self, name: str, delivery: Delivery) -> None:
-        super().__init__(delivery.app)
+        self.app = delivery.app
         self.name = name
         self.delivery = delivery
         self.is_transactional = delivery.is_transactional
 
-    def deliver_task(
-        self,
-        request: Request,
-        task: Task,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        deliver = self.delivery.deliver_task
-        recorded: RecordedTasks | None = getattr(request, REQUEST_ATTRIBUTE, None)
-        if recorded is None:
-            return deliver(request, task, args, kwargs, options)
-        options = {"task_id": uuid(), **options}
-        signature = task.signature(args, kwargs, **options)
-        with self._recording(recorded, [signature], find_caller()) as results:
-            results.append(deliver(request, task, args, kwargs, options))
-        return results[0]
+    def is_direct(self, request: Request) -> bool:
+        is_recorded = getattr(request, REQUEST_ATTRIBUTE, None) is not None
+        return not is_recorded and self.delivery.is_direct(request)
 
     def deliver(
         self, request: Request, signatures: Sequence[Signature]
@@ -93,19 +82,10 @@ class RecordingDelivery(Delivery):
             return deliver(request, signatures)
         for signature in signatures:
             fix_ids(signature)
-        with self._recording(recorded, signatures, find_caller()) as results:
-            results.extend(deliver(request, signatures))
-        return results
-
-    @contextmanager
-    def _recording(
-        self, recorded: RecordedTasks, signatures: Sequence[Signature], place: Place
-    ) -> Iterator[list[Any]]:
-        """Record what is delivered inside; the results are to be put in the list."""
+        place = find_caller()
         added = [self._add_rows(recorded, each, place) for each in signatures]
-        results: list[Any] = []
         try:
-            yield results
+            results = deliver(request, signatures)
         except Exception as error:
             for row in chain.from_iterable(added):
                 row.state, row.result = SENDING_FAILED, type(error).__name__
@@ -114,9 +94,10 @@ class RecordingDelivery(Delivery):
             recorded.expect(rows, result)
             for row in rows:
                 if self.is_transactional and not hasattr(result, "sent"):
-                    row.delivery = "immediate"  # as no transaction had begun
+                    row.delivery = "immediate"  # no transaction had begun
                 if isinstance(result, EagerResult) and result.id == row.id:
                     row.state, row.result = result.state, shortened(result.result)
+        return results
 
     def _add_rows(
         self, recorded: RecordedTasks, signature: Signature, place: Place

@@ -1,4 +1,4 @@
-"""A row of the panel: a task as text, as all that the toolbar keeps should be."""
+"""A row of the panel. It holds text alone, as the toolbar keeps it for a long time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from celery.utils.saferepr import saferepr
 from celery.utils.text import truncate
 from pyramid_debugtoolbar.utils import format_fname
 
-from ...context import HEADER
-from ...delivery import ROUTING, route
+from ...delivery.immediate import ROUTING, route
+from ...worker.contexts import HEADER
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from celery import Celery
 
-    from ...canvas import Node
+    from ...delivery.canvas import Node
 
 NOT_SENT = "not sent"
 SENDING_FAILED = "sending failed"
@@ -39,7 +37,7 @@ _MAX_TEXT = 500
 
 @dataclass(frozen=True)
 class Place:
-    """A line of code, and the function that it is in."""
+    """A line of code, and the function around it."""
 
     line: str
     path: str
@@ -52,11 +50,13 @@ class Row:
     """A task that was deferred.
 
     Attributes:
-        id: Empty for a callback, which gets one from whoever sends it.
-        part_of: The chain, group or chord that it is in; or that it is a callback.
-        queue: Empty where it is not known.
-        state: That of Celery, a constant of this module, or empty: not known yet.
-        result: What Celery keeps with the state.
+        id: Empty for a callback, which gets its id when a worker sends it.
+        part_of: ``chain``, ``group`` or ``chord`` for a task of one, ``callback`` for a
+            linked task, or empty.
+        queue: Empty if it is not known.
+        state: A state of Celery, a constant of this module, or empty if it is not known
+            yet.
+        result: The value that Celery keeps with the state.
     """
 
     id: str
@@ -73,12 +73,12 @@ class Row:
 
     @property
     def is_unsent(self) -> bool:
-        """Whether it did not get to the broker, nor to the outbox."""
+        """Whether the task got neither to the broker nor to the outbox."""
         return self.state in {NOT_SENT, SENDING_FAILED}
 
     @property
     def is_final(self) -> bool:
-        """Whether its state stays as it is."""
+        """Whether the state will not change any more."""
         return self.is_unsent or self.state == NOT_KEPT or self.state in READY_STATES
 
 
@@ -93,7 +93,13 @@ def row_of(
     """Return the row of a task, alone or in a canvas.
 
     Args:
-        whole: The options of the canvas, which those tasks get that are sent first.
+        app: The Celery application that sends the task.
+        node: The task, with its place in the canvas.
+        whole: The options of the canvas. Celery gives them to the tasks that it sends
+            first.
+        part_of: As in :class:`Row`.
+        delivery: The name of the delivery.
+        place: The line that deferred the task.
     """
     signature = node.signature
     options = {**signature["options"], **(whole if node.is_first else {})}
@@ -105,7 +111,7 @@ def row_of(
         args=_arguments(node, options),
         part_of=part_of,
         delivery=delivery,
-        # Which other tasks of a canvas get the routing of the whole, only Celery knows.
+        # Only Celery knows which other tasks of a canvas get the routing of the whole.
         queue=""
         if whole.keys() & set(ROUTING) and not node.is_first
         else _queue(app, signature, options),
@@ -126,7 +132,7 @@ def _context(header: Any) -> str:
 
 
 def _arguments(node: Node, options: Mapping[str, Any]) -> str:
-    """Return the arguments of a call; those hidden that Celery is to hide as well."""
+    """Return the arguments of a call, but hide those that Celery hides in its logs."""
     args: Sequence[Any] = node.signature["args"]
     kwargs: Mapping[str, Any] = node.signature["kwargs"]
     words = ["\N{HORIZONTAL ELLIPSIS}" for _ in node.results_before]
@@ -148,13 +154,13 @@ def _arguments(node: Node, options: Mapping[str, Any]) -> str:
 def _queue(
     app: Celery, signature: Mapping[str, Any], options: Mapping[str, Any]
 ) -> str:
-    """Return the queue that a task goes to, and the routing key if it is another."""
+    """Return the queue that a task goes to, and a routing key that differs from it."""
     args, kwargs = signature["args"], signature["kwargs"]
     try:
         found = route(app, signature["task"], args, kwargs, options)
         queue = found["queue"]
         key = found.get("routing_key") or queue.routing_key
-    except Exception:  # noqa: BLE001 of a router; whoever sends the task gets it too
+    except Exception:  # noqa: BLE001 a router may raise anything, again when it sends
         return ""
     return str(queue.name) if key in {None, queue.name} else f"{queue.name} ({key})"
 
@@ -166,27 +172,25 @@ def _keeps_result(task: Any, options: Mapping[str, Any]) -> bool:
 
 
 def shortened(value: Any) -> str:
-    """Return a short repr, whatever the value."""
+    """Return a short repr of any value."""
     try:
         text: str = truncate(saferepr(value, maxlen=_MAX_VALUE), _MAX_TEXT)
-    except Exception:  # noqa: BLE001 an integer with too many digits, for one
+    except Exception:  # noqa: BLE001 for example, an integer has too many digits
         return f"<{type(value).__name__}>"
     return text
 
 
 def find_caller() -> Place:
-    """Return the line outside of this package that calls it."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 as logging does
-    while frame and str(frame.f_globals.get("__name__")).split(".")[0] == _PACKAGE:
+    """Return the nearest line on the call stack that is outside of this package."""
+    frame: Any = sys._getframe(1)  # noqa: SLF001 as logging does
+    while str(frame.f_globals.get("__name__")).split(".")[0] == _PACKAGE:
         frame = frame.f_back
-    if frame is None:
-        return Place("", "", "", "")
     code, number = frame.f_code, frame.f_lineno
     path = code.co_filename
     source = linecache.getline(path, number, frame.f_globals)
     return Place(
         line=f"{format_fname(path)}:{number}",
         path=f"{path}:{number}",
-        function=getattr(code, "co_qualname", code.co_name),  # Python 3.11
+        function=code.co_qualname,
         source=truncate(source.strip(), _MAX_VALUE),
     )

@@ -1,4 +1,4 @@
-"""The states of tasks, from the result backend, within a time limit."""
+"""The states of tasks, read from the result backend within a time limit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from celery.backends.base import DisabledBackend
 from celery.backends.rpc import RPCBackend
 from celery.states import SUCCESS
 
+from ..._celery import new_backend
 from ...registry import get_tasks
 from .rows import shortened
 
@@ -27,7 +28,7 @@ class StateReader:
     """Asks the result backend of an application for the states of tasks.
 
     Args:
-        registry: That of the application, which need not be configured yet.
+        registry: The registry of the application, which may still be configured.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -40,11 +41,11 @@ class StateReader:
 
     @cached_property
     def _backend(self) -> Any:
-        # One of our own, which may still be waited for when the next page asks.
-        return self._app._get_backend()  # noqa: SLF001
+        # A backend of our own: a thread may still wait for it when the next page asks.
+        return new_backend(self._app)
 
     def update(self, rows: list[Row]) -> dict[str, Any]:
-        """Bring rows up to date, and return what the page shows of them."""
+        """Bring rows up to date, and return the answer for the page."""
         waiting = [row for row in rows if row.id and not row.is_final]
         reason = problem = ""
         if waiting:
@@ -79,8 +80,8 @@ class StateReader:
             finally:
                 self._lock.release()
 
-        # Each backend has, or lacks, time limits of its own. One that does not answer
-        # is asked by one thread at a time.
+        # Not every backend has a time limit, so a thread asks. As long as it gets no
+        # answer, no other thread asks.
         is_free = self._lock.acquire(timeout=TIMEOUT)
         if is_free:
             thread = Thread(target=ask, daemon=True)
@@ -89,13 +90,13 @@ class StateReader:
             is_free = not thread.is_alive()
         if not is_free:
             return f"The result backend has not answered within {TIMEOUT:g} seconds."
-        if errors:  # in words they may hold the URL
+        if errors:  # their words may hold the URL
             return f"The result backend cannot be read: {type(errors[0]).__name__}."
         return ""
 
     def _ask_for(self, row: Row) -> None:
         meta = self._backend.get_task_meta(row.id)
         state, result = meta["status"], meta["result"]
-        # In this order: a state that is final is not asked for again.
+        # The state comes last, as a row with a final state is not asked for again.
         row.result = shortened(result) if state == SUCCESS or result is not None else ""
         row.state = state

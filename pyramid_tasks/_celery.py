@@ -1,0 +1,117 @@
+"""The names of Celery that its documentation does not have.
+
+Nothing else in the package uses a private name of Celery. Each name says why it is
+needed. They were tried on Celery 5.3 to 5.7; ``tests/test_private_names.py`` fails when
+a new version changes one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from celery import _state
+
+# Celery reads the setting names of Celery 3 too, and only this table has them.
+from celery.app.defaults import _TO_NEW_KEY as NEW_SETTING_NAMES
+from celery.app.defaults import NAMESPACES, flatten
+
+if TYPE_CHECKING:
+    from celery import Celery, Task
+    from celery.canvas import Signature
+
+__all__ = ["NEW_SETTING_NAMES", "SETTING_TYPES"]
+
+# Celery's own documentation gives these types that its table does not.
+_MISDECLARED = {
+    "broker_use_ssl": "bool or dict",
+    "task_default_delivery_mode": "any",
+    "task_default_priority": "int",
+    "worker_concurrency": "int or auto",
+}
+
+
+def _type_name(declared: object) -> str:
+    # One of Celery's types is a class, and one is "str" where the rest say "string".
+    name = declared.__name__ if isinstance(declared, type) else str(declared)
+    return {"str": "string"}.get(name, name)
+
+
+#: The type of each setting, as Celery names the type.
+SETTING_TYPES = {
+    name: _MISDECLARED.get(name, _type_name(option.type))
+    for name, option in flatten(NAMESPACES)
+}
+
+
+@contextmanager
+def as_current_app(app: Celery) -> Iterator[None]:
+    """Make an application the current one of this thread.
+
+    ``app.set_current()`` cannot be undone: ``get_current_app()`` makes an application
+    if there was none before.
+    """
+    thread = _state._tls
+    before, thread.current_app = thread.current_app, app
+    try:
+        yield
+    finally:
+        thread.current_app = before
+
+
+@contextmanager
+def keeping_state() -> Iterator[None]:
+    """Undo what a worker in a thread changes in the state of the process."""
+    with ExitStack() as stack:
+        for owner, name in (
+            (_state, "default_app"),
+            (_state, "_task_join_will_block"),
+            (_state._tls, "current_app"),
+        ):
+            kept = mock.patch.object(owner, name, getattr(owner, name))
+            stack.enter_context(kept)
+        yield
+
+
+def new_backend(app: Celery) -> Any:
+    """Return a new result backend; the users of ``app.backend`` share one."""
+    return app._get_backend()
+
+
+def set_app(signature: Signature, app: Celery) -> None:
+    """Make a signature send through an application.
+
+    ``Signature.clone(app=...)`` would copy the signature, and not reach those inside.
+    """
+    signature._app = app
+
+
+def dump_models(
+    task: Task | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments with dictionaries in place of their pydantic models.
+
+    Celery 5.7 does so when it sends a task. Earlier versions have no such function.
+    """
+    dump = getattr(task, "_dump_pydantic_arguments", None)
+    return dump(args, kwargs) if dump else (args, kwargs)
+
+
+@contextmanager
+def without_caches(app: Celery) -> Iterator[None]:
+    """Make an application set up its pools and its result backend anew, for a while.
+
+    Celery sets them up once from the settings, and has no way to do so again.
+    """
+    with ExitStack() as stack:
+        for owner, name, value in (
+            (app, "_pool", None),
+            (app.amqp, "_producer_pool", None),
+            (app, "_backend_cache", None),
+            (app, "_local", threading.local()),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, value))
+        yield

@@ -1,0 +1,1 @@
+"""The words of an application: directives, derivers, schedules, contexts."""

@@ -1,0 +1,153 @@
+"""The contexts that ``pyramid_tasks.context`` switches on, and ``base_url``."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from pyramid.request import Request
+from pyramid.settings import aslist
+
+from ..exceptions import SettingError
+from ..worker.request import DEFERRED_BY, get_runner
+from .load import reporting
+
+if TYPE_CHECKING:
+    from pyramid.config import Configurator
+
+    from ..registry import Capture, Restore
+
+_HOST_KEYS = (
+    "wsgi.url_scheme",
+    "HTTP_HOST",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SCRIPT_NAME",
+)
+
+# pyramid.scripting makes this host up for scripts, and for tasks without a base_url. No
+# browser sends it, as a browser leaves out the port 80.
+_BLANK = Request.blank("/").environ
+_NO_HOST = {key: _BLANK[key] for key in _HOST_KEYS}
+
+_BASE_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[\da-f:.]+\]|[^\s/?#@:[\]]+)"
+    r"(:(?P<port>\d{1,5}))?(?P<path>(/[^\s?#]*)?)",
+    re.ASCII | re.IGNORECASE,
+)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_LAST_PORT = 65535
+
+
+def capture_host(request: Request) -> dict[str, str] | None:
+    """Return the parts of the environ that the URLs of a request are made of."""
+    environ = request.environ
+    host = {key: environ[key] for key in _HOST_KEYS if key in environ}
+    return host if host and host != _NO_HOST else None
+
+
+def restore_host(request: Request, value: Any) -> None:
+    """Give a request the host of the request that deferred its task."""
+    if not isinstance(value, dict) or not all(
+        key in _HOST_KEYS and isinstance(part, str) for key, part in value.items()
+    ):
+        raise ValueError(
+            f"The message has a task context 'host' that is no host: "
+            f"{reprlib.repr(value)}"
+        )
+    # HTTP/1.0 has no Host, and a server can leave out an empty SCRIPT_NAME. The values
+    # of base_url must not take their place.
+    for key in ("HTTP_HOST", "SCRIPT_NAME"):
+        request.environ.pop(key, None)
+    request.environ.update(value)
+
+
+def capture_locale(request: Request) -> str | None:
+    """Return the locale of a request."""
+    name = request.locale_name
+    return None if name is None else str(name)
+
+
+def restore_locale(request: Request, value: Any) -> None:
+    """Give a request a locale, without asking its locale negotiator."""
+    if not isinstance(value, str):
+        raise ValueError(  # noqa: TRY004 as for the host
+            f"The message has a task context 'locale' that is no locale: "
+            f"{reprlib.repr(value)}"
+        )
+    request.locale_name = value
+
+
+def capture_user(request: Request) -> Any:
+    """Return the userid of a request."""
+    return request.authenticated_userid
+
+
+def restore_user(request: Request, value: Any) -> None:
+    """Give a request a userid, as ``deferred_by`` and as ``REMOTE_USER``."""
+    request.environ[DEFERRED_BY] = value
+    request.environ["REMOTE_USER"] = str(value)
+
+
+CONTEXTS: dict[str, tuple[Capture, Restore]] = {
+    "host": (capture_host, restore_host),
+    "locale": (capture_locale, restore_locale),
+    "user": (capture_user, restore_user),
+}
+
+
+def environ_of(base_url: str) -> dict[str, Any]:
+    """Return the environ of a request for the URL of an application.
+
+    Raises:
+        SettingError: The URL is not absolute.
+    """
+    match = _BASE_URL.fullmatch(base_url)
+    if not match or not 0 < int(match["port"] or 1) <= _LAST_PORT:
+        raise SettingError(
+            "pyramid_tasks.base_url",
+            f"= {base_url} is not the URL of an application, such as "
+            "https://example.com or https://example.com/app.",
+        )
+    scheme, host, port = match["scheme"].lower(), match["host"], match["port"]
+    default = _DEFAULT_PORTS[scheme]
+    return {
+        **_BLANK,
+        "wsgi.url_scheme": scheme,
+        "HTTP_HOST": host if port in {None, default} else f"{host}:{port}",
+        "SERVER_NAME": host,
+        "SERVER_PORT": port or default,
+        # WSGI has UTF-8 here, read as Latin-1.
+        "SCRIPT_NAME": unquote(match["path"].rstrip("/")).encode().decode("latin-1"),
+    }
+
+
+def _names(value: Any) -> list[str]:
+    words = value.replace(",", " ") if isinstance(value, str) else value or ()
+    return list(aslist(words))
+
+
+def includeme(config: Configurator) -> None:
+    """Switch on the contexts that the settings name."""
+    settings = config.get_settings()
+    for name in dict.fromkeys(_names(settings.get("pyramid_tasks.context"))):
+        with reporting():
+            _switch_on(config, name)
+    if base_url := settings.get("pyramid_tasks.base_url"):
+        with reporting():
+            get_runner(config.registry).base_environ = environ_of(base_url)
+
+
+def _switch_on(config: Configurator, name: str) -> None:
+    if name not in CONTEXTS:
+        near = get_close_matches(name, CONTEXTS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise SettingError(
+            "pyramid_tasks.context",
+            f"= {name} is not one of host, locale and user.{hint} Add others with "
+            "config.add_task_context().",
+        )
+    config.add_task_context(name, *CONTEXTS[name])

@@ -1,0 +1,123 @@
+"""``config.add_task_deriver``, and the derived task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from pyramid.config import PHASE1_CONFIG
+from pyramid.exceptions import ConfigurationError
+from pyramid.util import TopologicalSorter, is_nonstr_iter
+from pyramid.viewderivers import INGRESS
+from zope.interface import implementer
+
+from ..interfaces import ITaskDeriverInfo, ITaskDerivers
+from ..registry import relate
+from .load import reporting_directive
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from pyramid.config import Configurator
+    from pyramid.registry import Introspectable, Registry
+
+TaskFunc = Callable[..., Any]
+
+#: The end of the chain of derivers: the task itself, as ``VIEW`` for view derivers.
+TASK = "TASK"
+
+
+@implementer(ITaskDeriverInfo)
+class TaskDeriverInfo:
+    """The facts that a deriver gets about the task it wraps."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        package: ModuleType,
+        name: str,
+        options: dict[str, Any],
+        original_func: TaskFunc,
+    ) -> None:
+        self.registry = registry
+        self.package = package
+        self.name = name
+        self.options = options
+        self.original_func = original_func
+
+
+@reporting_directive
+def add_task_deriver(
+    config: Configurator,
+    deriver: Callable[[TaskFunc, TaskDeriverInfo], TaskFunc] | str,
+    name: str | None = None,
+    under: str | Iterable[str] | None = None,
+    over: str | Iterable[str] | None = None,
+) -> None:
+    """Wrap every task, as ``config.add_view_deriver`` wraps every view.
+
+    Args:
+        deriver: ``deriver(task, info)`` returns a callable to be used in place of
+            ``task``; both are called as ``task(request, *args, **kwargs)``. ``info``
+            is an :class:`~pyramid_tasks.interfaces.ITaskDeriverInfo`. A dotted name
+            is allowed.
+        name: The name of the deriver; default, the name of the callable.
+        under: The derivers (or ``INGRESS``) that this one is closer to the task than.
+        over: The derivers (or ``TASK``) that this one is further from the task than.
+
+    Raises:
+        pyramid.exceptions.ConfigurationError: The name or the position is reserved.
+    """
+    deriver = config.maybe_dotted(deriver)
+    name = name or deriver.__name__  # type: ignore[union-attr]
+    under = _as_tuple(under) or (INGRESS,)
+    over = _as_tuple(over) or (TASK,)
+    if name in {INGRESS, TASK}:
+        raise ConfigurationError(f"{name} is a reserved task deriver name")
+    if INGRESS in over:
+        raise ConfigurationError(f"{name} cannot be over INGRESS")
+    if TASK in under:
+        raise ConfigurationError(f"{name} cannot be under TASK")
+
+    def register() -> None:
+        derivers = config.registry.queryUtility(ITaskDerivers)
+        if derivers is None:
+            derivers = TopologicalSorter(
+                default_before=TASK, default_after=INGRESS, first=INGRESS, last=TASK
+            )
+            config.registry.registerUtility(derivers, ITaskDerivers)
+        derivers.add(name, deriver, before=over, after=under)
+
+    introspectable = config.introspectable("task derivers", name, name, "task deriver")
+    introspectable.update(name=name, deriver=deriver, under=under, over=over)
+    config.action(
+        ("task deriver", name),
+        register,
+        introspectables=(introspectable,),
+        order=PHASE1_CONFIG,  # before the tasks, as derivers of views before views
+    )
+
+
+def derive_task(
+    task: TaskFunc, info: TaskDeriverInfo, introspectable: Introspectable
+) -> TaskFunc:
+    """Return ``task`` wrapped by every deriver of the application.
+
+    Args:
+        introspectable: The introspectable of the task. The function adds the names of
+            the derivers, the outermost first, and relates it to theirs.
+    """
+    derivers = info.registry.queryUtility(ITaskDerivers)
+    chain = [] if derivers is None else derivers.sorted()
+    for _, deriver in reversed(chain):
+        task = deriver(task, info)
+    introspectable["derivers"] = [name for name, _ in chain]
+    for name, _ in chain:
+        relate(introspectable, info.registry, "task derivers", name)
+    return task
+
+
+def _as_tuple(names: str | Iterable[str] | None) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    return tuple(names) if is_nonstr_iter(names) else (str(names),)

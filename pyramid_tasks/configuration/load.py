@@ -1,0 +1,143 @@
+"""The load in progress, and the mistakes that it finds.
+
+A loader does not know how an application wraps itself. So the loader watches which
+Celery application ``includeme`` creates during the load. A load ends at the first
+mistake in the configuration; a check collects all mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from pyramid.exceptions import ConfigurationError, ConfigurationExecutionError
+
+from ..exceptions import PyramidTasksError
+from ..settings import raise_or_log
+
+if TYPE_CHECKING:
+    import logging
+
+    from celery import Celery
+    from pyramid.config import Configurator
+    from pyramid.registry import Registry
+
+    from ..exceptions import SettingError
+
+_Directive = TypeVar("_Directive", bound=Callable[..., None])
+
+
+@dataclass
+class Load:
+    """An application being loaded for a worker.
+
+    Attributes:
+        settings: The Celery settings of the worker, which win over those of the
+            application.
+        created: The Celery applications created so far, with their registries.
+        problems: The problems found so far, or ``None`` when the first one is raised.
+    """
+
+    settings: dict[str, Any]
+    created: list[tuple[Celery, Registry]] = field(default_factory=list)
+    problems: list[Exception] | None = None
+
+
+_current: ContextVar[Load | None] = ContextVar("pyramid_tasks.load", default=None)
+
+
+def current_load() -> Load | None:
+    """Return the load that this code runs in, or ``None`` in a web process."""
+    return _current.get()
+
+
+@contextmanager
+def begin_load(settings: dict[str, Any]) -> Iterator[Load]:
+    """Watch the applications that are created inside the ``with`` block."""
+    with _as_current(Load(settings, problems=current_problems())) as load:
+        yield load
+
+
+@contextmanager
+def checking() -> Iterator[list[Exception]]:
+    """Collect the problems of the application that is loaded inside the block.
+
+    A problem in the call of a directive is a ``ConfigurationExecutionError``, which
+    knows the file and the line of the call.
+    """
+    problems: list[Exception] = []
+    with _as_current(Load({}, problems=problems)):
+        yield problems
+
+
+def current_problems() -> list[Exception] | None:
+    """Return the problems that the check in progress has found, if one is."""
+    load = current_load()
+    return None if load is None else load.problems
+
+
+@contextmanager
+def reporting(info: Any = None, *also: type[Exception]) -> Iterator[None]:
+    """Hand a mistake in the configuration to the check in progress, or raise it.
+
+    Args:
+        info: The place where a directive was called: its ``config.action_info``.
+        also: More errors that are mistakes here, beside Pyramid's and this package's.
+    """
+    try:
+        yield
+    except (ConfigurationError, PyramidTasksError, *also) as error:
+        problems = current_problems()
+        if problems is None:
+            raise
+        if info is not None:
+            error = ConfigurationExecutionError(type(error), error, info)
+        problems.append(error)
+
+
+def report(problem: Exception) -> None:
+    """Hand a mistake in the configuration to the check in progress, or raise it."""
+    with reporting():
+        raise problem
+
+
+def report_setting(problem: SettingError) -> None:
+    """Hand a mistake in the settings to the check in progress, or raise or log it."""
+    problems = current_problems()
+    if problems is None:
+        raise_or_log(problem)
+    else:
+        problems.append(problem)
+
+
+def reporting_directive(directive: _Directive) -> _Directive:
+    """Return a directive whose mistakes go to the check in progress."""
+
+    @wraps(directive)
+    def report(config: Configurator, *args: Any, **kwargs: Any) -> None:
+        with reporting(config.action_info):
+            directive(config, *args, **kwargs)
+
+    return cast("_Directive", report)
+
+
+def warn(logger: logging.Logger, problem: Exception) -> None:
+    """Hand a mistake that stops no worker to the check in progress, or log it."""
+    problems = current_problems()
+    if problems is None:
+        logger.warning("%s", problem)
+    else:
+        problems.append(problem)
+
+
+@contextmanager
+def _as_current(load: Load) -> Iterator[Load]:
+    token = _current.set(load)
+    try:
+        yield load
+    finally:
+        _current.reset(token)

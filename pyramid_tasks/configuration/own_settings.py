@@ -1,0 +1,55 @@
+"""The settings of this package itself, which begin with ``pyramid_tasks.``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from ..exceptions import SettingError, UnknownSetting
+from ..settings import Report, raise_or_log
+
+_PREFIX = "pyramid_tasks."
+
+#: The settings without their prefix.
+OWN_SETTINGS = (
+    *("base_url", "config_uri", "context", "delivery", "delivery_timeout"),
+    *("gc_freeze", "outbox_lease", "outbox_max_attempts"),
+)
+
+
+def check_own_settings(
+    settings: Mapping[str, Any], report: Report = raise_or_log
+) -> None:
+    """Report the settings that begin with ``pyramid_tasks.`` and are none of its own.
+
+    Args:
+        settings: The settings of a Pyramid application.
+        report: As for :func:`extract_celery_settings`.
+    """
+    for key in settings:
+        name = key.removeprefix(_PREFIX)
+        if name != key and name not in OWN_SETTINGS:
+            nearest = get_close_matches(name, OWN_SETTINGS, n=1)
+            hint = _PREFIX + nearest[0] if nearest else None
+            problem = "is not a setting of pyramid_tasks."
+            report(UnknownSetting(key, problem, hint))
+
+
+def number_setting(settings: Mapping[str, Any], name: str, default: float) -> float:
+    """Return a setting of this package that is a number.
+
+    Args:
+        settings: The settings of a Pyramid application.
+        name: The setting without its prefix ``pyramid_tasks.``.
+        default: The number when the setting is not there.
+
+    Raises:
+        SettingError: The value is not a number.
+    """
+    key = _PREFIX + name
+    value = settings.get(key, default)
+    try:
+        return float(value)
+    except ValueError:
+        raise SettingError(key, f"= {value} is not a number.") from None

@@ -1,0 +1,142 @@
+"""``config.add_periodic_task``, and how a schedule is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from celery.schedules import ParseException, crontab
+from pyramid.exceptions import ConfigurationError
+
+from ..registry import check_arguments, get_tasks, relate
+from .load import reporting, reporting_directive
+
+if TYPE_CHECKING:
+    from celery import Task
+    from celery.schedules import BaseSchedule
+    from pyramid.config import Configurator
+
+_CRON_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+
+
+@reporting_directive
+def add_periodic_task(
+    config: Configurator,
+    schedule: float | timedelta | BaseSchedule | str,
+    func_or_name: Callable[..., Any] | str | Task,
+    args: Iterable[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    **opts: Any,
+) -> None:
+    """Add an entry to the schedule of ``celery beat``.
+
+    Args:
+        schedule: Seconds, a timedelta, a Celery schedule such as ``crontab(hour=3)``,
+            or a cron expression of five fields.
+        func_or_name: The task: its function, dotted name, registered name or the
+            Celery task.
+        args: Positional arguments of the task, after the request.
+        kwargs: Keyword arguments of the task.
+        opts: ``name`` is the name of the entry. Two entries for one task with the same
+            arguments need names. All others are options of ``Task.apply_async``. See
+            `Periodic tasks
+            <https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html>`_.
+
+    Raises:
+        pyramid.exceptions.ConfigurationError: The schedule cannot be read.
+        TaskNotRegistered: The application has no such task, once committed.
+    """
+    tasks = get_tasks(config.registry)
+    if isinstance(schedule, (str, int, float)):
+        try:
+            schedule = parse_schedule(str(schedule))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+    args, kwargs = tuple(args), dict(kwargs or {})
+    title = opts.pop("name", None) or _call_repr(func_or_name, args, kwargs)
+
+    def register() -> None:
+        # A dotted name may be relative to the package, as in any directive.
+        is_relative = isinstance(func_or_name, str) and func_or_name.startswith(".")
+        task = tasks.find(
+            config.maybe_dotted(func_or_name) if is_relative else func_or_name
+        )
+        check_arguments(task, args, kwargs)
+        relate(introspectable, config.registry, "tasks", task.name)
+        tasks.app.add_periodic_task(
+            schedule, task.signature(), args, kwargs, name=title, **opts
+        )
+
+    introspectable = config.introspectable(
+        "periodic tasks", title, title, "periodic task"
+    )
+    introspectable.update(
+        schedule=schedule, task=func_or_name, args=args, kwargs=kwargs, options=opts
+    )
+    # After the tasks, wherever in the application they are registered.
+    action = reporting(config.action_info, TypeError)(register)
+    config.action(
+        ("periodic task", title), action, introspectables=(introspectable,), order=10
+    )
+
+
+def parse_schedule(text: str, type_: str | None = None) -> float | timedelta | crontab:
+    """Read a schedule.
+
+    Args:
+        text: A cron expression of five fields (``0 3 * * *``) or a number of seconds;
+            with a type, JSON.
+        type_: ``crontab`` or ``timedelta`` for a JSON object of their arguments,
+            ``integer`` for a number of seconds; the form of older packages.
+
+    Raises:
+        ValueError: The schedule cannot be read; the message says what was expected.
+    """
+    text = text.strip()
+    try:
+        if type_ is not None:
+            return _TYPES[type_](json.loads(text))
+        fields = text.split()
+        if len(fields) == len(_CRON_FIELDS):
+            return crontab(**dict(zip(_CRON_FIELDS, fields, strict=True)))
+        return _seconds(text)
+    except KeyError:
+        expected = "type = crontab, timedelta or integer"
+        raise ValueError(f"type {type_!r} is unknown; write {expected}") from None
+    except (ParseException, TypeError, ValueError) as error:
+        expected = (
+            f"JSON for type = {type_}"
+            if type_
+            else "a cron expression of five fields or a number of seconds"
+        )
+        raise ValueError(f"schedule {text!r} is not {expected} ({error})") from error
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not 0 < seconds < float("inf"):
+        raise ValueError("not a positive number")
+    return seconds
+
+
+def _timedelta(fields: dict[str, float]) -> timedelta:
+    delta = timedelta(**fields)
+    _seconds(delta.total_seconds())
+    return delta
+
+
+_TYPES = {
+    "crontab": lambda fields: crontab(**fields),
+    "timedelta": _timedelta,
+    "integer": _seconds,
+}
+
+
+def _call_repr(
+    func_or_name: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str:
+    name = getattr(func_or_name, "__qualname__", None) or str(func_or_name)
+    given = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
+    return f"{name}({', '.join(given)})"

@@ -1,0 +1,147 @@
+"""``config.register_task``, and the decorator ``@task``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import venusian
+
+from ..exceptions import TaskError
+from ..registry import ExecutionPolicy, get_tasks
+from ..worker.request import get_runner
+from .derivers import TaskDeriverInfo, TaskFunc, derive_task
+from .load import reporting, reporting_directive
+from .signature import default_name, present_as, signature_less_request
+
+if TYPE_CHECKING:
+    from celery import Task
+    from pyramid.config import Configurator
+
+_Func = TypeVar("_Func", bound=Callable[..., Any])
+
+
+@reporting_directive
+def register_task(
+    config: Configurator,
+    func: Callable[..., Any] | str,
+    name: str | None = None,
+    **options: Any,
+) -> None:
+    """Register a function as a task of the application.
+
+    The function takes the request first: ``def add(request, x, y)``; with
+    ``bind=True``, the Celery task before it: ``def add(self, request, x, y)``.
+
+    Args:
+        func: A function, any other callable, or a dotted name.
+        name: The name of the task; default, Celery's: ``<module>.<function>``. A
+            callable without a name of its own needs one.
+        options: All options of `Celery.task
+            <https://docs.celeryq.dev/en/stable/userguide/tasks.html#list-of-options>`_,
+            and the options of the application's task derivers.
+
+    Raises:
+        TaskError: The callable has no name, or takes no request.
+    """
+    dotted = func if isinstance(func, str) else None
+    original: Callable[..., Any] = config.maybe_dotted(func)
+    tasks = get_tasks(config.registry)
+    if name is None:
+        name = default_name(tasks.app, original)
+    bind = options.pop("bind", False)
+    signature = signature_less_request(original, name, bind=bind)
+
+    def register() -> None:
+        info = TaskDeriverInfo(
+            config.registry, config.package, name, {**options, "bind": bind}, original
+        )
+        innermost = _innermost(original, bind=bind)
+        derived = derive_task(innermost, info, introspectable)
+        runner = get_runner(config.registry)
+        run = _make_run(derived, runner.attempt, tasks.execution_policy)
+        present_as(run, original, signature)
+        task = tasks.add(run, original, name, options)
+        # Celery has put autoretry_for around the function. The request goes around
+        # both, so that subscribers of a retry get it.
+        task.run = update_wrapper(partial(runner.run, task, task.run), task.run)
+
+    introspectable = config.introspectable("tasks", name, name, "task")
+    introspectable.update(
+        name=name, func=original, dotted=dotted, bind=bind, options=options
+    )
+    action = reporting(config.action_info)(register)
+    config.action(("task", name), action, introspectables=(introspectable,))
+
+
+@overload
+def task(func: _Func, /) -> _Func: ...
+@overload
+def task(**options: Any) -> Callable[[_Func], _Func]: ...
+def task(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Mark a function as a task, for ``config.scan()`` to register.
+
+    It takes the arguments of
+    :func:`~pyramid_tasks.configuration.tasks.register_task`. It returns the function
+    itself, which stays callable::
+
+        @task
+        def add(request, x, y):
+            return x + y
+
+        @task(name="mail", autoretry_for=(OSError,))
+        def send_mail(request, address): ...
+
+    Raises:
+        TaskError: The function is a method. Only functions can be tasks.
+    """
+
+    def attach(func: _Func, depth: int = 1) -> _Func:
+        def register(context: Any, _name: str, func: _Func) -> None:
+            config = context.config.with_package(info.module)
+            if not hasattr(config, "register_task"):
+                raise TaskError(
+                    f"{func.__module__}.{func.__qualname__} is a task, but the "
+                    "application does not include pyramid_tasks: call "
+                    'config.include("pyramid_tasks") before config.scan()'
+                )
+            config.register_task(func, _info=info.codeinfo, **options)
+
+        # The category that config.scan() looks for.
+        info = venusian.attach(func, register, category="pyramid", depth=depth)
+        if info.scope == "class":
+            raise TaskError(
+                f"{func.__qualname__} is a method; only functions can be tasks"
+            )
+        return func
+
+    return attach if func is None else attach(func, depth=2)
+
+
+def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:
+    """Return the task as derivers see it: its first argument is the request."""
+    if not bind:
+        return func
+
+    def bound(request: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return func(request.current_task, request, *args, **kwargs)
+
+    return bound
+
+
+def _make_run(
+    derived: TaskFunc, attempt: Callable[..., Any], policy: ExecutionPolicy | None
+) -> Callable[..., Any]:
+    """Return the function that Celery runs: the derived task, with a request."""
+
+    def run(self: Task, /, *args: Any, **kwargs: Any) -> Any:
+        return attempt(self, derived, args, kwargs)
+
+    if policy is None:
+        return run
+
+    def run_by_policy(self: Task, /, *args: Any, **kwargs: Any) -> Any:
+        return policy(lambda environ: attempt(self, derived, args, kwargs, environ))
+
+    return run_by_policy

@@ -1,0 +1,1 @@
+"""From a request to a call: the request methods, and the preparation of a call."""

@@ -1,0 +1,136 @@
+"""Preparing a call: each task goes through this when it is deferred."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kombu.serialization import dumps, loads
+
+from .._celery import dump_models
+from ..delivery.canvas import nodes
+from ..events import BeforeDeferTask, has_subscribers
+from ..exceptions import DeferError
+from ..registry import check_arguments
+
+if TYPE_CHECKING:
+    from celery import Celery, Task
+    from pyramid.request import Request
+
+    from ..delivery.canvas import Canvas, Node
+    from ..registry import Delivery, Tasks
+
+#: Tasks of Celery that call another task for each item, and how.
+_MAPS = {"celery.map": lambda item: (item,), "celery.starmap": tuple}
+
+
+def prepare(
+    request: Request, tasks: Tasks, canvas: Canvas, headers: dict[str, str]
+) -> set[str]:
+    """Prepare the calls of a canvas, and of the tasks that are linked to it.
+
+    Args:
+        canvas: The canvas, which this changes in place.
+        headers: The message headers with the context, for each task.
+
+    Returns:
+        The deliveries that the options of the canvas and its tasks name.
+
+    Raises:
+        TaskNotRegistered: The application has no such task.
+        TypeError: A task does not take its arguments.
+        DeferError: A serializer cannot hold the arguments.
+    """
+    deliveries = set()
+    for node in nodes(canvas):
+        options = node.signature["options"]
+        if node.is_task:
+            task = tasks.find(node.signature["task"])
+            announce(request, task, node.signature, headers)
+            check_call(node, task, tasks)
+        elif options.get("headers"):
+            # Celery puts these in the place of the headers of the tasks.
+            options["headers"] = {**headers, **options["headers"]}
+        if delivery := options.pop("delivery", None):
+            deliveries.add(delivery)
+    return deliveries
+
+
+def announce(
+    request: Request, task: Task, call: Canvas, headers: dict[str, str]
+) -> None:
+    """Add the headers to the options of a call, and notify subscribers of the call."""
+    options = call["options"]
+    if headers:
+        options["headers"] = {**headers, **(options.get("headers") or {})}
+    if has_subscribers(request.registry, BeforeDeferTask):
+        args = tuple(call["args"])
+        event = BeforeDeferTask(request, task, args, call["kwargs"], options)
+        request.registry.notify(event)
+        call["args"], call["kwargs"] = event.args, event.kwargs
+
+
+def check_call(node: Node, task: Task, tasks: Tasks) -> None:
+    """Check the arguments of a call as far as they are known, and serialize them.
+
+    Celery does so for a task that it sends at once, and not for the others.
+
+    Raises:
+        TaskNotRegistered: The call maps a task that the application does not have.
+        TypeError: The task does not take the arguments.
+        DeferError: The serializer of the task cannot hold the arguments.
+    """
+    call = node.signature
+    if task.name in _MAPS:
+        mapped = tasks.find(call["kwargs"]["task"]["task"])
+        for item in call["kwargs"]["it"]:
+            check_arguments(mapped, _MAPS[task.name](item), {})
+        # As map.apply_async() does, for the routes of the task.
+        call["options"].setdefault("route_name", mapped.name)
+    else:
+        check_arguments(task, (*node.results_before, *call["args"]), call["kwargs"])
+    serialize_arguments(tasks.app, node)
+
+
+def serialize_arguments(app: Celery, node: Node) -> None:
+    """Give a call its arguments as a worker gets them: independent of the caller's.
+
+    Raises:
+        DeferError: The serializer of the task cannot hold the arguments.
+    """
+    call, before = node.signature, node.results_before
+    task = app.tasks.get(name := call["task"])
+    args, kwargs = dump_models(task, (*before, *call["args"]), call["kwargs"])
+    default = app.conf.task_serializer if task is None else task.serializer
+    serializer = call["options"].get("serializer") or default
+    try:
+        content_type, encoding, body = dumps(
+            (tuple(args)[len(before) :], kwargs), serializer
+        )
+    except Exception as error:
+        raise DeferError(
+            f"The arguments of {name} cannot be sent as {serializer}: {error}"
+        ) from error
+    call["args"], call["kwargs"] = loads(
+        body, content_type, encoding, accept={content_type}
+    )
+
+
+def choose_delivery(
+    tasks: Tasks, names: set[str], default: str | None = None
+) -> Delivery:
+    """Return the delivery of calls that are deferred together.
+
+    Args:
+        names: The deliveries that the calls name.
+        default: The name of the delivery if they name none.
+
+    Raises:
+        DeferError: The calls name several.
+        SettingError: There is no delivery of that name.
+    """
+    if len(names) > 1:
+        raise DeferError(
+            "Tasks that are deferred together have one delivery, not several: "
+            f"{', '.join(sorted(names))}. Defer them one by one, or with one delivery"
+        )
+    return tasks.get_delivery(names.pop() if names else default)

@@ -1,0 +1,253 @@
+"""``request.defer_task`` and the other methods this package adds to a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, overload
+
+from celery.canvas import Signature
+from celery.utils import uuid
+
+from ..delivery.canvas import Node, as_signature, copy
+from ..delivery.results import DeferredGroupResult
+from ..exceptions import DeferError
+from ..registry import get_tasks
+from ..worker.contexts import context_headers
+from .call import announce, check_call, choose_delivery, prepare
+
+if TYPE_CHECKING:
+    from typing import Concatenate
+
+    from celery.result import AsyncResult, GroupResult, ResultBase
+    from pyramid.request import Request
+
+    from ..typing import AnyRequest, AnyTask, P, R, RequestT, TaskLike, TaskT
+
+
+@overload
+def defer_task(
+    request: AnyRequest,
+    func_or_name: Callable[Concatenate[RequestT, P], R],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> AsyncResult[R]: ...
+@overload
+def defer_task(
+    request: AnyRequest,
+    func_or_name: Callable[Concatenate[TaskT, RequestT, P], R],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> AsyncResult[R]: ...
+@overload
+def defer_task(
+    request: AnyRequest, func_or_name: str | AnyTask, /, *args: Any, **kwargs: Any
+) -> AsyncResult[Any]: ...
+def defer_task(
+    request: AnyRequest, func_or_name: TaskLike, /, *args: Any, **kwargs: Any
+) -> AsyncResult[Any]:
+    """Queue a task.
+
+    The method is ``request.defer_task(...)``. The function
+    ``pyramid_tasks.defer_task(request, ...)`` does the same, and type checkers check
+    its arguments also if the request is not annotated with
+    :class:`~pyramid_tasks.typing.RequestWithTasks`.
+
+    Args:
+        func_or_name: The function of the task, its dotted name, the registered name
+            of the task, or the Celery task.
+        args: The positional arguments of the task, after the request.
+        kwargs: The keyword arguments of the task.
+
+    Returns:
+        The result. :func:`get_task_result` finds it by its ``id``.
+
+    Raises:
+        TaskNotRegistered: The application has no such task.
+        AmbiguousTask: The function is registered under several names.
+        TypeError: The task does not take these arguments.
+        kombu.exceptions.OperationalError: The broker cannot be reached.
+    """
+    return defer_task_with_options(request, func_or_name, args, kwargs)
+
+
+def defer_task_with_options(
+    request: Request,
+    func_or_name: TaskLike,
+    args: Iterable[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> AsyncResult:
+    """Queue a task with options such as ``countdown``, ``queue`` or ``priority``.
+
+    Args:
+        func_or_name: The task, as for :func:`defer_task`.
+        args: The positional arguments of the task, after the request.
+        kwargs: The keyword arguments of the task.
+        options: The options of `Task.apply_async
+            <https://docs.celeryq.dev/en/stable/reference/celery.app.task.html>`_,
+            and ``delivery``: ``immediate``, or with
+            ``pyramid_tasks.contrib.pyramid_tm`` ``commit`` or ``outbox``.
+
+    Returns:
+        The result, as :func:`defer_task` does.
+
+    Raises:
+        DeferError: The call cannot be kept until the commit, or its linked tasks cannot
+            be called.
+        Exception: The errors of :func:`defer_task`.
+    """
+    tasks = get_tasks(request.registry)
+    task = tasks.find(func_or_name)
+    if "link" in options or "link_error" in options:
+        delivery = options.pop("delivery", None)
+        signature = task.signature(tuple(args), dict(kwargs or {}), **options)
+        return defer_canvas(request, signature, delivery=delivery)
+    call = {"args": tuple(args), "kwargs": dict(kwargs or {}), "options": options}
+    announce(request, task, call, context_headers(tasks.contexts, request))
+    delivery = tasks.get_delivery(options.pop("delivery", None))
+    if delivery.is_direct(request):
+        return task.apply_async(call["args"], call["kwargs"], **options)
+    signature = task.signature(call["args"], call["kwargs"], **options)
+    check_call(Node(signature, is_first=True), task, tasks)
+    return delivery.deliver(request, [signature])[0]
+
+
+def defer_tasks(
+    request: Request,
+    func_or_name: TaskLike,
+    iterable: Iterable[tuple[Any, ...] | Mapping[str, Any]],
+    **options: Any,
+) -> GroupResult:
+    """Queue many calls of one task at once.
+
+    The calls are sent in order, through one connection to the broker. The delivery
+    ``outbox`` stores them by one INSERT, except in SQLite.
+
+    Args:
+        func_or_name: The task, as for :func:`defer_task`.
+        iterable: For each call, a tuple of positional arguments or a dictionary of
+            keyword arguments.
+        options: The options of each call, as for :func:`defer_task_with_options`.
+
+    Returns:
+        The results, in the order of the calls.
+
+    Raises:
+        DeferError: The task cannot be called with an item. Nothing is queued.
+        Exception: The errors of :func:`defer_task`.
+    """
+    tasks = get_tasks(request.registry)
+    task = tasks.find(func_or_name)
+    name = options.pop("delivery", None)
+    headers = context_headers(tasks.contexts, request)
+    deliveries: set[str] = set()
+    signatures = []
+    for number, item in enumerate(iterable):
+        if isinstance(item, tuple):
+            args, kwargs = item, {}
+        elif isinstance(item, Mapping):
+            args, kwargs = (), dict(item)
+        else:
+            raise DeferError(
+                f"Item {number} for {task.name} must be a tuple of positional "
+                f"arguments, such as ({item!r},), or a dictionary of keyword arguments"
+            )
+        signature = task.signature(args, kwargs, **copy(options))
+        try:
+            deliveries |= prepare(request, tasks, signature, headers)
+        except TypeError as error:
+            raise DeferError(f"Item {number} for {task.name}: {error}") from error
+        signatures.append(signature)
+    delivery = choose_delivery(tasks, deliveries, name)
+    results = delivery.deliver(request, signatures)
+    return DeferredGroupResult(uuid(), results, app=tasks.app)
+
+
+def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultBase:
+    """Queue a chain, a group, a chord or a signature, as a whole.
+
+    Each task in the canvas has a :class:`~pyramid_tasks.BeforeDeferTask` event, and
+    knows the context of this request, also if a worker sends the task later.
+
+    One ``delivery`` sends the whole canvas. ``commit`` and ``outbox`` send all of it or
+    nothing. They fix the ids of its tasks before the commit. They cannot fix the id of
+    a group inside a chain: Celery makes a new one when it sends the chain.
+
+    Celery calls a ``link_error`` with the id of the task that failed. If that task is
+    in the header of a chord, it calls the ``link_error`` with the id of the body.
+
+    Args:
+        canvas: A `canvas
+            <https://docs.celeryq.dev/en/stable/userguide/canvas.html>`_ made of the
+            results of :func:`task_signature`, or one of these results. It does not
+            change, and can be queued again.
+        options: As for :func:`defer_task_with_options`, with the meaning that Celery
+            gives them for a canvas. The option ``delivery`` of a task in the canvas
+            counts for the whole, also if a subscriber sets it.
+
+    Returns:
+        The result of ``canvas.apply_async()``: for a chain and a chord the result of
+        the last task, for a group a ``GroupResult``.
+
+    Raises:
+        DeferError: The argument is not a canvas, or the tasks in it name several
+            deliveries.
+        TypeError: A task in the canvas does not take its arguments, or does not take
+            the result of the task before as its first one.
+        Exception: The errors of :func:`defer_task`.
+    """
+    if not isinstance(canvas, Signature):
+        raise DeferError(
+            f"{canvas!r} is not a canvas: give the result of request.task_signature(), "
+            "or a chain, group or chord of them"
+        )
+    tasks = get_tasks(request.registry)
+    name = options.pop("delivery", None)
+    whole = copy(canvas)
+    whole["options"].update(copy(options))
+    deliveries = prepare(
+        request, tasks, whole, context_headers(tasks.contexts, request)
+    )
+    delivery = choose_delivery(tasks, deliveries, name)
+    return delivery.deliver(request, [as_signature(whole, tasks.app)])[0]
+
+
+def task_signature(
+    request: Request, func_or_name: TaskLike, /, *args: Any, **kwargs: Any
+) -> Signature:
+    """Return a task with arguments, as a part of a chain, group or chord.
+
+    :func:`defer_canvas` queues the signature. See `Signatures
+    <https://docs.celeryq.dev/en/stable/userguide/canvas.html#signatures>`_.
+
+    Args:
+        func_or_name: The task, as for :func:`defer_task`.
+        args: Positional arguments of the task, after the request. In a chain the result
+            of the task before comes first.
+        kwargs: Keyword arguments of the task.
+
+    Returns:
+        The signature, as Celery's ``task.s()`` makes it. ``.set(immutable=True)`` makes
+        it as ``task.si()`` does.
+
+    Raises:
+        TaskNotRegistered: The application has no such task.
+        AmbiguousTask: The function is registered under several names.
+    """
+    return get_tasks(request.registry).find(func_or_name).s(*args, **kwargs)
+
+
+def get_task_result(request: Request, task_id: str) -> AsyncResult:
+    """Return the result of a task by the id of the task.
+
+    Args:
+        task_id: The ``id`` of the result that :func:`defer_task` returned.
+
+    Returns:
+        An `AsyncResult
+        <https://docs.celeryq.dev/en/stable/reference/celery.result.html>`_, which asks
+        the result backend. An id that the backend does not know is ``PENDING``.
+    """
+    return get_tasks(request.registry).app.AsyncResult(task_id)

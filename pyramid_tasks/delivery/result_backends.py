@@ -1,0 +1,93 @@
+"""The result backend of an application while it sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .._celery import new_backend
+
+if TYPE_CHECKING:
+    from ..application import PyramidCelery
+
+
+class BrokerDown(Exception):  # noqa: N818 a state, not a mistake
+    """The broker takes no message at the moment, whatever the message is."""
+
+
+class QuietBackend:
+    """A result backend that does not subscribe to results.
+
+    Celery subscribes to the results of each ``GroupResult`` that it makes, and waits 20
+    seconds for a backend that is down. When Celery before 5.7 frees such an object, it
+    also ends the subscription of anybody else who waits for the same result.
+    """
+
+    def __init__(self, app: PyramidCelery) -> None:
+        self._app = app
+        self._backend = app.backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def add_pending_result(self, result: Any, **_: Any) -> Any:
+        """Do nothing."""
+        return result
+
+    remove_pending_result = add_pending_result
+
+    def ensure_chords_allowed(self) -> None:
+        """Let Celery raise an error if the result backend cannot have chords."""
+        if not self._app.conf.task_always_eager:
+            self._backend.ensure_chords_allowed()
+
+
+class SendingBackend(QuietBackend):
+    """A result backend that is told only how many tasks a chord has.
+
+    Celery subscribes to the result of each task that it sends, and a relay would never
+    unsubscribe. ``get()`` subscribes as well.
+
+    Args:
+        app: The Celery application that sends.
+        timeout: The number of seconds to wait for the backend.
+    """
+
+    def __init__(self, app: PyramidCelery, timeout: float) -> None:
+        super().__init__(app)
+        self._timeout = timeout
+
+    def on_task_call(self, _producer: Any, _task_id: str) -> None:
+        """Do nothing."""
+
+    def apply_chord(self, *args: Any, **options: Any) -> None:
+        """Tell the backend of a chord."""
+        self._call("apply_chord", *args, **options)
+
+    def set_chord_size(self, *args: Any) -> None:
+        """Tell the backend how many tasks a chord has."""
+        self._call("set_chord_size", *args)
+
+    def _call(self, name: str, *args: Any, **options: Any) -> None:
+        backend = self._limited()
+        call: Callable[..., None] = getattr(backend, name)
+        try:
+            call(*args, **options)
+        except getattr(backend, "connection_errors", ()) as error:
+            raise BrokerDown(
+                f"the result backend, which chords need: {error}"
+            ) from error
+
+    def _limited(self) -> Any:
+        """Return a result backend that waits for the limited time, if it is Redis."""
+        if not hasattr(self._backend, "connparams"):  # not Redis
+            return self._backend
+        known = self._app.limited_backends
+        if self._timeout not in known:
+            backend = new_backend(self._app)
+            backend.retry_policy = {"max_retries": 0}
+            for name in ("socket_timeout", "socket_connect_timeout"):
+                if name in backend.connparams:  # a UNIX socket has only one
+                    backend.connparams[name] = self._timeout
+            known[self._timeout] = backend
+        return known[self._timeout]

@@ -1,0 +1,108 @@
+"""The results of tasks that are sent later."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from celery.result import AsyncResult, GroupResult, ResultBase
+from vine import barrier
+
+from ..exceptions import ResultNotReady
+
+
+class Sendable(Protocol):
+    """A message that is sent when a transaction commits."""
+
+    sent: bool
+
+
+class DeferredResult(AsyncResult):
+    """The result of a task that is sent when the transaction commits."""
+
+    message: Sendable | None = None
+
+    @property
+    def sent(self) -> bool:
+        """Whether the task has been sent."""
+        return self.message is None or self.message.sent
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for the result, as in Celery.
+
+        Raises:
+            ResultNotReady: The task has not been sent.
+        """
+        if not self.sent:
+            raise ResultNotReady(self.id)
+        return super().get(*args, **kwargs)
+
+    wait = get
+
+    def ready(self) -> bool:
+        """Whether the task has ended."""
+        return self.sent and bool(super().ready())
+
+
+class DeferredGroupResult(GroupResult):
+    """The results of tasks that may be sent when the transaction commits."""
+
+    def __init__(
+        self,
+        id: str | None = None,  # noqa: A002 as in GroupResult
+        results: list[ResultBase] | None = None,
+        parent: ResultBase | None = None,
+        **options: Any,
+    ) -> None:
+        # GroupResult would subscribe to each result now, and wait for the backend.
+        self._barrier = barrier()
+        super().__init__(id, results, parent, ready_barrier=self._barrier, **options)
+
+    @property
+    def sent(self) -> bool:
+        """Whether all tasks have been sent."""
+        return all(getattr(result, "sent", True) for result in self.results)
+
+    def join(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for the results, as in Celery.
+
+        Raises:
+            ResultNotReady: A task has not been sent.
+        """
+        self._subscribe()
+        return super().join(*args, **kwargs)
+
+    def join_native(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for the results in the own way of the result backend."""
+        self._subscribe()
+        return super().join_native(*args, **kwargs)
+
+    def iter_native(self, *args: Any, **kwargs: Any) -> Any:
+        """Iterate over the results as they come."""
+        self._subscribe()
+        return super().iter_native(*args, **kwargs)
+
+    def then(self, *args: Any, **kwargs: Any) -> Any:
+        """Call a function when the results are there."""
+        self._subscribe(even_if_not_sent=True)
+        return super().then(*args, **kwargs)
+
+    def _subscribe(self, *, even_if_not_sent: bool = False) -> None:
+        if not (self.sent or even_if_not_sent):
+            raise ResultNotReady(self.id)
+        if not self._barrier.finalized:
+            for result in self.results:
+                self._barrier.add(result)
+            self._barrier.finalize()
+
+
+def deferred_result(result: ResultBase | None, message: Sendable) -> Any:
+    """Return a result, and all in it, that knows whether its message has been sent."""
+    if result is None:
+        return None
+    parent = deferred_result(result.parent, message)
+    if isinstance(result, GroupResult):
+        results = [deferred_result(each, message) for each in result.results]
+        return DeferredGroupResult(result.id, results, parent, app=result.app)
+    own = DeferredResult(result.id, app=result.app, parent=parent)
+    own.message = message
+    return own

@@ -1,0 +1,85 @@
+"""The names of PasteDeploy that its documentation does not have.
+
+Nothing else in the package uses them. PasteDeploy has no public way to add a kind of
+section. The module was tried on PasteDeploy 3.0 and 3.1. It needs:
+
+- ``loadwsgi._ObjectType``, the base class of every kind of section, with the attributes
+  ``egg_protocols`` and ``config_prefixes`` and the method ``invoke``;
+- ``ConfigLoader.get_context``, ``find_config_section`` and ``_context_from_explicit``,
+  which the reader below overrides, and ``_context_from_use``, which it calls;
+- ``loadwsgi.APP.config_prefixes``, the prefixes of sections for an application;
+- ``util.fix_call``, which adds the signature of a factory to its ``TypeError``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from paste.deploy import loadwsgi
+from paste.deploy.util import fix_call
+
+from ..exceptions import LoadError
+
+__all__ = ["APP_PREFIXES", "CELERY", "CeleryConfigLoader"]
+
+
+class _CeleryType(loadwsgi._ObjectType):
+    name = "celery"
+    egg_protocols = ["paste.celery_factory"]  # noqa: RUF012 as in the base
+    config_prefixes = ["celery"]  # noqa: RUF012 as in the base
+
+    def invoke(self, context: loadwsgi.LoaderContext) -> Any:
+        # A factory gets the loader, as for composites: it loads the application.
+        return fix_call(
+            context.object, context.loader, context.global_conf, **context.local_conf
+        )
+
+
+#: The kind of section that ``[celery:NAME]`` is.
+CELERY = _CeleryType()
+
+#: The prefixes of the sections that make a WSGI application.
+APP_PREFIXES = [
+    prefix for prefixes in loadwsgi.APP.config_prefixes for prefix in prefixes
+]
+
+
+class CeleryConfigLoader(loadwsgi.ConfigLoader):
+    """PasteDeploy's reader of a file, in which ``[celery:NAME]`` may be short.
+
+    ``[celery]`` is ``[celery:main]``, and a missing ``use`` is ``egg:pyramid_tasks``.
+    """
+
+    def get_context(
+        self, object_type: Any, name: str | None = None, global_conf: Any = None
+    ) -> loadwsgi.LoaderContext:
+        if name and name.startswith("config:"):
+            # A section of another file may be as short. PasteDeploy itself also finds
+            # that file from an absolute path only.
+            path, _, name = name.removeprefix("config:").partition("#")
+            other = CeleryConfigLoader(str(Path(self.filename).parent / unquote(path)))
+            other.update_defaults(global_conf or {}, overwrite=False)
+            return other.get_context(object_type, name or "main", global_conf)
+        return super().get_context(object_type, name, global_conf)
+
+    def find_config_section(self, object_type: Any, name: str | None = None) -> str:
+        sections = self.parser.sections()
+        if object_type is CELERY and name in {None, "main"} and "celery" in sections:
+            if "celery:main" in sections:
+                raise LoadError(
+                    f"{self.filename} has both [celery] and [celery:main], which are "
+                    "the same. Keep one.",
+                    self.filename,
+                )
+            return "celery"
+        return str(super().find_config_section(object_type, name))
+
+    def _context_from_explicit(
+        self, object_type: Any, local_conf: dict[str, str], *args: Any
+    ) -> loadwsgi.LoaderContext:
+        if object_type is CELERY and "paste.celery_factory" not in local_conf:
+            local_conf["use"] = "egg:pyramid_tasks"
+            return self._context_from_use(object_type, local_conf, *args)
+        return super()._context_from_explicit(object_type, local_conf, *args)

@@ -1,0 +1,117 @@
+"""Opening an application from a config URI: the one way that every command goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from celery import Celery, signals
+from kombu.utils.url import maybe_sanitize_url
+
+from .._celery import new_backend
+from ..application import names_broker
+from ..configuration.load import reporting
+from ..exceptions import LoadError
+from .protocol import Defaults, find_loader
+
+# The name of the section in an ini, and in the formats of other loaders.
+_LOGGING_SECTIONS = {"loggers", "logging"}
+
+
+def open_app(
+    config_uri: str,
+    name: str | None = None,
+    variables: Defaults = None,
+    *,
+    setup_logging: bool = True,
+) -> Celery:
+    """Load an application as ``pserve`` does, and check the servers that it names.
+
+    Args:
+        config_uri: As for :func:`pyramid_tasks.loaders.get_celery_app`.
+        name: The section ``[celery:NAME]``, or else ``[app:NAME]``. Default, the
+            fragment of the URI, or ``main``.
+        variables: Variables for ``%(variable)s`` in the file.
+        setup_logging: Whether to set up the logging that the file configures, and to
+            keep Celery from changing it.
+
+    Raises:
+        LoadError: The file lacks a section, or Celery does not know a server.
+        SettingError: A value in the file cannot be used.
+    """
+    loader = find_loader(config_uri)
+    configures_logging = setup_logging and not _LOGGING_SECTIONS.isdisjoint(
+        loader.get_sections()
+    )
+    if configures_logging:
+        loader.setup_logging(variables)
+    app = loader.get_celery_app(name, variables)
+    _check_servers(app, config_uri)
+    if configures_logging and not app.conf.value_set_for("worker_hijack_root_logger"):
+        # Celery leaves logging alone if its signal has a receiver.
+        signals.setup_logging.connect(_keep_logging)
+    reopen = partial(open_app, setup_logging=setup_logging)
+    app.origin = (reopen, (config_uri, name, variables))
+    return app
+
+
+def _check_servers(app: Celery, config_uri: str) -> None:
+    """Raise ``LoadError`` if a server is unknown to Celery; connect to none."""
+    conf = app.conf
+    with reporting():
+        if not names_broker(app):
+            raise LoadError(
+                f"{config_uri} names no broker. Set celery.broker_url in the section "
+                "of the application, or broker_url in [celery:NAME]; Celery's own "
+                "default would be amqp://.",
+                config_uri,
+            )
+        server = (
+            f"The broker {_sanitize(conf.broker_read_url or conf.broker_transport)}"
+        )
+        with _usable(server, config_uri), app.connection_for_read() as connection:
+            connection.transport  # noqa: B018 makes the transport, does not connect
+    server = f"The result backend {_sanitize(conf.result_backend)}"
+    with reporting(), _usable(server, config_uri), _without_tables(app):
+        new_backend(app)
+
+
+@contextmanager
+def _without_tables(app: Celery) -> Iterator[None]:
+    """Keep Celery 5.5 and later from making tables in a database for results."""
+    changes = app.conf.changes
+    before = dict(changes)
+    changes["database_create_tables_at_setup"] = False
+    try:
+        yield
+    finally:
+        changes.clear()
+        changes.update(before)
+
+
+@contextmanager
+def _usable(server: str, config_uri: str) -> Iterator[None]:
+    """Turn any error of Celery's about a server into a ``LoadError``."""
+    try:
+        yield
+    except Exception as error:
+        text = error.args[0] if isinstance(error, KeyError) else error  # not its repr
+        reason = " ".join(str(text).split())
+        if reason[-1:] not in {".", "?"}:
+            reason += "."
+        message = (
+            f"{config_uri}: {server} cannot be used: {reason} Is its name right, "
+            "and the package installed that Celery needs for it, as in "
+            "pip install 'celery[redis]'?"
+        )
+        raise LoadError(message, config_uri) from error
+
+
+def _sanitize(url: object) -> str:
+    """Return a URL, or several separated by semicolons, without passwords."""
+    return ";".join(maybe_sanitize_url(part) for part in str(url).split(";"))
+
+
+def _keep_logging(**_: object) -> None:
+    """Leave logging as the file configured it."""

@@ -1,0 +1,1 @@
+"""Delivery by way of the database: the table, its rows, the relay that sends them."""

@@ -1,0 +1,148 @@
+"""The outbox of an application: its session, its engine, its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pyramid.scripting import prepare
+
+from ..configuration.own_settings import number_setting
+from ..exceptions import OutboxError
+from ..registry import relate
+
+if TYPE_CHECKING:
+    from pyramid.config import Configurator
+    from pyramid.registry import Registry
+    from pyramid.request import Request
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+#: The key of the outbox on the registry.
+KEY = "pyramid_tasks.outbox"
+
+#: The settings of the outbox, without their prefix ``pyramid_tasks.``.
+DEFAULTS = {"delivery_timeout": 2.0, "outbox_lease": 5.0, "outbox_max_attempts": 5.0}
+
+
+def set_task_outbox(
+    config: Configurator,
+    session: str | Callable[[Request], Session] = "dbsession",
+    engine: str | Engine | Callable[[Registry], Engine] | None = None,
+) -> None:
+    """Name the database of the outbox: a directive, ``config.set_task_outbox(...)``.
+
+    Args:
+        session: The SQLAlchemy session of a request, which is part of its transaction:
+            the name of an attribute of the request, or a callable (or its dotted name)
+            that takes a request and returns the session.
+        engine: What the relay connects with: an engine, or a callable (or its dotted
+            name) that takes the registry and returns one. By default, the relay takes
+            the engine of the session of a request.
+    """
+    if isinstance(session, str) and not session.isidentifier():
+        session = config.maybe_dotted(session)
+    engine = config.maybe_dotted(engine)
+    intr = config.introspectable(
+        "pyramid_tasks outbox", None, "the outbox of tasks", "pyramid_tasks outbox"
+    )
+    intr.update(session=session, engine=engine)
+
+    def register() -> None:
+        outbox = get_outbox(config.registry)
+        outbox.session = session
+        outbox.engine = engine
+        relate(intr, config.registry, "task deliveries", "outbox")
+
+    config.action((KEY, "set"), register, introspectables=(intr,))
+
+
+def get_outbox(registry: Registry) -> Outbox:
+    """Return the outbox of an application.
+
+    Raises:
+        OutboxError: The application has no outbox.
+    """
+    try:
+        outbox: Outbox = registry[KEY]
+    except KeyError:
+        raise OutboxError(
+            "The application has no outbox: include pyramid_tasks.contrib.pyramid_tm "
+            "in it, and set pyramid_tasks.delivery = outbox."
+        ) from None
+    return outbox
+
+
+class Outbox:
+    """The outbox of an application, as it is configured and as a process uses it.
+
+    Attributes:
+        session: As in :func:`set_task_outbox`.
+        engine: As in :func:`set_task_outbox`.
+        checked: Whether this process has found the table.
+        left_last: The id of the last row that this process left to a relay, if any.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.session: Any = "dbsession"
+        self.engine: Any = None
+        self.checked = False
+        self.left_last: int | None = None
+
+    def number(self, name: str) -> float:
+        """Return the value of one of the settings in :data:`DEFAULTS`.
+
+        Raises:
+            SettingError: The value is not a number.
+        """
+        return number_setting(self.registry.settings, name, DEFAULTS[name])
+
+    def get_session(self, request: Request) -> Session:
+        """Return the session of a request.
+
+        Raises:
+            OutboxError: The request has no session.
+        """
+        session: Session
+        if callable(self.session):
+            session = self.session(request)
+            return session
+        try:
+            session = getattr(request, self.session)
+        except AttributeError:
+            raise OutboxError(
+                f"Delivery by outbox needs the SQLAlchemy session of the request, and "
+                f"there is no request.{self.session}. Name it with "
+                "config.set_task_outbox(session=...)."
+            ) from None
+        return session
+
+    def get_engine(self) -> Engine:
+        """Return the engine for a process that serves no request."""
+        if self.engine is None:
+            with prepare(registry=self.registry) as env:
+                return engine_of(self.get_session(env["request"]))
+        engine: Engine = (
+            self.engine(self.registry) if callable(self.engine) else self.engine
+        )
+        return engine
+
+    def check_table(self, session: Session) -> None:
+        """Find a missing table before the commit would; once in a process.
+
+        Raises:
+            OutboxTableMissing: The database has no table for the outbox.
+        """
+        if not self.checked:
+            from .table import OutboxMessage, check_table
+
+            check_table(session.connection(bind_arguments={"mapper": OutboxMessage}))
+            self.checked = True
+
+
+def engine_of(session: Session) -> Engine:
+    """Return the engine of a session, which may be bound to one connection."""
+    from .table import OutboxMessage
+
+    return session.get_bind(OutboxMessage).engine

@@ -1,0 +1,127 @@
+"""The table of the outbox, on a ``MetaData`` of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Double,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+    inspect,
+)
+from sqlalchemy.dialects.mysql import LONGTEXT
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.functions import FunctionElement
+
+from ..exceptions import OutboxTableMissing
+
+TABLE_NAME = "pyramid_tasks_outbox"
+
+# SQLite numbers rows by itself only in an INTEGER column. A TEXT column of MySQL holds
+# no more than 64 KB.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+_LongText = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
+
+
+class _Base(DeclarativeBase):
+    """The base of the outbox, apart from the models of the application."""
+
+
+class OutboxMessage(_Base):
+    """A task that waits to be sent. Times are in seconds since 1970.
+
+    Attributes:
+        id: A number; messages are sent in its order.
+        task: The name of the task.
+        task_id: The id of the task, the same on every attempt.
+        message: The arguments and options of the call, as JSON.
+        created: When the task was deferred.
+        not_before: When a relay may send the message. Until then it belongs to the
+            process that wrote it. After a refusal, the message is tried again then.
+        attempts: How often the message was refused.
+        error: Why the message was refused the last time.
+        set_aside: Whether the message was refused too often and is not tried any more.
+    """
+
+    __tablename__ = TABLE_NAME
+    __table_args__ = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}  # noqa: RUF012
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    task: Mapped[str] = mapped_column(_LongText)
+    task_id: Mapped[str] = mapped_column(String(255))
+    message: Mapped[str] = mapped_column(_LongText)
+    created: Mapped[float] = mapped_column(Double)
+    not_before: Mapped[float] = mapped_column(Double)
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    error: Mapped[str | None] = mapped_column(_LongText)
+    set_aside: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+
+#: The metadata with the table of the outbox and nothing else.
+metadata = _Base.metadata
+
+
+def check_table(bind: Engine | Connection) -> None:
+    """Find out whether the database has the table of the outbox.
+
+    Raises:
+        OutboxTableMissing: It does not.
+        sqlalchemy.exc.DBAPIError: The database cannot be reached.
+    """
+    if not inspect(bind).has_table(TABLE_NAME):
+        raise OutboxTableMissing(TABLE_NAME, str(bind.engine.url))
+
+
+def create_table(engine: Engine) -> bool:
+    """Make the table if it is missing, and return whether it was missing."""
+    if inspect(engine).has_table(TABLE_NAME):
+        return False
+    metadata.create_all(engine)
+    return True
+
+
+def outbox_table(metadata: MetaData) -> Table:
+    """Add the table of the outbox to the metadata of an application, for Alembic.
+
+    Args:
+        metadata: The ``target_metadata`` of Alembic's ``env.py``.
+
+    Returns:
+        The table in that metadata.
+    """
+    if TABLE_NAME in metadata.tables:
+        return metadata.tables[TABLE_NAME]
+    # If the other tables have a default schema, this table is put there too.
+    return OutboxMessage.__table__.to_metadata(metadata)  # type: ignore[attr-defined,no-any-return]
+
+
+class database_time(FunctionElement[float]):  # noqa: N801 as SQLAlchemy's functions
+    """The time by the clock of the database, which all processes share."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(database_time, "postgresql")
+def _postgresql_time(*_: Any, **__: Any) -> str:
+    # The time of now() stands still while a transaction runs.
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+@compiles(database_time, "mysql", "mariadb")
+def _mysql_time(*_: Any, **__: Any) -> str:
+    return "UNIX_TIMESTAMP(NOW(6))"
+
+
+@compiles(database_time, "sqlite")
+def _sqlite_time(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"

@@ -1,0 +1,31 @@
+"""The delivery that keeps tasks until their transaction commits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..delivery.transactional import TaskDataManager, in_transaction
+from .delivery import CapturingDelivery
+
+if TYPE_CHECKING:
+    from pyramid.request import Request
+
+    from .captured import Captured
+
+
+class TransactionalCapturing(CapturingDelivery):
+    """Keeps tasks, as one of the resources that a transaction commits."""
+
+    is_transactional = True
+
+    def keep(self, request: Request, captured: list[Captured]) -> None:
+        if in_transaction(request):
+            _CapturingDataManager.of(request).messages.extend(captured)
+        else:
+            super().keep(request, captured)
+
+
+class _CapturingDataManager(TaskDataManager["Captured"]):
+    def after_commit(self, messages: list[Captured]) -> None:
+        for captured in messages:
+            captured.committed = True

@@ -1,0 +1,93 @@
+"""The events of a worker and of its processes, sent to one application."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from celery.bootsteps import StartStopStep
+from pyramid.config import Configurator
+
+from ..events import (
+    CeleryWorkerInit,
+    CeleryWorkerProcessInit,
+    CeleryWorkerProcessShutdown,
+    CeleryWorkerReady,
+    CeleryWorkerShutdown,
+    ProcessEvent,
+)
+
+if TYPE_CHECKING:
+    from celery.worker import WorkController
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def logged(what: str) -> Iterator[None]:
+    """Log an error with the place where it happened, and raise it.
+
+    The callers of a worker's hooks swallow errors, or name the wrong culprit.
+    """
+    try:
+        yield
+    except Exception:
+        logger.critical("%s failed", what, exc_info=True)
+        raise
+
+
+def notify_subscribers(event: ProcessEvent) -> None:
+    """Notify the subscribers of an event, with the registry as a threadlocal."""
+    config = Configurator(registry=event.registry)
+    config.begin()
+    try:
+        with logged(f"A subscriber of {type(event).__name__}"):
+            event.registry.notify(event)
+    finally:
+        config.end()
+
+
+class WorkerEvents(StartStopStep):
+    """A part of a worker that sends the worker's events to its application.
+
+    It belongs to one application, its errors are not swallowed, and it learns of every
+    way to stop: the receivers of Celery's signals have none of this.
+    """
+
+    label = "Pyramid events"
+
+    def __init__(self, worker: WorkController, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self.loader = worker.app.loader
+        self.registry = self.loader.registry
+        self._ready_callback = worker.ready_callback
+        worker.ready_callback = self._on_ready
+        notify_subscribers(CeleryWorkerInit(self.registry))
+
+    def include(self, worker: WorkController) -> bool:
+        from celery.concurrency.prefork import TaskPool
+
+        # The first to start is the last to stop: after the pool and its tasks.
+        worker.steps.insert(0, self)
+        self.runs_tasks = not issubclass(worker.pool_cls, TaskPool)
+        if self.runs_tasks:
+            notify_subscribers(CeleryWorkerProcessInit(self.registry))
+        return True
+
+    def stop(self, _worker: WorkController) -> None:
+        if self.runs_tasks:
+            with suppress(Exception):  # logged
+                notify_subscribers(CeleryWorkerProcessShutdown(self.registry))
+        with suppress(Exception):
+            notify_subscribers(CeleryWorkerShutdown(self.registry))
+
+    terminate = stop
+
+    def _on_ready(self, consumer: Any) -> None:
+        self._ready_callback(consumer)
+        self.loader.is_ready = True
+        # Celery would take an OSError for a lost connection.
+        with suppress(Exception):
+            notify_subscribers(CeleryWorkerReady(self.registry))

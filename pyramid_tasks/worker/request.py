@@ -1,0 +1,250 @@
+"""The request of a task: made, entered, left."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from celery.exceptions import Ignore, Reject, Retry
+from pyramid.interfaces import IRequestExtensions, IRequestFactory, IRootFactory
+from pyramid.request import Request
+
+from .._pyramid import DefaultRootFactory, manager, run_finished_callbacks
+from ..events import AfterTask, BeforeTask, TaskFailed, TaskRetried, has_subscribers
+from ..registry import get_tasks
+from .contexts import restore_contexts
+from .extensions import ExtendedClasses
+
+if TYPE_CHECKING:
+    from celery import Task
+    from pyramid.config import Configurator
+    from pyramid.registry import Registry
+
+    from .contexts import Contexts
+
+logger = logging.getLogger(__name__)
+
+#: The key of the environ of a request, and of the threadlocals, that has the task.
+TASK_KEY = "pyramid_tasks.task"
+
+#: The key of the environ that has the userid of the request that deferred the task.
+DEFERRED_BY = "pyramid_tasks.deferred_by"
+
+_RUNNER_KEY = "pyramid_tasks.runner"
+
+# The values of these keys are objects or switches of the server and of packages.
+_RESERVED = ("wsgi.", "webob.", "tm.", "retry.", "pyramid_tasks.")
+
+
+class TaskRunner:
+    """Runs the tasks of an application, each with a request of its own.
+
+    The request is what :func:`pyramid.scripting.prepare` would make with the
+    application's request factory: it has the registry, the request methods and
+    properties, the threadlocals, the root and the context.
+
+    Attributes:
+        base_environ: The environ that each request begins with.
+    """
+
+    def __init__(self, registry: Registry, contexts: Contexts) -> None:
+        self.registry = registry
+        self.contexts = contexts
+        self.base_environ: dict[str, Any] = Request.blank("/").environ
+        self._classes = ExtendedClasses()
+
+    def run(
+        self, task: Task, call: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run a task, notify subscribers of its end, and leave its request cleanly.
+
+        The finished callbacks of the request run however the task ends, and no
+        threadlocal stays behind.
+
+        Args:
+            task: The Celery task.
+            call: The function that Celery made of the task, with ``autoretry_for`` and
+                the like. It calls :meth:`attempt`.
+            args: The positional arguments of the task.
+            kwargs: The keyword arguments of the task.
+        """
+        stack = manager.stack
+        depth = len(stack)
+        threadlocals = {"registry": self.registry, "request": None, TASK_KEY: task}
+        stack.append(threadlocals)
+        try:
+            try:
+                result = call(*args, **kwargs)
+                request = threadlocals["request"]
+                if has_subscribers(self.registry, AfterTask):
+                    self.registry.notify(AfterTask(request, task, args, kwargs, result))
+                run_finished_callbacks(request)
+            except BaseException as error:
+                self._notify_end(task, args, kwargs, threadlocals, error)
+                _end_attempt(task, threadlocals)
+                raise
+            return result
+        finally:
+            # Not one pop: a task may leave several entries, and a time limit can
+            # strike anywhere.
+            del stack[depth:]
+
+    def attempt(
+        self,
+        task: Task,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        environ: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call ``func(request, *args, **kwargs)``, inside :meth:`run`.
+
+        Args:
+            task: The Celery task.
+            func: The derived task.
+            args: The positional arguments of the task.
+            kwargs: The keyword arguments of the task.
+            environ: More keys for the environ of the request, from an execution policy.
+        """
+        stack = manager.stack
+        while TASK_KEY not in (threadlocals := stack[-1]):
+            stack.pop()  # left by the attempt before
+        if threadlocals["request"] is not None:
+            _end_attempt(task, threadlocals)
+        request = self._enter_request(task, threadlocals, environ)
+        if has_subscribers(self.registry, BeforeTask):
+            self.registry.notify(BeforeTask(request, task, args, kwargs))
+        return func(request, *args, **kwargs)
+
+    def _enter_request(
+        self,
+        task: Task,
+        threadlocals: dict[str, Any],
+        extra: dict[str, Any] | None = None,
+    ) -> Request:
+        registry = self.registry
+        headers = task.request.headers
+        given = _environ_header(headers) if headers else {}
+        environ = {
+            **self.base_environ,
+            **given,
+            **(extra or {}),
+            "wsgi.input": BytesIO(),
+            "wsgi.errors": sys.stderr,
+            TASK_KEY: task,
+        }
+        # As queryUtility() does, without its defaults.
+        lookup = registry.utilities.lookup
+        request = lookup((), IRequestFactory, "", Request)(environ)
+        request.registry = registry
+        threadlocals["request"] = request
+        extensions = lookup((), IRequestExtensions)
+        if extensions is not None:
+            self._classes.extend(request, extensions)
+        if self.contexts:
+            restore_contexts(self.contexts, request, _context_headers(task))
+            # The header is for this task, the context for each task of the request.
+            request.environ.update(given)
+        root = lookup((), IRootFactory, "", DefaultRootFactory)(request)
+        if getattr(request, "context", None) is None:
+            request.context = root
+        request.root = root
+        return request
+
+    def _notify_end(
+        self,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        threadlocals: dict[str, Any],
+        error: BaseException,
+    ) -> None:
+        """Notify subscribers that a task failed, or will run again.
+
+        An error of a subscriber is logged: the error of the task decides what Celery
+        does next.
+        """
+        if isinstance(error, (Ignore, Reject)) or not isinstance(error, Exception):
+            return
+        event_type = TaskRetried if isinstance(error, Retry) else TaskFailed
+        if not has_subscribers(self.registry, event_type):
+            return
+        try:
+            # A task has no request if pydantic refused its arguments.
+            request = threadlocals["request"] or self._enter_request(task, threadlocals)
+            self.registry.notify(event_type(request, task, args, kwargs, error))
+        except Exception:
+            logger.exception(
+                "Not all subscribers of %s could be told of %s[%s]",
+                event_type.__name__,
+                task.name,
+                task.request.id,
+            )
+
+
+def includeme(config: Configurator) -> None:
+    """Put a :class:`TaskRunner` on the registry of an application."""
+    registry = config.registry
+    registry[_RUNNER_KEY] = TaskRunner(registry, get_tasks(registry).contexts)
+
+
+def get_runner(registry: Registry) -> TaskRunner:
+    """Return the :class:`TaskRunner` of an application."""
+    runner: TaskRunner = registry[_RUNNER_KEY]
+    return runner
+
+
+def current_task(request: Request) -> Task | None:
+    """Return the running task, or ``None`` in a view.
+
+    The Celery task has the message as ``.request`` (``.request.id``,
+    ``.request.retries``) and the methods ``.retry()`` and ``.update_state()``.
+    """
+    return request.environ.get(TASK_KEY)
+
+
+def deferred_by(request: Request) -> Any:
+    """Return the ``authenticated_userid`` of the request that deferred this task.
+
+    ``None`` if that request had no userid, in a view, and without
+    ``pyramid_tasks.context = user`` in the settings.
+    """
+    return request.environ.get(DEFERRED_BY)
+
+
+def _environ_header(headers: dict[str, Any]) -> dict[str, str]:
+    """Return the ``environ`` header of the message, which could come from anyone."""
+    environ = headers.get("environ") or {}
+    if not isinstance(environ, dict) or not all(
+        isinstance(item, str) for pair in environ.items() for item in pair
+    ):
+        raise TypeError("The header 'environ' must be a dictionary of strings")
+    for key in environ:
+        if key.startswith(_RESERVED) and key != "wsgi.url_scheme":
+            raise ValueError(f"The header 'environ' must not set {key!r}")
+    return environ
+
+
+def _context_headers(task: Task) -> dict[str, Any]:
+    """Return the headers that bring the context; a plain call has its caller's."""
+    if task.request.called_directly:
+        # Celery's map, starmap and chunks call a task in this way.
+        task = task.app.current_worker_task or task
+    return task.request.headers or {}
+
+
+def _end_attempt(task: Task, threadlocals: dict[str, Any]) -> None:
+    """Leave the request of a failed attempt, and log errors: the task has its own."""
+    request = threadlocals["request"]
+    if request is None:
+        return
+    try:
+        run_finished_callbacks(request)
+    except Exception:
+        logger.exception(
+            "A finished callback of %s[%s] failed", task.name, task.request.id
+        )
+    threadlocals["request"] = None

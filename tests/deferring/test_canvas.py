@@ -1,0 +1,292 @@
+"""request.task_signature, defer_canvas and defer_tasks, by each delivery."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from contextlib import contextmanager
+
+import pytest
+from celery import chain, chord, group
+from databases import database
+from sqlalchemy import create_engine, event
+from support import unique
+
+from pyramid_tasks.exceptions import ResultNotReady, TaskNotRegistered
+from pyramid_tasks.outbox.rows import get_status
+from pyramid_tasks.outbox.table import metadata
+
+
+def test_signature(app):
+    """A signature is a task of this application, as Celery's own signatures are."""
+    with app.request() as request:
+        found = request.task_signature("add", 1, y=2)
+        assert found.type is app.celery.tasks["add"]
+        assert found() == 3
+        two = request.task_signature("bound").set(queue="slow", immutable=True)
+        assert list((found | two).tasks) == [found, two]
+        with pytest.raises(TaskNotRegistered, match=r"no\.such"):
+            request.task_signature("no.such")
+
+
+def test_canvas_is_left_as_it_is(app, delivery):
+    """A canvas is copied: it can be deferred again, and its tasks get other ids."""
+    with app.request(transaction=False) as request:
+        s = request.task_signature
+        canvas = group(s("add", n) for n in range(2)) | s("total").set(
+            link=[s("add")], link_error=s("add")
+        )
+        before = json.dumps(canvas)
+        link = s("add")
+        with request.tm:
+            results = [request.defer_canvas(canvas, delivery=delivery) for _ in "12"]
+            request.defer_canvas(s("add", 1), delivery=delivery, link=link)
+        assert json.dumps(canvas) == before
+        assert not link.options
+        assert results[0].id != results[1].id
+    ids = {message.headers["id"] for message in app.received()}
+    assert len(ids) == 5
+
+
+def test_abort(app, transactional):
+    """An aborted transaction sends no part of a canvas, and no item."""
+    with app.request(transaction=False) as request:
+        request.tm.begin()
+        s = request.task_signature
+        canvas = chord([s("add", 1), s("add", 2)], s("total"))
+        request.defer_canvas(canvas, delivery=transactional)
+        request.defer_tasks("add", [(1,), (2,)], delivery=transactional)
+        request.tm.abort()
+    assert app.has_sent_nothing()
+
+
+def test_results_before_the_commit(app, transactional):
+    """Ids are fixed, nothing is sent, and nobody can wait for a result."""
+    with app.request(transaction=False) as request:
+        s = request.task_signature
+        with request.tm:
+            results = [
+                request.defer_canvas(canvas, delivery=transactional)
+                for canvas in (
+                    s("add", 1),
+                    s("add", 1) | s("add", 2),
+                    group(s("add", 1), s("add", 2)),
+                    chord([s("add", 1)], s("total")),
+                )
+            ]
+            results.append(
+                request.defer_tasks("add", [(1,), (2,)], delivery=transactional)
+            )
+            waiting = [*results, *results[2], *results[4]]
+            waiting += [results[1].parent, results[3].parent]
+            for result in waiting:
+                assert not result.sent
+                assert not result.ready()
+                with pytest.raises(ResultNotReady):
+                    result.get(timeout=1)
+            for wait in results[2].join, results[2].join_native, results[2].iter_native:
+                with pytest.raises(ResultNotReady):
+                    wait(timeout=1)
+            assert app.received() == []
+        assert all(result.sent for result in waiting)
+    sent = [message.headers["id"] for message in app.received()]
+    assert sent == [
+        results[0].id,
+        results[1].parent.id,
+        *(each.id for each in results[2]),
+        *(each.id for each in results[3].parent),
+        *(each.id for each in results[4]),
+    ]
+
+
+def test_results_after_the_commit(app, transactional, monkeypatch):
+    """The results of a group can be waited for, iterated, and followed by a call."""
+    called = []
+    with app.request(transaction=False) as request:
+        with request.tm:
+            result = request.defer_tasks("add", [(1,), (2,)], delivery=transactional)
+            result.then(called.append)
+        for each in result:
+            app.celery.backend.store_result(each.id, 5, "SUCCESS")
+    # Celery calls it for backends that push results to whoever waits.
+    with monkeypatch.context() as patch:
+        patch.setattr(type(app.celery.backend), "is_async", True)
+        assert result.ready()
+    assert called == [result]
+    assert result.get(timeout=5) == result.join(timeout=5) == [5, 5]
+    assert result.join_native(timeout=5) == [5, 5]
+    assert sorted(id_ for id_, _ in result.iter_native(timeout=5)) == sorted(
+        each.id for each in result
+    )
+
+
+def test_chord_without_a_result_backend(make_app, transactional):
+    """A chord that could not end is an error where it is deferred."""
+    app = make_app(celery__result_backend="disabled://")
+    with app.request() as request:
+        s = request.task_signature
+        some = [s("add", 1)]
+        for canvas in chord(some, s("total")), group(some * 2) | s("total"):
+            with pytest.raises(NotImplementedError, match=r"[Cc]hord"):
+                request.defer_canvas(canvas, delivery=transactional)
+    assert app.has_sent_nothing()
+
+
+def test_options(app, delivery):
+    """Options of the whole and of its tasks mean what they mean to Celery."""
+    queue, other = unique(), unique()
+    with app.request() as request:
+        s = request.task_signature
+        later = s("add").set(countdown=5)
+        request.defer_canvas(
+            group(s("add", 1), s("add", 2).set(queue=other) | later),
+            delivery=delivery,
+            priority=4,
+            countdown=60,
+            expires=120,
+        )
+        request.defer_canvas(
+            s("add", 3).set(delivery=delivery) | s("total"), queue=queue, task_id="mine"
+        )
+    (message,) = app.received()
+    assert message.properties["priority"] == 4
+    assert message.headers["eta"] < message.headers["expires"]
+    (message,) = app.received(other)
+    (later,) = message.payload[2]["chain"]
+    assert later["options"]["countdown"] == 5
+    (message,) = app.received(queue)
+    (last,) = message.payload[2]["chain"]
+    assert last["options"]["task_id"] == "mine"
+
+
+def test_defer_tasks(app, delivery):
+    """Each item is a call: a tuple or a dictionary. There may be none."""
+    with app.request() as request:
+        items = iter([(1, 2), {"x": 3, "y": 4}, (5,)])
+        result = request.defer_tasks("add", items, delivery=delivery, priority=3)
+        assert len(request.defer_tasks("add", [], delivery=delivery)) == 0
+    messages = app.received()
+    assert [message.headers["id"] for message in messages] == [
+        each.id for each in result
+    ]
+    assert {message.properties["priority"] for message in messages} == {3}
+    assert [message.payload[:2] for message in messages] == [
+        [[1, 2], {}],
+        [[], {"x": 3, "y": 4}],
+        [[5], {}],
+    ]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_defer_tasks_is_one_insert(tmp_path, make_app, kind):
+    """1,000 tasks by outbox are one INSERT, which SQLAlchemy cannot do for SQLite."""
+    with database(kind, tmp_path) as url:
+        engine = create_engine(url)
+        metadata.create_all(engine)
+        statements = []
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def note(_conn, _cursor, statement, *_):
+            statements.append(statement.split()[0])
+
+        with make_app(engine=engine).request(transaction=False) as request:
+            request.tm.begin()
+            request.defer_tasks("add", ((n,) for n in range(1000)), delivery="outbox")
+            request.dbsession.flush()
+            assert statements.count("INSERT") == 1
+            request.tm.abort()
+        engine.dispose()
+
+
+@pytest.mark.parametrize("delivery", ["immediate", "commit"])
+def test_one_producer(app, monkeypatch, delivery):
+    """A canvas, and many tasks, take one producer from the pool at a time."""
+    taken = []
+    pool = app.celery.producer_pool
+    acquire = pool.acquire
+
+    def count(*args, **options):
+        assert not taken, "a second one is taken while the first is in use"
+        taken.append(1)
+        producer = acquire(*args, **options)
+        release = producer.release
+        producer.release = lambda: (taken.clear(), release())
+        return producer
+
+    monkeypatch.setattr(pool, "acquire", count)
+    with app.request() as request:
+        s = request.task_signature
+        canvas = group(s("add", 1) | s("bound"), chord([s("add", 4)], s("total")))
+        request.defer_canvas(canvas, delivery=delivery)
+        request.defer_tasks("add", [(1,), (2,)], delivery=delivery)
+    assert len(app.received()) == 4
+
+
+def test_eager(make_app, delivery):
+    """With task_always_eager all of it runs at once, or at the commit."""
+    runs = []
+    app = make_app(
+        lambda config: config.register_task(
+            lambda request, x: runs.append(x) or x, name="run"
+        ),
+        celery__task_always_eager=True,
+        celery__result_backend="disabled://",
+    )
+    with app.request(transaction=False) as request:
+        s = request.task_signature
+        with request.tm:
+            for canvas in (
+                s("add", 1, 2) | s("run"),
+                group(s("run", 1), s("run", 2)),
+                chord([s("add", 1, 2), s("add", 3, 4)], s("total") | s("run")),
+                chain(
+                    s("add", 1, 2),
+                    group(s("add", 1), s("add", 2)),
+                    s("total"),
+                    s("run"),
+                ),
+            ):
+                result = request.defer_canvas(canvas, delivery=delivery)
+                if delivery == "immediate":
+                    assert result.get() is not None
+            request.defer_tasks("run", [(8,)], delivery=delivery)
+            assert bool(runs) == (delivery == "immediate")
+    assert runs == [3, 1, 2, 10, 9, 8]
+
+
+@contextmanager
+def silent_server():
+    """Give the port of a server that accepts connections and never answers."""
+    with socket.create_server(("localhost", 0), backlog=100) as server:
+        yield server.getsockname()[1]
+
+
+CANVASES = {
+    "chord": lambda s: chord([s("add", 1) | s("add", 1), s("add", 2)], s("total")),
+    "group of chains": lambda s: group([s("add", n) | s("add", 1) for n in range(5)]),
+    "group": lambda s: group(s("add", n) for n in range(5)),
+    "chain": lambda s: s("add", 1) | s("add", 1),
+}
+
+
+@pytest.mark.parametrize("what", ["broker", "result_backend"])
+@pytest.mark.parametrize("how", ["down", "silent"])
+@pytest.mark.parametrize("name", CANVASES)
+def test_outbox_does_not_wait(make_app, caplog, what, how, name):
+    """A broker, or a result backend, that is down keeps a request only so long."""
+    with silent_server() as port:
+        url = f"redis://localhost:{1 if how == 'down' else port}/0"
+        setting = "broker_url" if what == "broker" else what
+        app = make_app(**{f"celery.{setting}": url}, pyramid_tasks__delivery_timeout=1)
+        start = time.monotonic()
+        with app.request() as request:
+            canvas = CANVASES[name](request.task_signature)
+            result = request.defer_canvas(canvas, delivery="outbox")
+        # As long as one subscription would wait for a backend that is down.
+        assert time.monotonic() - start < 15
+    assert result.sent
+    waits = what == "broker" or name == "chord"
+    assert get_status(app.engine).waiting == waits
+    assert ("left to the relay" in caplog.text) == waits
+    assert ("the result backend" in caplog.text) == (waits and what != "broker")

@@ -1,0 +1,414 @@
+"""request.defer_task and its kin, in a web process."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from celery import Celery
+from celery.result import AsyncResult, EagerResult
+from kombu.exceptions import EncodeError, OperationalError
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.scripting import prepare
+from support import unique
+
+from pyramid_tasks import BeforeDeferTask, PyramidTasksError, defer_task
+from pyramid_tasks.exceptions import AmbiguousTask, SettingError, TaskNotRegistered
+from pyramid_tasks.registry import get_tasks
+
+
+def add(request, x, y=1):
+    return x + y
+
+
+def bound(self, request, x):
+    return self.name, x
+
+
+def anything(request, /, *args, **kwargs):
+    return args, kwargs
+
+
+def unregistered(request):
+    """A function that is not a task."""
+
+
+class Service:
+    def method(self, request, x):
+        return "method", x
+
+
+service = Service()
+
+
+def configure_tasks(config):
+    config.register_task(add, name="plus")
+    config.register_task(lambda request: None, name="shop.restock")
+    config.register_task(bound, name="bound", bind=True)
+    config.register_task(anything, name="anything")
+    config.register_task(anything, name="anything else")
+    config.register_task(service.method, name="method")
+    config.register_task("exampleapp.add")
+    config.commit()
+
+
+@pytest.fixture
+def request_(configure):
+    """Return a request of a web process, whose broker is in memory."""
+    config = configure(
+        **{
+            "celery.broker_url": "memory://",
+            "celery.result_backend": "cache+memory://",
+            "celery.task_default_queue": unique(),
+        }
+    )
+    configure_tasks(config)
+    request = Request.blank("/", base_url="http://example.com")
+    with prepare(request, registry=config.registry) as env:
+        yield env["request"]
+
+
+@pytest.fixture
+def eager_request(eager):
+    """Return a request of a web process that runs tasks at once."""
+    configure_tasks(eager)
+    with prepare(registry=eager.registry) as env:
+        yield env["request"]
+
+
+@pytest.fixture
+def receive(request_):
+    """Return a function that takes the next message from the broker."""
+
+    def receive(queue=None):
+        app = get_tasks(request_.registry).app
+        with app.connection_for_read() as connection:
+            return connection.default_channel.basic_get(
+                queue or app.conf.task_default_queue, no_ack=True
+            )
+
+    return receive
+
+
+# Queueing.
+
+
+@pytest.mark.parametrize("method", ["defer_task", "delay_task"])
+def test_defer_task(request_, receive, method):
+    """A deferred task is a message of Celery, whose id the result has."""
+    result = getattr(request_, method)("plus", 1, y=2)
+    assert isinstance(result, AsyncResult)
+    assert not isinstance(result, EagerResult)
+    assert result.state == "PENDING"
+    assert result.app is get_tasks(request_.registry).app
+    message = receive()
+    assert message.headers["task"] == "plus"
+    assert message.headers["id"] == result.id
+    assert message.payload[:2] == [[1], {"y": 2}]
+    assert receive() is None
+
+
+@pytest.mark.parametrize(
+    ("args", "sent"),
+    [
+        (([1], {"y": 2}), [[1], {"y": 2}]),
+        (((1, 2), None), [[1, 2], {}]),
+        (((), {"x": 1}), [[], {"x": 1}]),
+        ((iter([1]), [("y", 2)]), [[1], {"y": 2}]),
+        (([1],), [[1], {}]),
+    ],
+)
+def test_defer_task_with_options(request_, receive, args, sent):
+    """Arguments are any sequence and any mapping, and may be left out."""
+    request_.defer_task_with_options("plus", *args)
+    assert receive().payload[:2] == sent
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"task_id": "mine"}, lambda message: message.headers["id"] == "mine"),
+        ({"headers": {"other": "1"}}, lambda m: m.headers["other"] == "1"),
+        ({"priority": 3}, lambda message: message.properties["priority"] == 3),
+        ({"countdown": 60}, lambda message: message.headers["eta"] is not None),
+        ({"expires": 60}, lambda message: message.headers["expires"] is not None),
+        (
+            {"eta": dt.datetime(2040, 1, 1, tzinfo=dt.UTC)},
+            lambda message: message.headers["eta"].startswith("2040-01-01"),
+        ),
+        (
+            {"soft_time_limit": 5, "time_limit": 10},
+            lambda message: message.headers["timelimit"] == [10, 5],
+        ),
+        ({"serializer": "yaml"}, lambda m: m.content_type == "application/x-yaml"),
+    ],
+)
+def test_options_reach_the_message(request_, receive, options, found):
+    """The options are those of Celery's apply_async."""
+    queue = unique()
+    request_.defer_task_with_options("plus", (1,), queue=queue, **options)
+    assert found(receive(queue))
+    assert receive() is None
+
+
+def test_broker_that_cannot_be_reached(configure):
+    """An error of the broker is kombu's own."""
+    config = configure(
+        **{
+            "celery.broker_url": "amqp://localhost:1//",
+            "celery.task_publish_retry": False,
+            "celery.broker_transport_options": {"max_retries": 1, "interval_start": 0},
+        }
+    )
+    config.register_task(add, name="it")
+    config.commit()
+    with prepare(registry=config.registry) as env, pytest.raises(OperationalError):
+        env["request"].defer_task("it", 1)
+
+
+@pytest.mark.parametrize("name", ["request", "func_or_name", "self", "task", "args"])
+def test_keyword_arguments_of_any_name(eager_request, name):
+    """The task gets keyword arguments with the names of defer_task's parameters."""
+    assert eager_request.defer_task("anything", **{name: 1}).get() == ((), {name: 1})
+
+
+# Arguments are checked in the web process.
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs"),
+    [
+        ("exampleapp.add", (1,), {}),
+        ("exampleapp.add", (1, 2, 3), {}),
+        ("exampleapp.add", (1, 2), {"z": 3}),
+        ("exampleapp.add", (1, 2), {"x": 3}),
+        ("plus", (1,), {"request": None}),
+        ("bound", (), {}),
+        ("bound", (1, 2), {}),
+        ("method", (), {}),
+    ],
+)
+def test_wrong_arguments(request_, eager_request, receive, name, args, kwargs):
+    """Arguments that the task does not take raise, and nothing is sent or run."""
+    for request in request_, eager_request:
+        with pytest.raises(TypeError):
+            request.defer_task(name, *args, **kwargs)
+    assert receive() is None
+
+
+def test_argument_that_cannot_be_sent(request_, receive):
+    """An argument that JSON cannot hold raises in the web process too."""
+    with pytest.raises(EncodeError, match="not JSON serializable"):
+        request_.defer_task("plus", object())
+    assert receive() is None
+
+
+# Naming a task.
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (add, "plus"),
+        ("plus", "plus"),
+        (f"{__name__}.add", "plus"),
+        (f"{__name__}:add", "plus"),
+        (service.method, "method"),
+        (f"{__name__}.Service.method", "method"),
+        ("exampleapp.add", "exampleapp.add"),
+        ("exampleapp:add", "exampleapp.add"),
+        ("anything else", "anything else"),
+    ],
+)
+def test_ways_to_name_a_task(request_, receive, given, name):
+    """A task is named by its function, dotted name, registered name, or itself."""
+    task = get_tasks(request_.registry).app.tasks[name]
+    for each in given, task:
+        request_.defer_task(each, 1, **({} if name != "exampleapp.add" else {"y": 1}))
+        assert receive().headers["task"] == name
+
+
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [
+        ("plsu", "plus"),
+        ("exampleapp.ad", "exampleapp.add"),
+        ("xyzzy", None),
+        ("restock", "shop.restock"),
+        ("", None),
+        (unregistered, None),
+        (None, None),
+        (1, None),
+        ([], None),
+    ],
+)
+def test_task_that_is_not_registered(request_, receive, given, nearest):
+    """A task that is not registered is an error with the nearest name that is."""
+    events = []
+    request_.registry.registerHandler(events.append, [BeforeDeferTask])
+    with pytest.raises(TaskNotRegistered) as caught:
+        request_.defer_task(given)
+    assert caught.value.task == given
+    assert caught.value.nearest == nearest
+    name = f"{__name__}.unregistered" if given is unregistered else given
+    assert f"No task {name!r} is registered in this application. " in str(caught.value)
+    remedy = f"Did you mean {nearest!r}?" if nearest else "config.register_task()"
+    assert remedy in str(caught.value)
+    assert receive() is None
+    assert events == []
+
+
+def test_ambiguous_task(request_, receive):
+    """A function with several names needs one of them, which the error lists."""
+    with pytest.raises(AmbiguousTask) as caught:
+        request_.defer_task(anything)
+    assert caught.value.names == ["anything", "anything else"]
+    assert receive() is None
+
+
+def test_task_of_another_application(request_, receive, configure):
+    """A task of another application is not sent to the wrong broker."""
+    other = Celery("other", broker="memory://", set_as_current=False)
+
+    @other.task(name="foreign")
+    def foreign(x): ...
+
+    config = configure()
+    config.register_task(add, name="plus")
+    for task in (
+        other.tasks["foreign"],
+        "foreign",
+        config.make_celery_app().tasks["plus"],
+    ):
+        with pytest.raises(TaskNotRegistered):
+            request_.defer_task(task, 1)
+    assert receive() is None
+
+
+@pytest.mark.parametrize("given", ["add", add])
+def test_application_without_tasks(given):
+    """The function says what an application without tasks has to include."""
+    with (
+        prepare(registry=Configurator().registry) as env,
+        pytest.raises(PyramidTasksError, match="does not include pyramid_tasks"),
+    ):
+        defer_task(env["request"], given, 1)
+
+
+def test_unknown_delivery(request_):
+    """An unknown delivery is named as the call gave it."""
+    with pytest.raises(SettingError, match="^delivery = outbx is not one of the known"):
+        request_.defer_task_with_options("plus", delivery="outbx")
+
+
+# Eager mode.
+
+
+@pytest.mark.parametrize(
+    ("given", "args", "result"),
+    [("plus", (1, 2), 3), (add, (1,), 2), ("bound", (1,), ("bound", 1))],
+)
+def test_eager(eager_request, given, args, result):
+    """In eager mode a task runs at once, and the result is there."""
+    found = eager_request.defer_task(given, *args)
+    assert isinstance(found, EagerResult)
+    assert found.get() == result
+
+
+def test_eager_error(eager_request):
+    """With task_eager_propagates, the error of the task is raised."""
+    with pytest.raises(TypeError, match="unsupported operand"):
+        eager_request.defer_task("plus", 1, y=None)
+
+
+def test_eager_options(eager):
+    """The headers and the id reach a task that runs at once."""
+    eager.register_task(
+        lambda request: (request.host, request.current_task.request.id), name="it"
+    )
+    eager.commit()
+    headers = {"environ": {"HTTP_HOST": "example.com"}}
+    with prepare(registry=eager.registry) as env:
+        result = env["request"].defer_task_with_options(
+            "it", headers=headers, task_id="mine"
+        )
+    assert result.get() == ("example.com", "mine")
+
+
+# BeforeDeferTask
+
+
+@pytest.mark.parametrize("method", ["defer_task", "delay_task"])
+def test_event(request_, method):
+    """Before a task is queued, subscribers get the call with its options."""
+    events = []
+    request_.registry.registerHandler(events.append, [BeforeDeferTask])
+    getattr(request_, method)(add, 1, y=2)
+    request_.defer_task_with_options("bound", [1], {}, countdown=60)
+    short, long = events
+    assert (short.task_name, short.args, short.kwargs) == ("plus", (1,), {"y": 2})
+    assert short.options == {}
+    assert long.request is request_
+    assert long.task is get_tasks(request_.registry).app.tasks["bound"]
+    assert (long.task_name, long.args, long.kwargs) == ("bound", (1,), {})
+    assert long.options == {"countdown": 60}
+
+
+def test_event_can_be_changed(request_, receive):
+    """The message has the options and arguments that a subscriber leaves."""
+    queue = unique()
+
+    def change(event):
+        event.options["queue"] = queue
+        headers = event.options.setdefault("headers", {})
+        headers["environ"] = {"HTTP_HOST": event.request.host}
+        event.args = (2,)
+        event.kwargs.update(y=5)
+
+    request_.registry.registerHandler(change, [BeforeDeferTask])
+    request_.defer_task("plus", 1)
+    message = receive(queue)
+    assert message.headers["environ"] == {"HTTP_HOST": "example.com:80"}
+    assert message.payload[:2] == [[2], {"y": 5}]
+
+
+def test_subscriber_that_raises(request_, receive):
+    """A subscriber can refuse a task: its error is raised and nothing is sent."""
+
+    def refuse(event):
+        raise PermissionError(event.task_name)
+
+    request_.registry.registerHandler(refuse, [BeforeDeferTask])
+    with pytest.raises(PermissionError, match="plus"):
+        request_.defer_task("plus", 1)
+    assert receive() is None
+
+
+# Results and the running task.
+
+
+def test_get_task_result(request_):
+    """The id of a deferred task leads back to its result."""
+    result = request_.defer_task("plus", 1)
+    found = request_.get_task_result(result.id)
+    assert found == result
+    found.app.backend.store_result(result.id, {"a": 1}, "SUCCESS")
+    assert found.get() == {"a": 1}
+
+
+@pytest.mark.parametrize("bind", [False, True])
+def test_current_task(eager, bind):
+    """In a task it is the Celery task, with the message as its request; else None."""
+    seen = []
+
+    def look(*args):
+        task = args[-1].current_task
+        seen.append((task.name, task.request.id, task.request.retries))
+
+    eager.register_task(look, name="it", bind=bind)
+    eager.commit()
+    with prepare(registry=eager.registry) as env:
+        result = env["request"].defer_task("it")
+        assert env["request"].current_task is None
+    assert seen == [("it", result.id, 0)]

@@ -1,0 +1,155 @@
+"""An application with an outbox in this process, and its databases."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+from kombu import Connection
+from pyramid.config import Configurator
+from pyramid.scripting import prepare
+from support import unique
+
+pytest.importorskip("pyramid_tm")
+pytest.importorskip("sqlalchemy")
+pytest.importorskip("zope.sqlalchemy")
+import zope.sqlalchemy
+from databases import database
+from sqlalchemy import create_engine, select, update
+from sqlalchemy.orm import Session
+
+from pyramid_tasks.outbox.relay import Relay
+from pyramid_tasks.outbox.table import OutboxMessage, metadata
+from pyramid_tasks.registry import get_tasks
+
+DOWN = "redis://:secret@localhost:1/0"
+
+
+@contextmanager
+def engine_with_table(kind, folder):
+    with database(kind, folder) as url:
+        engine = create_engine(url)
+        metadata.create_all(engine)
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def engine(request, tmp_path):
+    """An engine of each database, with the table."""
+    with engine_with_table(request.param, tmp_path) as engine:
+        yield engine
+
+
+@pytest.fixture
+def sqlite(tmp_path):
+    """An engine of SQLite, with the table, for claims that hold on every database."""
+    with engine_with_table("sqlite", tmp_path) as engine:
+        yield engine
+
+
+@pytest.fixture
+def postgresql(tmp_path):
+    """An engine of PostgreSQL, with the table, for claims about its NOTIFY."""
+    with engine_with_table("postgresql", tmp_path) as engine:
+        yield engine
+
+
+class App:
+    """An application with an outbox, and the messages at its broker."""
+
+    def __init__(self, engine, configure=None, *, down=False, queue=None, **settings):
+        self.engine = engine
+        self.queue = queue or unique()
+        self.runs = []
+        settings = {
+            "celery.broker_url": DOWN if down else "memory://localhost",
+            "celery.task_default_queue": self.queue,
+            "celery.broker_transport_options": {"polling_interval": 0.01},
+            "tm.manager_hook": "pyramid_tm.explicit_manager",
+            "pyramid_tasks.delivery": "outbox",
+        } | {key.replace("__", "."): value for key, value in settings.items()}
+        with Configurator(settings=settings) as config:
+            config.include("pyramid_tm")
+            config.include("pyramid_tasks.contrib.pyramid_tm")
+            config.register_task(self.record, name="record")
+            config.register_task(self.nest, name="nest")
+            config.add_request_method(self.dbsession, reify=True)
+            if configure:
+                configure(config)
+        self.registry = config.registry
+        self.celery = get_tasks(config.registry).app
+
+    def dbsession(self, request):
+        session = Session(self.engine)
+        zope.sqlalchemy.register(session, transaction_manager=request.tm)
+        return session
+
+    def record(self, request, x):
+        self.runs.append(x)
+
+    def nest(self, request, x):
+        request.defer_task("record", x)
+
+    def before_sending(self, hook):
+        """Call a function with the argument of each task before it is sent."""
+        task = self.celery.tasks["record"]
+        apply_async = task.apply_async
+
+        def send(args, kwargs, **options):
+            hook(*args)
+            return apply_async(args, kwargs, **options)
+
+        task.apply_async = send
+
+    @contextmanager
+    def request(self):
+        with prepare(registry=self.registry) as env:
+            yield env["request"]
+
+    def defer(self, *values, **options):
+        """Defer tasks in a transaction, and commit it."""
+        with self.request() as request, request.tm:
+            return [
+                request.defer_task_with_options("record", [value], **options)
+                for value in values
+            ]
+
+    def relay(self, **options):
+        return Relay(self.registry, self.engine, **options)
+
+    def received(self, queue=None):
+        """Return the messages that are in the queue, and empty it."""
+        messages = []
+        with Connection("memory://localhost") as connection:
+            channel = connection.channel()
+            while message := channel.basic_get(queue or self.queue, no_ack=True):
+                messages.append(message)
+        return messages
+
+    def values(self):
+        """Return the arguments of the tasks in the queue, and empty it."""
+        return [message.payload[0][0] for message in self.received()]
+
+    def rows(self):
+        with Session(self.engine) as session:
+            return session.scalars(
+                select(OutboxMessage).order_by(OutboxMessage.id)
+            ).all()
+
+    def update(self, *where, **values):
+        """Change rows of the outbox."""
+        with self.engine.begin() as connection:
+            connection.execute(update(OutboxMessage).where(*where).values(**values))
+
+    def make_due(self):
+        self.update(not_before=0)
+
+
+@pytest.fixture
+def make_app():
+    """Return the class of the applications: ``make_app(engine, down=True)``.
+
+    With ``down``, the broker is; so what is deferred stays in the outbox.
+    """
+    return App

@@ -1,0 +1,81 @@
+"""The session, the engine, the table and the settings of an outbox."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from pyramid.config import Configurator
+from pyramid.exceptions import ConfigurationError
+from sqlalchemy import MetaData
+
+from pyramid_tasks.contrib.outbox_table import OutboxMessage, outbox_table
+from pyramid_tasks.exceptions import OutboxError
+from pyramid_tasks.outbox.configuration import DEFAULTS, get_outbox
+from pyramid_tasks.registry import get_tasks
+
+
+@pytest.fixture
+def module(sqlite, monkeypatch):
+    """A module with a session and an engine for dotted names."""
+    module = SimpleNamespace(
+        session=lambda request: request.dbsession, engine=lambda registry: sqlite
+    )
+    monkeypatch.setitem(sys.modules, "database_of_test", module)
+    return module
+
+
+@pytest.mark.parametrize("dotted", [False, True])
+def test_set_task_outbox(sqlite, module, make_app, dotted):
+    """A session and an engine can be functions or their dotted names."""
+    names = ("database_of_test:session", "database_of_test.engine")
+    given = names if dotted else (module.session, module.engine)
+    app = make_app(sqlite, lambda config: config.set_task_outbox(*given))
+    app.defer(1)
+    assert app.values() == [1]
+    assert get_outbox(app.registry).get_engine() is sqlite
+    introspectable = app.registry.introspector.get("pyramid_tasks outbox", None)
+    assert introspectable["session"] is module.session
+    assert introspectable["engine"] is module.engine
+    (delivery,) = app.registry.introspector.related(introspectable)
+    assert delivery.title == "outbox"
+
+
+def test_engine(sqlite, make_app):
+    """The engine is by default that of the session; it can be given as it is."""
+    app = make_app(sqlite, lambda config: config.set_task_outbox("dbsession"))
+    assert get_outbox(app.registry).get_engine() is sqlite
+    app = make_app(None, lambda config: config.set_task_outbox(engine=sqlite))
+    assert get_outbox(app.registry).get_engine() is sqlite
+
+
+def test_application_without_outbox():
+    """An application without transactions is told what to include."""
+    with pytest.raises(OutboxError, match="contrib.pyramid_tm"):
+        get_outbox({})
+
+
+def test_include_by_itself():
+    """Including pyramid_tasks.contrib.outbox chooses the outbox as well."""
+    with Configurator() as config:
+        config.include("pyramid_tm")
+        config.include("pyramid_tasks.contrib.outbox")
+    assert get_tasks(config.registry).delivery == "outbox"
+    assert get_outbox(config.registry)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_setting_that_is_no_number(make_app, name):
+    """A setting that cannot be read is named, before anything is deferred."""
+    with pytest.raises(ConfigurationError, match=f"{name} = soon is not a number"):
+        make_app(None, **{f"pyramid_tasks.{name}": "soon"})
+
+
+def test_table_for_alembic():
+    """The table can be added to the metadata of an application, more than once."""
+    own = MetaData()
+    table = outbox_table(own)
+    assert outbox_table(own) is table
+    assert set(own.tables) == {"pyramid_tasks_outbox"}
+    assert table.c.keys() == OutboxMessage.__table__.c.keys()

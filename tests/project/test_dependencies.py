@@ -1,0 +1,67 @@
+"""What the package imports is what it declares."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import distributions
+
+from documents import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+#: Who imports the module of the plugin has it.
+LOADED_BY = {"pytest": "pytest_plugin.py"}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Give the modules that are imported, but for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from imports(ast.Module(node.orelse, []))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+        else:
+            yield from imports(node)
+
+
+def owners() -> dict[str, str]:
+    """Return the names of the distributions that installed modules belong to."""
+    found: dict[str, str] = {}
+    for each in distributions():
+        name = canonicalize_name(each.metadata["Name"])
+        for file in each.files or ():
+            path = str(file).removesuffix(".py").removesuffix("/__init__")
+            found[path.replace("/", ".")] = name
+    return found
+
+
+def test_imports_are_declared() -> None:
+    """A distribution that the package imports is a dependency of it or of an extra."""
+    requirements = [
+        Requirement(text)
+        for texts in (
+            PROJECT["dependencies"],
+            *PROJECT["optional-dependencies"].values(),
+        )
+        for text in texts
+    ]
+    declared = {canonicalize_name(each.name) for each in requirements}
+    owner = owners()
+    imported = {
+        (path.name, owner[module])
+        for path in (ROOT / "pyramid_tasks").rglob("*.py")
+        for module in imports(ast.parse(path.read_text()))
+        if module.partition(".")[0] not in {*sys.stdlib_module_names, "pyramid_tasks"}
+    }
+    names = {name for _, name in imported}
+    assert {"celery", "kombu", "pastedeploy", "pyramid", "zope-interface"} <= names
+    undeclared = names - declared
+    assert undeclared == set(LOADED_BY)
+    assert {(LOADED_BY[name], name) for name in undeclared} <= imported
+    assert declared - names == {PROJECT["name"]}  # [outbox] needs [tm]

@@ -1,0 +1,140 @@
+"""The errors of the package: their root, their messages, and their way to others."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+from celery import Celery
+from celery.backends.base import Backend
+from celery.exceptions import NotRegistered
+from kombu.exceptions import OperationalError
+from kombu.utils.json import dumps, loads
+from pyramid.exceptions import ConfigurationError
+
+from pyramid_tasks import exceptions
+from pyramid_tasks.exceptions import PyramidTasksError
+
+# For each class: its arguments, its message, its attributes, and what else it is.
+ERRORS = {
+    "PyramidTasksError": (("a",), "a", {}, Exception),
+    "SettingError": (
+        ("celery.x", "= 1 is wrong.", "a.ini, [app:main]"),
+        "a.ini, [app:main]: celery.x = 1 is wrong.",
+        {"key": "celery.x", "problem": "= 1 is wrong.", "source": "a.ini, [app:main]"},
+        ConfigurationError,
+    ),
+    "UnknownSetting": (
+        ("celery.x", "is unknown.", "celery.y"),
+        "celery.x is unknown. Did you mean celery.y?",
+        {"key": "celery.x", "nearest": "celery.y", "source": None},
+        ConfigurationError,
+    ),
+    "TaskError": (("a",), "a", {}, ConfigurationError),
+    "ForkSafetyError": (("a",), "a", {}, ConfigurationError),
+    "TaskNotRegistered": (
+        ("ad", "add"),
+        "No task 'ad' is registered in this application. Did you mean 'add'?",
+        {"task": "ad", "nearest": "add"},
+        NotRegistered,
+    ),
+    "AmbiguousTask": (
+        ("add", ["a", "b"]),
+        "'add' is registered under several names: 'a', 'b'. Give one.",
+        {"task": "add", "names": ["a", "b"]},
+        LookupError,
+    ),
+    "DeferError": (("a",), "a", {}, TypeError),
+    "BrokerUnavailable": (
+        ("redis://", "timed out"),
+        (
+            "The broker redis:// cannot be reached (timed out); the transaction that "
+            "defers a task is aborted, as its task could not be sent."
+        ),
+        {"broker": "redis://", "reason": "timed out"},
+        OperationalError,
+    ),
+    "ResultNotReady": (
+        ("1",),
+        (
+            "The task 1 is sent when the transaction commits, so waiting for its "
+            "result before that would never end. Commit first, or defer it with "
+            "delivery='immediate'. In a test that captures tasks, run it first."
+        ),
+        {"task_id": "1"},
+        RuntimeError,
+    ),
+    "OutboxError": (("a",), "a", {}, RuntimeError),
+    "OutboxTableMissing": (
+        ("outbox", "sqlite://"),
+        (
+            "The database sqlite:// has no table outbox. Make it with celery -A "
+            "pyramid_tasks.loaders --ini config.ini outbox create, or in a migration."
+        ),
+        {"table": "outbox", "database": "sqlite://"},
+        LookupError,
+    ),
+    "CaptureError": (("a",), "a", {}, RuntimeError),
+    "LoadError": (("a", "a.ini"), "a", {"config_uri": "a.ini"}, LookupError),
+    "ConfigFileNotFound": (
+        ("a", "a.ini"),
+        "a",
+        {"config_uri": "a.ini"},
+        FileNotFoundError,
+    ),
+}
+
+
+def test_every_error_is_tried():
+    """The table of these tests has all errors of the package."""
+    classes = [
+        name
+        for name, value in vars(exceptions).items()
+        if inspect.isclass(value) and value.__module__ == exceptions.__name__
+    ]
+    assert classes == list(ERRORS)
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_error(name):
+    """An error has its message and attributes, also when pickle or JSON carried it."""
+    args, message, attributes, base = ERRORS[name]
+    error = getattr(exceptions, name)(*args)
+    backend = Backend(Celery(set_as_current=False))
+    as_json = loads(dumps(backend.prepare_exception(error, serializer="json")))
+    for one in (
+        error,
+        pickle.loads(pickle.dumps(error)),
+        backend.exception_to_python(as_json),
+    ):
+        assert type(one) is type(error)
+        assert isinstance(one, PyramidTasksError)
+        assert isinstance(one, base)
+        assert str(one) == message
+        assert vars(one) == vars(error)
+        assert {key: getattr(one, key) for key in attributes} == attributes
+
+
+def test_source_that_is_known_later():
+    """A loader adds the source of a setting: to the message, and to pickles."""
+    error = exceptions.SettingError("celery.x", "is wrong.")
+    assert str(error) == "celery.x is wrong."
+    error.source = "a.ini"
+    assert str(pickle.loads(pickle.dumps(error))) == "a.ini: celery.x is wrong."
+
+
+def test_task_not_registered():
+    """Without a similar name, the message says how to register; a function is named."""
+    assert str(exceptions.TaskNotRegistered(test_error)) == (
+        f"No task '{__name__}.test_error' is registered in this application. Register "
+        "it with config.register_task(), or decorate it with @pyramid_tasks.task and "
+        "config.scan() its module."
+    )
+    assert repr(exceptions.TaskNotRegistered("a")) == "TaskNotRegistered('a', None)"
+
+
+def test_unknown_setting_without_a_similar_name():
+    """A setting without a similar name gets no hint."""
+    error = exceptions.UnknownSetting("celery.x", "is unknown.", None)
+    assert str(error) == "celery.x is unknown."

@@ -1,0 +1,186 @@
+"""The request of a task is the one that pyramid.scripting.prepare makes."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyramid.config import Configurator
+from pyramid.decorator import reify
+from pyramid.interfaces import IRequest, IRequestFactory
+from pyramid.request import Request
+from pyramid.scripting import prepare
+from zope.interface import Interface, implementedBy, implementer, providedBy
+
+from pyramid_tasks.worker.request import get_runner
+
+
+class IMarked(Interface):
+    """What a request class of an application may implement."""
+
+
+class Plain(Request):
+    """A request class with names of its own, which extensions may hide."""
+
+    a = "of the class"
+
+    def b(self):
+        return "of the class"
+
+
+@implementer(IMarked)
+class Marked(Plain):
+    @reify
+    def c(self):
+        return "of the class"
+
+
+class WithContext(Request):
+    def __init__(self, environ):
+        super().__init__(environ)
+        self.context = "its own"
+
+
+FACTORIES = {
+    "none": None,
+    "the class": Request,
+    "a subclass": Plain,
+    "a subclass with an interface": Marked,
+    "a subclass with a context": WithContext,
+    "a function": lambda environ: Marked(environ),  # noqa: PLW0108 no class
+    "a function that sets something": lambda environ: Request(environ, charset="utf-8"),
+}
+
+NAMES = ["a", "b", "c", "d", "e"]
+
+extension = st.tuples(
+    st.sampled_from(NAMES), st.sampled_from(["method", "property", "reify"])
+)
+
+
+def add(config: Configurator, name: str, kind: str) -> None:
+    def value(request, *args):
+        return [name, args, request.registry is config.registry]
+
+    if kind == "method":
+        config.add_request_method(value, name)
+    else:
+        config.add_request_method(
+            value, name, property=kind == "property", reify=kind == "reify"
+        )
+
+
+def look(request) -> dict[str, object]:
+    """Return all that can be seen of a request, and of what is done to it."""
+    seen: dict[str, object] = {
+        "class": (type(request).__name__, type(request).__module__),
+        "bases": type(request).__mro__[1:],
+        "names": sorted(set(dir(request)) - {"environ", "root"}),
+        "provides": list(providedBy(request)),
+        "implements": implementedBy(type(request))
+        is implementedBy(type(request).__mro__[1]),
+        "adapter": request.registry.queryAdapter(request, IMarked, default=None),
+        "context": type(request.context),
+        "url": request.route_url("somewhere", id=7),
+    }
+    for name in NAMES:
+        value = getattr(request, name, None)
+        seen[name] = value() if callable(value) else value
+        seen[f"{name} again"] = value is getattr(request, name, None) and not callable(
+            value
+        )
+    request.set_property(lambda request: "own", "own", reify=True)
+    if not callable(getattr(request, "a", None)):
+        # A property set under the name of a method does hide it in a task only, where
+        # the method belongs to the class.
+        request.set_property(lambda request: "hides", "a")
+    seen["own"] = (request.own, type(request).__name__)
+    for name in NAMES:
+        try:
+            setattr(request, name, "set")
+        except AttributeError as error:
+            seen[f"set {name}"] = type(error)
+        else:
+            seen[f"set {name}"] = getattr(request, name)
+    return seen
+
+
+@settings(max_examples=200, derandomize=True, deadline=None, database=None)
+@given(
+    st.lists(extension, unique_by=lambda pair: pair[0]),
+    st.lists(extension, unique_by=lambda pair: pair[0]),
+    st.sampled_from(sorted(FACTORIES)),
+)
+def test_request_is_that_of_prepare(first, later, factory):
+    """Whatever an application adds to requests, and when, both show the same."""
+    config = Configurator(request_factory=FACTORIES[factory])
+    config.include("pyramid_tasks")
+    config.add_route("somewhere", "/somewhere/{id}")
+    config.registry.registerAdapter(
+        lambda request: "adapted", (IRequest,), IMarked, event=False
+    )
+    for name, kind in first:
+        add(config, name, kind)
+
+    def task(request):
+        factory = request.registry.queryUtility(IRequestFactory, default=Request)
+        scripted = factory(Request.blank("/").environ)
+        with prepare(request=scripted, registry=request.registry):
+            return look(request), look(scripted)
+
+    config.register_task(task, name="look")
+    celery_task = config.make_celery_app().tasks["look"]
+    for extensions in ([], later):
+        for name, kind in extensions:
+            add(config, name, kind)
+        config.commit()
+        for _ in range(2):  # the second finds what the first has made
+            ours, theirs = celery_task.apply().get()
+            assert ours == theirs
+
+
+def test_factory_that_makes_classes(configure):
+    """Classes that a request factory makes for each request are not kept."""
+    config = configure()
+
+    def factory(environ):
+        return type("Own", (Request,), {})(environ)
+
+    config.set_request_factory(factory)
+    config.register_task(lambda request: None, name="it")
+    task = config.make_celery_app().tasks["it"]
+
+    def count() -> int:
+        gc.collect()
+        return sum(cls.__name__ == "Own" for cls in Request.__subclasses__())
+
+    for _ in range(100):
+        task.apply()
+    assert count() < 50
+    assert len(get_runner(config.registry)._classes._classes) <= 16
+
+
+@pytest.mark.parametrize("factory", sorted(FACTORIES))
+def test_nothing_is_left_behind(configure, factory):
+    """Looking up adapters for the requests of tasks leaves no trace of them."""
+    config = configure()
+    if FACTORIES[factory] is not None:
+        config.set_request_factory(FACTORIES[factory])
+    config.add_request_method(lambda request: 1, "one", property=True)
+    config.register_task(
+        lambda request: request.registry.queryAdapter(request, IMarked), name="it"
+    )
+    task = config.make_celery_app().tasks["it"]
+
+    def count() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    for _ in range(20):
+        task.apply()
+    before = count()
+    for _ in range(200):
+        task.apply()
+    assert count() - before < 100
