@@ -52,7 +52,7 @@ def as_current_app(app: Celery) -> Iterator[None]:
     """Make an application the current one of this thread.
 
     ``app.set_current()`` cannot be undone: ``get_current_app()`` makes an application
-    where there was none.
+    if there was none before.
     """
     thread = _state._tls
     before, thread.current_app = thread.current_app, app
@@ -77,22 +77,14 @@ def keeping_state() -> Iterator[None]:
 
 
 def new_backend(app: Celery) -> Any:
-    """Return a new result backend, where ``app.backend`` is shared by a thread."""
+    """Return a new result backend; the users of ``app.backend`` share one."""
     return app._get_backend()
 
 
-def own_backend(app: Celery) -> Any:
-    """Return the result backend that an application has made, or ``None``.
-
-    ``app.backend`` looks at a lock or a thread first, which takes a microsecond.
-    """
-    return app._backend
-
-
 def set_app(signature: Signature, app: Celery) -> None:
-    """Have a signature send through an application.
+    """Make a signature send through an application.
 
-    ``Signature.clone(app=...)`` would copy it, and not reach the signatures inside.
+    ``Signature.clone(app=...)`` would copy the signature, and not reach those inside.
     """
     signature._app = app
 
@@ -102,7 +94,7 @@ def dump_models(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return arguments with dictionaries in place of their pydantic models.
 
-    Celery 5.7 does so when it sends a task; earlier versions have no such function.
+    Celery 5.7 does so when it sends a task. Earlier versions have no such function.
     """
     dump = getattr(task, "_dump_pydantic_arguments", None)
     return dump(args, kwargs) if dump else (args, kwargs)
@@ -110,9 +102,9 @@ def dump_models(
 
 @contextmanager
 def without_caches(app: Celery) -> Iterator[None]:
-    """Have an application make its pools and its result backend again, for a while.
+    """Make an application set up its pools and its result backend anew, for a while.
 
-    Celery makes them once from the settings, and has no way to make them anew.
+    Celery sets them up once from the settings, and has no way to do so again.
     """
     with ExitStack() as stack:
         for owner, name, value in (

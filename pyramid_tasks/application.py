@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from celery.signals import after_task_publish, before_task_publish
 
-from ._celery import as_current_app, own_backend
+from ._celery import as_current_app
 
 if TYPE_CHECKING:
     from pyramid.registry import Registry
@@ -99,7 +99,7 @@ class PyramidCelery(Celery):
     @property
     def backend(self) -> Any:
         """The result backend: the one of :meth:`sending`, if any."""
-        return self._sending.backend or own_backend(self) or super().backend
+        return self._sending.backend or super().backend
 
 
 def _load_in_spawned_process(

@@ -1,4 +1,4 @@
-"""The interfaces of task derivers, after those of Pyramid's view derivers."""
+"""The interfaces of task derivers, modelled on Pyramid's view derivers."""
 
 from zope.interface import Attribute, Interface
 
@@ -17,7 +17,7 @@ class ITaskDeriver(Interface):
 
 
 class ITaskDeriverInfo(Interface):
-    """What a deriver may know of the task it wraps."""
+    """The facts that a deriver gets about the task it wraps."""
 
     registry = Attribute("The registry of the application.")
     package = Attribute("The package the task was registered from.")

@@ -1,7 +1,7 @@
 """Fixtures for the tests of applications.
 
-Every pytest of the environment imports this module, also those of other projects: it
-must import nothing but what pytest has imported already.
+Every pytest of the environment imports this module, also for the tests of other
+projects. So the module must only import modules that pytest has imported already.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def tasks_registry(request: pytest.FixtureRequest) -> Registry:
 
 @pytest.fixture
 def deferred_tasks(tasks_registry: Registry) -> Iterator[Deferred]:
-    """What the application defers; nothing is sent. See pyramid_tasks.testing."""
+    """The tasks that the application defers, not sent. See pyramid_tasks.testing."""
     from .testing import capture
 
     with capture(tasks_registry) as deferred:

@@ -82,8 +82,8 @@ class Tasks:
     Attributes:
         app: The Celery application.
         contexts: For each task context its name and its two functions.
-        section_settings: The Celery settings of the ini beside those of the
-            application: the keys of ``[celery:NAME]``, schedules and routes.
+        section_settings: The Celery settings that the ini has outside the application:
+            the keys of ``[celery:NAME]``, schedules and routes.
         deliveries: The deliveries that the application can choose, by name.
         delivery: The name of the default delivery.
         execution_policy: Runs a task, once or more often; ``None`` runs it once.
@@ -180,7 +180,8 @@ class Tasks:
                 hint = " Include pyramid_tasks.contrib.pyramid_tm for the others."
             raise SettingError(
                 "delivery" if name else "pyramid_tasks.delivery",
-                f"= {name or self.delivery} is none of those known: {known}.{hint}",
+                f"= {name or self.delivery} is not one of the known deliveries: "
+                f"{known}.{hint}",
             ) from None
 
     def _nearest(self, task: object) -> str | None:

@@ -152,21 +152,19 @@ def sample(among: list[Break], count: int, seed: int) -> list[Break]:
 def files(*folders: str) -> list[str]:
     """Return the files of the checkout that git has or would have."""
     command = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    names = subprocess.check_output((*command, *folders), cwd=ROOT, text=True).split(
-        "\0"
-    )
-    return sorted({name for name in names if (ROOT / name).is_file()})
+    names = subprocess.check_output((*command, *folders), cwd=ROOT, text=True)
+    return sorted({name for name in names.split("\0") if (ROOT / name).is_file()})
 
 
 @contextmanager
 def copied() -> Iterator[Path]:
     """Copy the checkout, with an environment whose programs import the copy."""
     with tempfile.TemporaryDirectory("", PREFIX, ignore_cleanup_errors=True) as name:
-        root = Path(name)
+        root = Path(name, "copy")
         for file in files():
             (root / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, root / file)
-        (root / "tmp").mkdir()
+        Path(name, "tmp").mkdir()  # not inside, as a test copies the checkout there
         venv.create(root / ".venv", symlinks=True)
         packages = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})"
         site = next(root.glob(".venv/lib/python*/site-packages"))
@@ -179,17 +177,18 @@ def copied() -> Iterator[Path]:
         try:
             yield root
         finally:
-            end_processes(root.name)
+            end_processes(root.parent.name)
 
 
 def end_processes(prefix: str) -> None:
     """Kill what was started in a copy, whoever its parent is now."""
+    mark = os.fsencode(f"TMPDIR={tempfile.gettempdir()}/{prefix}")
     found = [True]
     while found:  # a process may have started another one meanwhile
         found = []
         for environ in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):  # the process has ended, or is of another user
-                if f"TMPDIR={tempfile.gettempdir()}/{prefix}" in environ.read_text():
+                if mark in environ.read_bytes():
                     os.kill(int(environ.parent.name), signal.SIGKILL)
                     found.append(True)
 
@@ -199,9 +198,9 @@ def run(root: Path, *command: str, timeout: float | None = None) -> tuple[int, s
     environ = os.environ | {
         "COVERAGE_FILE": f"{root}/.coverage",
         "PYTHONPATH": f"{root}/tests",  # for this module, as a plugin
-        "TMPDIR": f"{root}/tmp",
+        "TMPDIR": f"{root.parent}/tmp",
     }
-    log = root / "tmp" / "output"
+    log = root.parent / "output"
     with log.open("wb") as output:
         done = subprocess.run(
             [root / ".venv/bin/python", "-m", *command],

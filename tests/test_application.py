@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from celery import _state, current_app, signals
+import pickle
+
+import pytest
+from celery import _state, current_app, shared_task, signals
 from pyramid.scripting import prepare
+from pyramid.threadlocal import get_current_registry
+from support import unique
 
 
 def test_current_application_while_a_task_is_sent(configure) -> None:
@@ -23,3 +28,114 @@ def test_current_application_while_a_task_is_sent(configure) -> None:
         env["request"].defer_task("sent")
     assert found == [app.tasks["sent"]] * 2
     assert _state._tls.current_app is before
+
+
+def test_sending(configure):
+    """A thread sends through one producer and backend for a while, then as before."""
+    app = configure(**{"celery.broker_url": "memory://"}).make_celery_app()
+    backend = app.backend
+    with app.sending("outer", "backend"):
+        with app.sending("inner"):
+            assert app.producer_or_acquire().__enter__() == "inner"
+            assert app.producer_or_acquire("given").__enter__() == "given"
+            assert app.backend is backend
+        assert app.producer_or_acquire().__enter__() == "outer"
+        assert app.backend == "backend"
+    assert app.backend is backend
+
+
+def test_spawned_process_cannot_load_it(configure):
+    """An application that no file made says so when it is pickled."""
+    with pytest.raises(TypeError, match="was not loaded from an ini.*with --ini"):
+        pickle.dumps(configure().make_celery_app())
+
+
+APPS = {}
+
+
+def find(name):
+    return APPS[name]
+
+
+def test_spawned_process_loads_it(configure):
+    """A pickle of an application loads it again, with what tells beat's subscribers."""
+    app = APPS["it"] = configure().make_celery_app()
+    app.origin = find, ("it",)
+
+    def is_connected():
+        return any(app.loader._uid in key for key, _ in signals.beat_init.receivers)
+
+    assert not is_connected()
+    assert pickle.loads(pickle.dumps(app)) is app
+    assert is_connected()
+
+
+# Several applications in one process.
+
+
+@pytest.fixture
+def two(configure):
+    """Return two applications, each with a task of its own and one of a common name."""
+    configs = []
+    for number in (1, 2):
+        config = configure(number=number)
+        config.register_task(lambda request: "mine", name=f"only {number}")
+        config.register_task(
+            lambda request: request.registry.settings["number"], name="common"
+        )
+        config.commit()
+        configs.append(config)
+    return configs
+
+
+@pytest.mark.parametrize("finalize", [False, True])
+def test_two_applications(two, finalize):
+    """Neither sees the tasks of the other, nor is it the current one of Celery."""
+    apps = [config.make_celery_app() for config in two]
+    if finalize:
+        for app in apps:
+            app.finalize()
+    two[0].register_task(lambda request: "late", name="late")
+    two[0].commit()
+    own = [{name for name in app.tasks if "." not in name} for app in apps]
+    assert own == [{"only 1", "common", "late"}, {"only 2", "common"}]
+    assert [app.tasks["common"].apply().get() for app in apps] == [1, 2]
+    assert current_app._get_current_object() not in apps
+
+
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_shared_tasks(two, when):
+    """A shared_task of Celery goes to both, as it is meant to."""
+    name = unique()
+
+    def share():
+        @shared_task(name=name)
+        def increment(x):
+            return x + 1
+
+    if when == "before":
+        share()
+    apps = [config.make_celery_app() for config in two]
+    if when == "between":
+        share()
+    for app in apps:
+        app.finalize()
+    if when == "after":
+        share()
+    for app in apps:
+        assert app.tasks[name].apply((1,)).get() == 2
+        assert app.tasks[name].app is app
+
+
+def test_registries_are_separate(two):
+    """A task of one application, run inside one of the other, has its own registry."""
+    first, second = (config.make_celery_app() for config in two)
+
+    def outer(request):
+        inner = second.tasks["common"].apply().result
+        assert get_current_registry() is two[0].registry
+        return request.registry.settings["number"], inner
+
+    two[0].register_task(outer, name="outer")
+    two[0].commit()
+    assert first.tasks["outer"].apply().get() == (1, 2)

@@ -1,1 +1,1 @@
-"""What an application says: directives, derivers, schedules, contexts."""
+"""The words of an application: directives, derivers, schedules, contexts."""

@@ -37,7 +37,7 @@ def add_fork_safe(
         ForkSafetyError: ``dispose`` is something else.
     """
     found: Any = config.maybe_dotted(dispose)
-    # engine.dispose as such would close the connections, even those of the parent.
+    # A bare engine.dispose would close the connections that the parent uses.
     owner = getattr(found, "__self__", None)
     if any(engines_of(owner)):
         found = owner

@@ -38,6 +38,10 @@ def transaction_task_deriver(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
     If ``tm.active`` is in the environ, the transaction is left to whoever set that key.
     A task that is registered with ``tm=False`` runs without a transaction. With
     ``pyramid_retry``, a task whose transaction conflicts with another runs again.
+
+    Args:
+        task: The task, with the derivers inside this one.
+        info: The name, the options and the registry of the task.
     """
     if info.options.get("tm") is False:
         return task

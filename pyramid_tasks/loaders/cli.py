@@ -15,17 +15,7 @@ import click
 from click.core import ParameterSource
 
 from ._click_plugins import find_celery_group
-
-#: Keys in the ``meta`` of click's context, for :mod:`.commandline` and :mod:`.reload`.
-URI_KEY = "pyramid_tasks.config_uri"
-VARIABLES_KEY = "pyramid_tasks.variables"
-COMMAND_KEY = "pyramid_tasks.command"
-
-#: The environment variable that stands for ``--ini``.
-ENVIRON_KEY = "CELERY_INI"
-
-#: The commands that accept ``--reload``.
-RELOADED = ("worker", "beat")
+from .keys import COMMAND_KEY, ENVIRON_KEY, URI_KEY, VARIABLES_KEY
 
 
 def _keep_uri(ctx: click.Context, param: click.Parameter, uri: str | None) -> None:

@@ -13,13 +13,13 @@ import click
 from celery import Celery
 from celery.bin.base import CeleryOption
 
-from . import cli
+from . import cli, keys
 from .errors import explain
 from .opening import open_app
 
 _NO_INI = (
     "No configuration file: pass --ini config.ini, or set "
-    f"{cli.ENVIRON_KEY}=config.ini in the environment."
+    f"{keys.ENVIRON_KEY}=config.ini in the environment."
 )
 
 
@@ -32,14 +32,14 @@ def app_for_command() -> Celery:
     """
     ctx = click.get_current_context(silent=True)
     if ctx is None:  # imported, not found by -A
-        return _load(os.environ.get(cli.ENVIRON_KEY))
-    if cli.URI_KEY in ctx.meta:
-        app = _load(ctx.meta[cli.URI_KEY])
+        return _load(os.environ.get(keys.ENVIRON_KEY))
+    if keys.URI_KEY in ctx.meta:
+        app = _load(ctx.meta[keys.URI_KEY])
     else:
         app = Celery("pyramid_tasks", set_as_current=False)
         options = cli.make_options(_SubCommandOption, _replace_stand_in)
         app.user_options["preload"].update(options)
-    for command in cli.RELOADED:
+    for command in keys.RELOADED:
         app.user_options[command].add(cli.make_reload_option(CeleryOption))
     return app
 
@@ -58,7 +58,7 @@ def _replace_stand_in(
 ) -> None:
     # The option is eager: some of Celery's own options look at the settings of
     # ctx.obj.app, and click converts those later.
-    ctx.obj.app = _load(uri or os.environ.get(cli.ENVIRON_KEY))
+    ctx.obj.app = _load(uri or os.environ.get(keys.ENVIRON_KEY))
 
 
 def _load(config_uri: str | None) -> Celery:
@@ -69,10 +69,10 @@ def _load(config_uri: str | None) -> Celery:
         _end(_NO_INI, status=2)
     ctx = click.get_current_context(silent=True)
     meta = {} if ctx is None else ctx.meta
-    variables = meta.get(cli.VARIABLES_KEY, {})
+    variables = meta.get(keys.VARIABLES_KEY, {})
     try:
         # Click has not come to a --reload after the sub-command yet.
-        if meta.get(cli.COMMAND_KEY) in cli.RELOADED and "--reload" in sys.argv:
+        if meta.get(keys.COMMAND_KEY) in keys.RELOADED and "--reload" in sys.argv:
             from .reload import start_reloader
             from .watched import watch_config
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 import hupper
 
-from .cli import COMMAND_KEY, ENVIRON_KEY, RELOADED, VARIABLES_KEY
+from .keys import COMMAND_KEY, ENVIRON_KEY, RELOADED, VARIABLES_KEY
 from .reloaded import SHUTDOWN_TIMEOUT, limit_shutdown, run_command
 from .watched import find_ignored
 

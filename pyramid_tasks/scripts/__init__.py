@@ -1,1 +1,1 @@
-"""Scripts that look at an application from the command line, beside Pyramid's own."""
+"""``ptasks``, beside the scripts of Pyramid."""

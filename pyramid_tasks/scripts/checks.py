@@ -1,4 +1,4 @@
-"""What ``ptasks --check`` looks at when an application has been loaded.
+"""The checks of ``ptasks --check`` on an application that has been opened.
 
 Nothing here connects to a broker, a result backend or a database.
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from fnmatch import translate
 from importlib.util import find_spec
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from celery import Task
@@ -34,9 +35,8 @@ from .listing import entry_of, list_tasks, next_run, own_tasks
 
 if TYPE_CHECKING:
     from celery import Celery
-    from pyramid.registry import Registry
 
-#: The options of tasks that are no attributes of Celery's class.
+#: The options of tasks that Celery knows. Some are not attributes of its class.
 _OPTIONS = {
     *("autoretry_for", "dont_autoretry_for", "retry_backoff", "retry_backoff_max"),
     *("retry_jitter", "retry_kwargs", "queue", "routing_key", "exchange"),
@@ -44,25 +44,15 @@ _OPTIONS = {
     *(name for name in dir(Task) if not name.startswith("_")),
 }
 
-_OUTBOX_TABLE = "pyramid_tasks.contrib.outbox_table"
-
 
 def check_app(app: Celery, sections: Iterable[str]) -> None:
-    """Report the problems of an application that has been opened.
-
-    Args:
-        app: The application.
-        sections: The names of the sections of its file.
-    """
+    """Report the problems of an application, in whose file are some sections."""
     try:
         app.loader.import_default_modules()
     except ImportError as error:
         report(SettingError("imports", f"cannot be imported: {error}"))
-    found = [*_pool(app), *_tasks(app), *_schedule(app), *_routes(app, sections)]
-    found += [*_queues(app), *_results(app)]
-    if isinstance(app, PyramidCelery):
-        found += _outbox(app.registry)
-    for problem in found:
+    own = (_pool(app), _tasks(app), _schedule(app), _routes(app, sections))
+    for problem in chain(*own, _queues(app), _results(app), _outbox(app)):
         report(problem)
 
 
@@ -70,24 +60,24 @@ def _pool(app: Celery) -> Iterator[Exception]:
     pool, known = app.conf.worker_pool, get_available_pool_names()
     is_path = not isinstance(pool, str) or {".", ":"} & {*pool}
     if not is_path and pool not in known:
-        problem = f"= {pool} is none of {', '.join(known)}."
+        problem = f"= {pool} is not one of {', '.join(known)}."
         yield SettingError("worker_pool", problem)
 
 
 def _tasks(app: Celery) -> Iterator[SettingError]:
-    """Yield options of tasks that Celery could not use, or would not heed."""
+    """Yield the options of tasks that Celery cannot use, or does not know."""
     for task in list_tasks(app):
-        place = task["registered"]
+        name, place = task["name"], task["registered"]
         found: list[SettingError] = []
-        serializer = app.tasks[task["name"]].serializer
+        serializer = app.tasks[name].serializer
         if serializer not in serializers.name_to_type:
             problem = f"has the serializer {serializer!r}, which is not known."
-            found.append(SettingError(f"The task {task['name']}", problem))
-        # Another one may be that of a deriver.
+            found.append(SettingError(f"The task {name}", problem))
+        # An option that is near to no option of Celery may belong to a deriver.
         for option in sorted(task["options"].keys() - _OPTIONS):
             for near in get_close_matches(option, _OPTIONS, n=1, cutoff=0.8):
-                problem = f"is an option of the task {task['name']} that Celery does"
-                found.append(UnknownSetting(option, f"{problem} not know.", near))
+                problem = f"is an option of the task {name} that Celery does not know."
+                found.append(UnknownSetting(option, problem, near))
         for error in found:
             error.source = place and f"{place['file']}:{place['line']}"
             yield error
@@ -95,8 +85,8 @@ def _tasks(app: Celery) -> Iterator[SettingError]:
 
 def _schedule(app: Celery) -> Iterator[Exception]:
     try:
-        app.timezone  # noqa: B018 looked up here
-    except Exception as error:  # noqa: BLE001 it depends on who looks it up
+        app.timezone  # noqa: B018 the property looks the timezone up
+    except Exception as error:  # noqa: BLE001 each library of timezones has its own
         yield SettingError("timezone", f"= {app.conf.timezone} is none: {error}")
         return
     for name, value in app.conf.beat_schedule.items():
@@ -110,7 +100,7 @@ def _schedule(app: Celery) -> Iterator[Exception]:
             if task.name != entry.task:
                 raise TaskNotRegistered(entry.task, task.name)
             next_run(entry)
-        except Exception as error:  # noqa: BLE001 of a schedule that can never be met
+        except Exception as error:  # noqa: BLE001 a schedule that can never be met
             yield SettingError(
                 "beat_schedule", f"has an entry {name!r} that cannot be used: {error}"
             )
@@ -121,14 +111,15 @@ def _routes(app: Celery, sections: Iterable[str]) -> Iterator[Exception]:
     for name in _routed_names(app.conf.task_routes):
         section = f"celeryroute:{name}"
         key = f"[{section}]" if section in known else "task_routes"
-        # As Celery reads them.
+        # As Celery reads names and patterns.
         if not isinstance(name, str) or "*" in name:
             pattern = re.compile(translate(name)) if isinstance(name, str) else name
             if not any(map(pattern.match, app.tasks)):
                 yield SettingError(key, f"has a route for {name!r}: no task has it")
         elif name not in app.tasks:
             try:
-                # A function is found by its dotted name, but its route is not.
+                # A dotted name finds a function, but Celery looks for a route by the
+                # name of the task.
                 found = find_task(app, name)
                 error: Exception = TaskNotRegistered(name, found.name)
             except (AmbiguousTask, TaskNotRegistered) as not_found:
@@ -137,7 +128,7 @@ def _routes(app: Celery, sections: Iterable[str]) -> Iterator[Exception]:
 
 
 def _routed_names(routes: Any) -> Iterator[Any]:
-    """Yield the names and patterns of Celery's ``task_routes``, in all their forms."""
+    """Yield the names and patterns of ``task_routes``, in every form of it."""
     for each in routes if isinstance(routes, (list, tuple)) else (routes,):
         if isinstance(each, Mapping):
             yield from each
@@ -153,12 +144,12 @@ def _queues(app: Celery) -> Iterator[Exception]:
             yield SettingError(
                 "task_queues", f"lacks the queue that {task.name} is sent to: {error}"
             )
-        except Exception:  # noqa: BLE001, S112 of a router, which may want arguments
+        except Exception:  # noqa: BLE001, S112 a router may need a real call
             continue
 
 
 def _results(app: Celery) -> Iterator[Exception]:
-    """Yield tasks whose result is kept, as far as they are concerned, but nowhere."""
+    """Yield the tasks that do not ignore their results, if no backend keeps results."""
     if app.conf.result_backend or app.conf.task_always_eager:
         return
     if not isinstance(app.backend, DisabledBackend):
@@ -169,24 +160,27 @@ def _results(app: Celery) -> Iterator[Exception]:
         yield SettingError(
             "celery.result_backend",
             f"is not set, so that request.get_task_result() finds no result of "
-            f"{', '.join(names[:3])}{more}. Set it, or have tasks without a result: "
+            f"{', '.join(names[:3])}{more}. Set it, or ignore the results: "
             "celery.task_ignore_result = true, or ignore_result=True for some.",
         )
 
 
-def _outbox(registry: Registry) -> Iterator[Exception]:
-    """Yield an outbox whose table the application has not declared as it loaded.
+def _outbox(app: Celery) -> Iterator[Exception]:
+    """Yield an error if an application with an outbox has not declared its table.
 
-    Only the database knows whether the table is there. What can be known is whether
-    the application has imported it, to add it to its metadata or to make it.
+    Only the database knows whether the table is there. But an application that declares
+    the table has imported the module of the table.
     """
-    found = registry.introspector.get("task deliveries", "outbox")
-    if found is None or not found["default"] or not find_spec("sqlalchemy"):
+    if not isinstance(app, PyramidCelery) or not find_spec("sqlalchemy"):
         return
-    if _OUTBOX_TABLE not in sys.modules:
+    found = app.registry.introspector.get("task deliveries", "outbox")
+    if found is None or not found["default"]:
+        return
+    if "pyramid_tasks.outbox.table" not in sys.modules:
         yield OutboxError(
             "pyramid_tasks.delivery = outbox, but the application does not declare "
-            f"its table: call {_OUTBOX_TABLE}.outbox_table(Base.metadata) in the "
+            "its table: call "
+            "pyramid_tasks.contrib.outbox_table.outbox_table(Base.metadata) in the "
             "module of its models, so that its migrations, or celery ... outbox "
             "create, make it."
         )

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def list_tasks(app: Celery) -> list[dict[str, Any]]:
-    """Return what there is to know of each task but Celery's own, by name."""
-    return [describe_task(app, task) for task in own_tasks(app)]
+    """Return a description of each task but Celery's own, in the order of names."""
+    return [_describe_task(app, task) for task in own_tasks(app)]
 
 
 def own_tasks(app: Celery) -> list[Task]:
-    """Return the tasks but Celery's own, by name."""
+    """Return the tasks but Celery's own, in the order of names."""
     return [
         task
         for name, task in sorted(app.tasks.items())
@@ -33,12 +33,8 @@ def own_tasks(app: Celery) -> list[Task]:
     ]
 
 
-def describe_task(app: Celery, task: Task) -> dict[str, Any]:
-    """Return what there is to know of a task.
-
-    ``queue`` is ``None`` where a router of the application needs to see a real call.
-    """
-    # There is none where introspection is switched off, nor of a shared task.
+def _describe_task(app: Celery, task: Task) -> dict[str, Any]:
+    # A shared task has no introspectable, and introspection may be switched off.
     found = _introspector(app).get("tasks", task.name) or Introspectable(
         "tasks", task.name, task.name, "task"
     )
@@ -54,7 +50,7 @@ def describe_task(app: Celery, task: Task) -> dict[str, Any]:
 
 
 def list_schedule(app: Celery) -> list[dict[str, Any]]:
-    """Return the entries of the schedule, by name."""
+    """Return a description of each entry of the schedule, in the order of names."""
     return [
         _describe_entry(app, entry_of(app, name, entry))
         for name, entry in sorted(app.conf.beat_schedule.items())
@@ -64,8 +60,13 @@ def list_schedule(app: Celery) -> list[dict[str, Any]]:
 def entry_of(app: Celery, name: str, entry: Any) -> ScheduleEntry:
     """Return an entry of ``beat_schedule`` as beat reads it.
 
+    Args:
+        app: The Celery application.
+        name: The name of the entry.
+        entry: The value in ``beat_schedule``.
+
     Raises:
-        SettingError: Beat could not read it.
+        SettingError: Beat cannot read the entry.
     """
     try:
         if isinstance(entry, ScheduleEntry):
@@ -84,15 +85,15 @@ def entry_of(app: Celery, name: str, entry: Any) -> ScheduleEntry:
 
 
 def next_run(entry: ScheduleEntry) -> datetime:
-    """Return when a beat that starts now would queue a task for the first time."""
+    """Return the time at which a beat that starts now first queues a task."""
     now = entry.schedule.now()
     found: datetime = now + entry.schedule.remaining_estimate(now)
-    # A moment passes between the two times that Celery takes.
+    # Celery looks at the clock twice, a moment apart.
     return (found + timedelta(seconds=0.5)).replace(microsecond=0)
 
 
 def describe(value: Any) -> str:
-    """Return the dotted name of a function or class, and the repr of other things."""
+    """Return the dotted name of a function or class, or the repr of another value."""
     name: str | None = getattr(value, "__qualname__", None)
     if name is None:
         return repr(value)
@@ -104,7 +105,7 @@ def _describe_entry(app: Celery, entry: ScheduleEntry) -> dict[str, Any]:
     found = _introspector(app).get("periodic tasks", entry.name)
     try:
         run = next_run(entry).isoformat()
-    except Exception:  # noqa: BLE001 what a schedule raises that can never be met
+    except Exception:  # noqa: BLE001 a schedule that can never be met
         run = None
     return {
         "name": entry.name,
@@ -119,7 +120,7 @@ def _describe_entry(app: Celery, entry: ScheduleEntry) -> dict[str, Any]:
 
 
 def _describe_schedule(value: Any) -> str:
-    """Return a schedule as it is written in an ini."""
+    """Return a schedule in the form of an ini."""
     if isinstance(value, crontab):
         _, (minute, hour, day_of_week, day_of_month, month), *_ = value.__reduce__()
         return f"{minute} {hour} {day_of_month} {month} {day_of_week}"
@@ -138,12 +139,12 @@ def _introspector(app: Celery) -> Introspector:
 def _queue_of(app: Celery, task: Task) -> str | None:
     try:
         return str(route(app, task.name)["queue"].name)
-    except Exception:  # noqa: BLE001 of a router, which may want arguments
+    except Exception:  # noqa: BLE001 a router may need a real call
         return None
 
 
 def _changed(app: Celery, task: Task, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options, given or from the settings, that are not Celery's own."""
+    """Return the options, given or from the settings, that differ from the defaults."""
     defaults = {name: DEFAULTS.get(setting) for name, setting in Task.from_config}
     configured = {
         name: getattr(task, name)

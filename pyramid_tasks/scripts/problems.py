@@ -1,4 +1,4 @@
-"""Every problem that an application has as it is loaded, and afterwards."""
+"""Every problem of an application, found while it is loaded and afterwards."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Problem = dict[str, str | None]
 def find_problems(
     config_uri: str, variables: dict[str, str], ignore: Sequence[str] = ()
 ) -> list[Problem]:
-    """Load an application as a worker does, and return all that is wrong.
+    """Load an application as a worker does, and return all its problems.
 
     Args:
         config_uri: As for :func:`pyramid_tasks.loaders.get_celery_app`.
         variables: Variables for ``%(variable)s`` in the file.
-        ignore: Glob patterns of settings that Celery need not know.
+        ignore: Glob patterns of settings that Celery need not know. Default, none.
 
     Returns:
-        For each problem the ``kind``, which is the name of an error, the ``message``,
-        and ``where`` it is, or ``None`` where the message says so.
+        For each problem its ``kind``, which is the name of an error, its ``message``,
+        and the place ``where`` it is, or ``None`` if the message has the place.
     """
     with checking() as problems:
         try:
@@ -44,14 +44,14 @@ def find_problems(
     found: list[Problem] = []
     for problem in problems:
         described = _describe(problem)
-        # Some settings are read twice.
+        # A load reads some settings twice.
         if described not in found and not _is_ignored(problem, ignore):
             found.append(described)
     return found
 
 
 def _as_problem(error: Exception, config_uri: str) -> Exception:
-    """Return what ended the load; the traceback of the application's own is printed."""
+    """Return the problem that ended the load, and print an unexpected traceback."""
     cause = error.evalue if isinstance(error, ConfigurationExecutionError) else error
     if isinstance(cause, PyramidTasksError):
         return error

@@ -1,11 +1,10 @@
-"""``ptasks``: the tasks of an application, its schedule, and what is wrong with it."""
+"""``ptasks``: the tasks of an application, its schedule, and its problems."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
@@ -39,10 +38,10 @@ _SCHEDULE_COLUMNS = ("name", "task", "schedule", "next_run", "registered")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line, after those of Pyramid's scripts."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="ptasks",
-        description=textwrap.dedent(_DESCRIPTION),
+        description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_mutually_exclusive_group()
@@ -102,10 +101,10 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] = sys.argv, quiet: bool = False) -> int:  # noqa: FBT001, FBT002 as Pyramid's
+def main(argv: Sequence[str] = sys.argv, quiet: bool = False) -> int:  # noqa: FBT001, FBT002 as in Pyramid's scripts
     """Run the command, and return its exit status."""
     parser = make_parser()
-    # With options after the positional arguments too.
+    # Options may also come after the positional arguments.
     args = parser.parse_intermixed_args(argv[1:])
     out: Callable[[str], object] = (lambda _: None) if quiet else print
     if not args.config_uri:

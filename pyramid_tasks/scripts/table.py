@@ -1,4 +1,4 @@
-"""Tables that look like those of Pyramid's own scripts."""
+"""Tables in the form of Pyramid's own scripts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNKNOWN_KEY = "<unknown>"
 def print_table(
     rows: list[dict[str, Any]], columns: Sequence[str], out: Callable[[str], object]
 ) -> None:
-    """Print some columns of some rows, with titles made of the names of the columns."""
+    """Print some columns of rows, under titles made of the names of the columns."""
     titles = [name.replace("_", " ").capitalize() for name in columns]
     table = [titles, ["-" * len(title) for title in titles]]
     table += [[_cell(row[name]) for name in columns] for row in rows]

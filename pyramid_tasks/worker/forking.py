@@ -68,7 +68,8 @@ def engines_of(value: Any) -> Iterator[Any]:
     kinds = {
         cls.__name__
         for cls in type(value).__mro__
-        if cls.__module__.startswith("sqlalchemy.")
+        # Interfaces, which a registry holds too, have a slot of this name.
+        if str(cls.__module__).startswith("sqlalchemy.")
     }
     if "Engine" in kinds:
         yield value

@@ -30,8 +30,8 @@ from databases import database
 from redis import Redis
 from sqlalchemy import text
 
+from pyramid_tasks.contrib.outbox_table import metadata
 from pyramid_tasks.outbox.relay import Relay
-from pyramid_tasks.outbox.table import metadata
 
 pytestmark = pytest.mark.acceptance
 

@@ -102,6 +102,7 @@ def test_no_connection_is_shared(
         # Two engines, each with the one connection that it has had from the start.
         assert all(len(used.of(pid)) == 2 for pid in used.processes), used.users
         assert used.of(parent) <= server_processes(postgresql)
+        worker.stop()
 
     # Every child has ended when the parent asks again.
     assert written_down(tmp_path) == [(parent, backends)] * 2

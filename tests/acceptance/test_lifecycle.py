@@ -89,6 +89,7 @@ def test_worker_that_runs_tasks_itself(
         pytest.skip(f"{pool} is not installed")
     with start_worker(ini(), f"--pool={pool}", *QUICK, cwd=tmp_path) as process:
         process.wait_until(lambda: len(events(tmp_path)) == 3)
+        process.stop()
     check_alone(process, events(tmp_path))
 
 
@@ -123,6 +124,7 @@ def test_children_of_the_prefork_pool(
     options = ("--max-tasks-per-child=2", *QUICK)
     with start_worker(ini(), *options, cwd=tmp_path) as process:
         children = run_tasks(client, 10)
+        process.stop()
     assert len(children) >= 5
     assert process.popen.returncode == 0
     assert check_prefork(process, events(tmp_path)) >= children
@@ -142,6 +144,7 @@ def test_spawned_children(
         process.wait_for(" ready.")
         children = run_tasks(client, 4)
         process.wait_until(lambda: "CeleryBeatInit" in dict(events(tmp_path)))
+        process.stop()
     found = events(tmp_path)
     (beat,) = [pid for name, pid in found if name == "CeleryBeatInit"]
     found.remove(("CeleryBeatInit", beat))
@@ -180,6 +183,7 @@ def test_beat_in_a_worker(ini: Callable[..., Path], tmp_path: Path) -> None:
     """The beat of ``worker -B`` sends its event in its own process."""
     with start_worker(ini(), "-B", *QUICK, cwd=tmp_path) as process:
         process.wait_until(lambda: len(events(tmp_path)) == 5)
+        process.stop()
     found = by_process(events(tmp_path))
     assert found.pop(process.popen.pid) == IN_WORKER
     assert sorted(found.values()) == [["CeleryBeatInit"], IN_PROCESS, IN_PROCESS]
@@ -237,6 +241,7 @@ def test_error_that_is_logged(
         ini(fail=event), f"--pool={pool}", *QUICK, cwd=tmp_path
     ) as process:
         assert run_tasks(client, 1)
+        process.stop()
     assert process.popen.returncode == 0, process.output
     assert failure(event) in process.output
     assert events(tmp_path)[-1][0] == "CeleryWorkerShutdown"

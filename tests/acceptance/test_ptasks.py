@@ -255,7 +255,7 @@ PROBLEMS = [
     r"config.ini, \[app:main\]: celery.brokr_url .*mean celery.broker_url\?",
     r"config.ini, \[app:main\]: pyramid_tasks.context = usr .*Did you mean user\?",
     r"config.ini, \[app:main\]: pyramid_tasks.base_url = nowhere is not",
-    r"config.ini, \[app:main\]: pyramid_tasks.delivery = later is none of",
+    r"config.ini, \[app:main\]: pyramid_tasks.delivery = later is not one of",
     r"config.ini, \[app:main\]: pyramid_tasks.delivry is .*mean pyramid_tasks.delivery",
     r"beat_schedule has an entry 'text' .*a string is not a schedule",
     r"beat_schedule has an entry 'dotted' .*Did you mean 'mail'\?",

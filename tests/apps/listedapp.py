@@ -69,7 +69,7 @@ def with_table(global_config, **settings):
     """An application that declares the table of the outbox."""
     from sqlalchemy import MetaData
 
-    from pyramid_tasks.outbox.table import outbox_table
+    from pyramid_tasks.contrib.outbox_table import outbox_table
 
     outbox_table(MetaData())
     return main(global_config, **settings)

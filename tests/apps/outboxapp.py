@@ -21,8 +21,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from pyramid_tasks import task
+from pyramid_tasks.contrib.outbox_table import metadata
 from pyramid_tasks.exceptions import BrokerUnavailable
-from pyramid_tasks.outbox.table import metadata
 
 TABLES = """
 CREATE TABLE orders (id integer PRIMARY KEY, task_id varchar(40) NOT NULL);

@@ -149,7 +149,7 @@ WRONG = {
     "unknown delivery": (
         lambda s: s("add", 1).set(delivery="no"),
         SettingError,
-        "no is none of",
+        "no is not one of",
     ),
     "two deliveries": (
         lambda s: s("add", 1).set(delivery="commit") | s("add").set(delivery="outbox"),

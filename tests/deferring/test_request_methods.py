@@ -298,7 +298,7 @@ def test_application_without_tasks(given):
 
 def test_unknown_delivery(request_):
     """An unknown delivery is named as the call gave it."""
-    with pytest.raises(SettingError, match="^delivery = outbx is none of those known"):
+    with pytest.raises(SettingError, match="^delivery = outbx is not one of the known"):
         request_.defer_task_with_options("plus", delivery="outbx")
 
 

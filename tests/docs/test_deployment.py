@@ -72,7 +72,7 @@ from pathlib import Path
 import zope.sqlalchemy
 from pyramid.view import view_config
 from pyramid_tasks import task
-from pyramid_tasks.outbox.table import metadata
+from pyramid_tasks.contrib.outbox_table import metadata
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 

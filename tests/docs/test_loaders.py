@@ -108,7 +108,9 @@ class Machine:
     def worker(self, uri: str, *variables: str) -> Iterator[Process]:
         options = ("--ini", uri, *(f"--ini-var={each}" for each in variables))
         command = ("celery", "-A", "pyramid_tasks.loaders", *options, "worker")
-        with start(*command, "-l", "INFO", cwd=self.folder, **self.env) as process:
+        command += ("-l", "INFO")
+        # The logging of TOML disables the loggers of all that is imported before it.
+        with start(*command, cwd=self.folder, fresh=True, **self.env) as process:
             process.wait_for("ready.")
             yield process
             assert process.stop() == 0

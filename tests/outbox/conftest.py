@@ -55,13 +55,15 @@ def postgresql(tmp_path):
         yield engine
 
 
+def record(request, x): ...
+
+
 class App:
     """An application with an outbox, and the messages at its broker."""
 
     def __init__(self, engine, configure=None, *, down=False, queue=None, **settings):
         self.engine = engine
         self.queue = queue or unique()
-        self.runs = []
         settings = {
             "celery.broker_url": DOWN if down else "memory://localhost",
             "celery.task_default_queue": self.queue,
@@ -72,8 +74,7 @@ class App:
         with Configurator(settings=settings) as config:
             config.include("pyramid_tm")
             config.include("pyramid_tasks.contrib.pyramid_tm")
-            config.register_task(self.record, name="record")
-            config.register_task(self.nest, name="nest")
+            config.register_task(record, name="record")
             config.add_request_method(self.dbsession, reify=True)
             if configure:
                 configure(config)
@@ -84,12 +85,6 @@ class App:
         session = Session(self.engine)
         zope.sqlalchemy.register(session, transaction_manager=request.tm)
         return session
-
-    def record(self, request, x):
-        self.runs.append(x)
-
-    def nest(self, request, x):
-        request.defer_task("record", x)
 
     def before_sending(self, hook):
         """Call a function with the argument of each task before it is sent."""

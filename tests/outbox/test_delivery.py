@@ -252,16 +252,6 @@ def test_broker_that_does_not_answer_holds_nobody_up(sqlite, make_app, scheme):
     assert len(app.rows()) == 3
 
 
-def test_eager_tasks_run_after_the_commit(sqlite, make_app):
-    """With task_always_eager a task runs at the commit, and can defer another."""
-    app = make_app(sqlite, celery__task_always_eager=True)
-    with app.request() as request, request.tm:
-        request.defer_task("nest", 1)
-        assert app.runs == []
-    assert app.runs == [1]
-    assert app.rows() == []
-
-
 def test_option_that_json_cannot_hold(sqlite, make_app):
     """An option that cannot be stored is an error in the code that gave it."""
     with pytest.raises(TypeError, match="record .* stores JSON"):
@@ -269,7 +259,7 @@ def test_option_that_json_cannot_hold(sqlite, make_app):
 
 
 def test_missing_table(tmp_path, make_app):
-    """Without the table, the code that defers is told how to make it."""
+    """Without the table, the code that defers is told how; with it, not asked again."""
     engine = create_engine(f"sqlite:///{tmp_path}/empty.sqlite")
     app = make_app(engine)
     with app.request() as request:
@@ -281,6 +271,7 @@ def test_missing_table(tmp_path, make_app):
     assert create_table(engine) is False
     app.defer(1)
     assert app.values() == [1]
+    assert get_outbox(app.registry).checked
 
 
 def test_session_that_is_not_there(sqlite, make_app):

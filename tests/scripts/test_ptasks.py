@@ -315,7 +315,7 @@ def test_pool(app_of):
     """A pool that nobody knows is found; the path of a class may be one."""
     app = app_of(celery__worker_pool="gevnt")
     (found,) = problems_of(app)
-    assert found.startswith("worker_pool = gevnt is none of prefork, ")
+    assert found.startswith("worker_pool = gevnt is not one of prefork, ")
     for pool in "threads", "some.package:Pool":
         app.conf.worker_pool = pool
         assert problems_of(app) == []

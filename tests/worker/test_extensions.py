@@ -141,6 +141,27 @@ def test_request_is_that_of_prepare(first, later, factory):
             assert ours == theirs
 
 
+def test_class_is_made_once(configure):
+    """All tasks share the class of their requests, but not what is set on one."""
+    classes, values = [], []
+
+    def task(request):
+        classes.append(type(request))
+        values.append(request.cached)
+        request.set_property(lambda _: "own", "own", reify=True)
+        assert request.own == "own"
+        assert not hasattr(classes[0], "own")
+
+    config = configure()
+    config.add_request_method(lambda _: object(), "cached", reify=True)
+    config.register_task(task, name="task")
+    app = config.make_celery_app()
+    for _ in range(2):
+        app.tasks["task"].apply().get()
+    assert classes[0] is classes[1]
+    assert values[0] is not values[1]
+
+
 def test_factory_that_makes_classes(configure):
     """Classes that a request factory makes for each request are not kept."""
     config = configure()
@@ -151,14 +172,10 @@ def test_factory_that_makes_classes(configure):
     config.set_request_factory(factory)
     config.register_task(lambda request: None, name="it")
     task = config.make_celery_app().tasks["it"]
-
-    def count() -> int:
-        gc.collect()
-        return sum(cls.__name__ == "Own" for cls in Request.__subclasses__())
-
     for _ in range(100):
         task.apply()
-    assert count() < 50
+    gc.collect()
+    assert sum(cls.__name__ == "Own" for cls in Request.__subclasses__()) < 50
     assert len(get_runner(config.registry)._classes._classes) <= 16
 
 
@@ -174,13 +191,11 @@ def test_nothing_is_left_behind(configure, factory):
     )
     task = config.make_celery_app().tasks["it"]
 
-    def count() -> int:
+    def count(runs: int) -> int:
+        for _ in range(runs):
+            task.apply()
         gc.collect()
         return len(gc.get_objects())
 
-    for _ in range(20):
-        task.apply()
-    before = count()
-    for _ in range(200):
-        task.apply()
-    assert count() - before < 100
+    before = count(20)
+    assert count(200) - before < 100

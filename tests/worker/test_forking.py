@@ -7,11 +7,9 @@ import os
 import subprocess
 import sys
 import weakref
-from functools import partial
 
 import pytest
 from celery import signals
-from pyramid.exceptions import ConfigurationConflictError
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import (
     async_scoped_session,
@@ -21,7 +19,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import scoped_session, sessionmaker
 from zope.interface import Interface
 
-from pyramid_tasks import CeleryWorkerProcessInit, PyramidTasksError
+from pyramid_tasks import CeleryWorkerProcessInit
 from pyramid_tasks.worker.forking import leave_to_parent
 
 
@@ -49,34 +47,25 @@ class IEngine(Interface):
     """A utility for an engine."""
 
 
-def set_attribute(registry, value):
-    registry.db = value
+PLACES = {
+    "attribute": lambda registry, value: setattr(registry, "db", value),
+    "item": lambda registry, value: registry.update(db=value),
+    "setting": lambda registry, value: registry.settings.update(db=value),
+    "utility": lambda registry, value: registry.registerUtility(value, IEngine),
+    "named utility": lambda registry, value: registry.registerUtility(
+        value, IEngine, name="main"
+    ),
+}
 
 
-def set_item(registry, value):
-    registry["db"] = value
-
-
-def set_setting(registry, value):
-    registry.settings["db"] = value
-
-
-def set_utility(registry, value):
-    registry.registerUtility(value, IEngine)
-
-
-def set_named_utility(registry, value):
-    registry.registerUtility(value, IEngine, name="main")
-
-
-@pytest.mark.parametrize(
-    "put", [set_attribute, set_item, set_setting, set_utility, set_named_utility]
-)
-def test_places(put, engine, configure):
-    """An engine is found wherever a registry can hold it."""
-    registry = configure().registry
-    put(registry, engine)
-    assert is_forgotten(engine, leave_to_parent(registry))
+@pytest.mark.parametrize("place", PLACES)
+def test_places(place, engine, configure):
+    """An engine is found wherever a registry can hold it, among other things."""
+    config = configure()
+    config.add_route("route", "/")  # registers an interface
+    config.commit()
+    PLACES[place](config.registry, engine)
+    assert is_forgotten(engine, leave_to_parent(config.registry))
 
 
 @pytest.mark.parametrize(
@@ -119,23 +108,16 @@ def test_async_engines(wrap, configure):
 
 
 def test_several_engines(engine, configure):
-    """All engines are forgotten."""
+    """All engines are forgotten, but for a database in memory, which a fork copies."""
     other = create_engine("postgresql+psycopg://localhost/nothing")
+    in_memory = create_engine("sqlite://")
     registry = configure().registry
-    registry["one"], registry["other"] = engine, other
+    registry["db"] = {"one": engine, "other": other, "memory": in_memory}
     pools = [engine.pool, other.pool]
+    in_memory_pool = in_memory.pool
     assert leave_to_parent(registry) == pools
     assert {engine.pool, other.pool}.isdisjoint(pools)
-
-
-def test_database_in_memory(configure):
-    """A database in memory is copied by a fork, not shared, and stays."""
-    engine = create_engine("sqlite://")
-    pool = engine.pool
-    registry = configure().registry
-    registry["db"] = engine
-    assert leave_to_parent(registry) == []
-    assert engine.pool is pool
+    assert in_memory.pool is in_memory_pool
 
 
 def test_connection_in_use(engine, configure, caplog):
@@ -148,66 +130,6 @@ def test_connection_in_use(engine, configure, caplog):
     assert record.levelname == "WARNING"
     assert "1 connections of Engine(sqlite:" in record.message
     assert "before the worker starts" in record.message
-
-
-@pytest.mark.parametrize(
-    "hand_over",
-    [
-        lambda engine: engine,
-        lambda engine: engine.dispose,
-        sessionmaker,
-    ],
-    ids=["engine", "dispose", "sessionmaker"],
-)
-def test_add_fork_safe_with_an_engine(hand_over, engine, configure):
-    """An engine that is handed over is left to the parent, not closed."""
-    config = configure()
-    config.add_fork_safe(hand_over(engine))
-    config.commit()
-    assert is_forgotten(engine, leave_to_parent(config.registry))
-
-
-def test_add_fork_safe_with_functions(configure):
-    """Functions are called with the registry, in order."""
-    called = []
-    config = configure()
-    config.add_fork_safe(lambda registry: called.append(("first", registry)))
-    config.add_fork_safe(partial(called.append))
-    assert leave_to_parent(config.registry) == []
-    assert called == []  # not committed yet
-    config.commit()
-    leave_to_parent(config.registry)
-    assert called == [("first", config.registry), config.registry]
-
-
-def forget(registry):
-    registry["forgotten"] = True
-
-
-def test_add_fork_safe_with_a_dotted_name(configure):
-    """A dotted name is looked up, and what it stands for is introspectable."""
-    config = configure()
-    config.add_fork_safe(f"{__name__}.forget")
-    config.commit()
-    leave_to_parent(config.registry)
-    assert config.registry["forgotten"]
-    (item,) = config.introspector.get_category("fork safe")
-    assert item["introspectable"]["dispose"].__name__ == "forget"
-
-
-def test_add_fork_safe_twice(configure):
-    """The same function twice is a conflict, as with any directive."""
-    config = configure()
-    config.add_fork_safe(forget)
-    config.add_fork_safe(forget)
-    with pytest.raises(ConfigurationConflictError):
-        config.commit()
-
-
-def test_add_fork_safe_with_something_else(configure):
-    """What is neither a function nor an engine is refused where it is handed over."""
-    with pytest.raises(PyramidTasksError, match="a function or an engine, not 17"):
-        configure().add_fork_safe(17)
 
 
 def in_child(run):

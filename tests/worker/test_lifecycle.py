@@ -11,10 +11,10 @@ from celery._state import _set_task_join_will_block
 from celery.app import trace
 from celery.contrib.testing.worker import start_worker
 from celery.utils.dispatch import Signal
-from pyramid.threadlocal import get_current_registry
+from pyramid.threadlocal import get_current_registry, get_current_request
 
 import pyramid_tasks
-from pyramid_tasks import CeleryBeatInit, CeleryWorkerInit, CeleryWorkerProcessInit
+from pyramid_tasks import CeleryWorkerInit, CeleryWorkerProcessInit
 from pyramid_tasks.events import ProcessEvent
 
 pytestmark = pytest.mark.filterwarnings(
@@ -29,8 +29,7 @@ def watched(configure):
     def watched(seen):
         config = configure(**{"celery.broker_url": "memory://"})
         config.add_subscriber(seen.append, ProcessEvent)
-        config.make_celery_app()
-        return config
+        return config.make_celery_app()
 
     return watched
 
@@ -45,6 +44,10 @@ def making(app):
         _set_task_join_will_block(blocks=False)
 
 
+def names(events):
+    return [type(event).__name__ for event in events]
+
+
 def receivers():
     gc.collect()
     return {
@@ -55,14 +58,11 @@ def receivers():
 
 
 def test_web_process_connects_nothing(configure):
-    """A process with three applications connects no receiver to any signal."""
+    """A process with two applications connects no receiver to any signal."""
     before = receivers()
     assert {"worker_process_init", "worker_init", "beat_init"} <= before.keys()
-    configs = [
-        configure(**{"celery.task_always_eager": True, "number": str(number)})
-        for number in range(3)
-    ]
-    for config in configs:
+    for number in range(2):
+        config = configure(**{"celery.task_always_eager": True, "number": str(number)})
         config.register_task(lambda request: None, name="nothing")
         config.add_subscriber(lambda event: None, ProcessEvent)
         app = config.make_celery_app()
@@ -76,17 +76,16 @@ def test_web_process_connects_nothing(configure):
 def test_workers_tell_their_own_application(pools, watched):
     """Two workers in one process each notify the registry that is theirs."""
     seen = [], []
-    configs = [watched(events) for events in seen]
-    apps = [config.registry["pyramid_tasks"].app for config in configs]
+    apps = [watched(events) for events in seen]
     options = {"concurrency": 1, "perform_ping_check": False}
     with (
         start_worker(apps[0], pool=pools[0], **options),
         start_worker(apps[1], pool=pools[1], **options),
     ):
         pass
-    for events, config in zip(seen, configs, strict=True):
-        assert all(event.registry is config.registry for event in events)
-        assert [type(event).__name__ for event in events] == [
+    for events, app in zip(seen, apps, strict=True):
+        assert all(event.registry is app.registry for event in events)
+        assert names(events) == [
             "CeleryWorkerInit",
             "CeleryWorkerProcessInit",
             "CeleryWorkerReady",
@@ -95,31 +94,38 @@ def test_workers_tell_their_own_application(pools, watched):
         ]
 
 
-def test_child_of_one_worker_tells_no_other_application(watched):
-    """In a child of the prefork pool, only the application of its worker is told."""
+def test_child_and_beat_tell_no_other_application(watched):
+    """Celery's signals in a child of a pool, and in beat, are for one application."""
     seen = [], []
-    app, other = [watched(events).registry["pyramid_tasks"].app for events in seen]
+    app, other = (watched(events) for events in seen)
     for one in app, other:
         one.loader.init_worker()
     app.loader.init_worker_process()
     signals.worker_process_init.send(sender="worker@host")
     signals.worker_process_shutdown.send(sender="worker@host", pid=1, exitcode=0)
-    assert [type(event).__name__ for event in seen[0]] == [
+    signals.beat_init.send(sender=app.Beat().Service(app=app))
+    assert names(seen[0]) == [
         "CeleryWorkerProcessInit",
         "CeleryWorkerProcessShutdown",
+        "CeleryBeatInit",
     ]
     assert seen[1] == []
 
 
-def test_beat_of_one_application_tells_no_other(watched):
-    """Beat's signal is not for every application in the process."""
-    seen = [], []
-    app, other = [watched(events).registry["pyramid_tasks"].app for events in seen]
-    for one in app, other:
-        one.loader.init_worker()
-    signals.beat_init.send(sender=app.Beat().Service(app=app))
-    assert [type(event) for event in seen[0]] == [CeleryBeatInit]
-    assert seen[1] == []
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_child_that_cannot_start_waits(configure, monkeypatch, is_ready):
+    """A subscriber's error ends the child, after a pause if the worker is ready."""
+    config = configure(**{"celery.broker_url": "memory://"})
+    config.add_subscriber(lambda event: 1 / 0, CeleryWorkerProcessInit)
+    app = config.make_celery_app()
+    app.loader.is_ready = is_ready
+    app.loader.init_worker_process()
+    pauses = []
+    monkeypatch.setattr("pyramid_tasks.worker.loader.time.sleep", pauses.append)
+    with pytest.raises(SystemExit, match="1"):
+        signals.worker_process_init.send(sender="worker@host")
+    signals.worker_process_init.disconnect(dispatch_uid=app.loader._uid)
+    assert pauses == [1.0] * is_ready
 
 
 @pytest.mark.parametrize("event", [CeleryWorkerInit, CeleryWorkerProcessInit])
@@ -132,8 +138,10 @@ def test_error_surfaces_where_the_worker_is_made(event, configure, caplog):
     settings = {"celery.worker_hijack_root_logger": False}  # caplog has its handler
     config = configure(**{"celery.broker_url": "memory://"}, **settings)
     config.add_subscriber(fail, event)
-    app = config.make_celery_app()
-    with pytest.raises(LookupError, match="nothing there"), making(app):
+    with (
+        pytest.raises(LookupError, match="nothing there"),
+        making(config.make_celery_app()),
+    ):
         pass
     messages = [record.message for record in caplog.records]
     assert f"A subscriber of {event.__name__} failed" in messages
@@ -144,13 +152,13 @@ def test_subscribers_have_the_registry_as_threadlocal(configure):
     found = []
     config = configure(**{"celery.broker_url": "memory://"})
     config.add_subscriber(
-        lambda event: found.append(get_current_registry()), CeleryWorkerInit
+        lambda event: found.append((get_current_registry(), get_current_request())),
+        CeleryWorkerInit,
     )
-    app = config.make_celery_app()
     outside = get_current_registry()
-    with making(app):
+    with making(config.make_celery_app()):
         pass
-    assert found == [config.registry]
+    assert found == [(config.registry, None)]
     assert get_current_registry() is outside
 
 

@@ -75,7 +75,9 @@ def test_states_are_those_of_one_request(make_site):
     site = make_site(defer).get()
     first = site.url
     site.get()
-    assert len(site.testapp.get(f"{first}/tasks").json["tasks"]) == 1
+    answer = site.testapp.get(f"{first}/tasks")
+    assert len(answer.json["tasks"]) == 1
+    assert "max-age=0" in answer.headers["Cache-Control"]
     task_id = site.rows[0].id
     for unknown in ("0", task_id):
         site.testapp.get(f"/_debug_toolbar/{unknown}/tasks", status=400)

@@ -1,0 +1,87 @@
+"""``config.add_task_context``: the directive."""
+
+from __future__ import annotations
+
+import pytest
+from contextapp import capture_tenant, restore_tenant
+from pyramid.exceptions import ConfigurationConflictError, ConfigurationError
+from pyramid.request import Request
+from pyramid.scripting import prepare
+
+
+def failing(request, *args):
+    raise LookupError("must not be called")
+
+
+@pytest.fixture
+def tenant_of_task(eager):
+    """Return a function that defers a task, and returns the tenant that it knows."""
+
+    def tenant_of_task(config):
+        config.register_task(lambda request: request.tenant, name="it")
+        config.commit()
+        request = Request.blank("/", headers={"X-Tenant": "acme"})
+        with prepare(request, config.registry):
+            return request.defer_task("it").get()
+
+    return tenant_of_task
+
+
+@pytest.mark.parametrize("prefix", ["contextapp:", "contextapp.", "."])
+def test_dotted_names(eager, tenant_of_task, prefix):
+    """The functions can be dotted names, relative to the package as well."""
+    if prefix == ".":
+        eager = eager.with_package("contextapp")
+    names = prefix + "capture_tenant", prefix + "restore_tenant"
+    eager.add_task_context("tenant", *names)
+    assert tenant_of_task(eager) == "acme"
+
+
+@pytest.mark.parametrize("functions", [(None, None), (len, None), (3, len)])
+def test_no_functions(configure, functions):
+    """A context without its two functions is an error where it is added."""
+    with pytest.raises(ConfigurationError, match="'it' needs two functions"):
+        configure().add_task_context("it", *functions)
+
+
+def test_conflict(configure):
+    """Two contexts of one name are a conflict."""
+    config = configure()
+    config.add_task_context("tenant", capture_tenant, restore_tenant)
+    config.add_task_context("tenant", failing, failing)
+    with pytest.raises(ConfigurationConflictError, match="'tenant'"):
+        config.commit()
+
+
+def test_override(eager, tenant_of_task):
+    """The application overrides a context of what it includes."""
+
+    def included(config):
+        config.add_task_context("tenant", failing, failing)
+
+    eager.include(included)
+    eager.add_task_context("tenant", capture_tenant, restore_tenant)
+    assert tenant_of_task(eager) == "acme"
+
+
+def test_override_of_a_built_in_context(configure, tenant_of_task):
+    """The application overrides a context of the package, too."""
+    config = configure(
+        **{"pyramid_tasks.context": "user", "celery.task_always_eager": True}
+    )
+    config.add_task_context("user", capture_tenant, restore_tenant)
+    assert tenant_of_task(config) == "acme"
+
+
+def test_introspectable(configure):
+    """Tools can list the contexts, also those of the package."""
+    config = configure(**{"pyramid_tasks.context": "host"})
+    config.add_task_context("tenant", capture_tenant, restore_tenant)
+    config.commit()
+    category = config.introspector.get_category("task contexts")
+    host, tenant = (item["introspectable"] for item in category)
+    assert (host.title, tenant.title) == ("host", "tenant")
+    assert tenant["capture"] is capture_tenant
+    assert tenant["restore"] is restore_tenant
+    assert tenant.type_name == "task context"
+    assert "test_contexts.py" in str(tenant.action_info)

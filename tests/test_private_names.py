@@ -1,0 +1,254 @@
+"""The private names of other packages: where they are used, and that they still hold.
+
+A test that fails here says what to look at in the new version of the package.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+
+import celery
+import pytest
+from celery import Celery, _state, current_app
+from celery.app import defaults
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.scripting import prepare
+from pyramid.threadlocal import get_current_request
+from sources import MODULES
+
+from pyramid_tasks import _celery, _pyramid
+
+# The functions that take the name of an attribute as a string.
+BY_STRING = {"getattr", "setattr", "hasattr", "delattr", "object"}
+
+
+def is_private(name: object) -> bool:
+    return isinstance(name, str) and name.startswith("_") and not name.endswith("__")
+
+
+def defined(tree: ast.AST) -> Iterator[str]:
+    """Yield the private names that a module defines."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def used(tree: ast.AST) -> Iterator[str]:
+    """Yield the private names that a module takes from others."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from alias.name.split(".")
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield from (node.module or "").split(".")
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Attribute):
+            # sys._getframe() and os._exit() are in Python's documentation.
+            owner = getattr(node.value, "id", "")
+            if owner not in sys.stdlib_module_names:
+                yield node.attr
+        elif isinstance(node, ast.Call):
+            function = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if function in BY_STRING:
+                yield from (getattr(arg, "value", "") for arg in node.args)
+
+
+HOMES = [module for module in MODULES if is_private(module.rpartition(".")[2])]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in HOMES])
+def test_private_names_have_a_home(module):
+    """Only the modules that are there for it use private names of other packages."""
+    room, _, _ = module.partition(".")
+    own = {
+        name
+        for other, tree in MODULES.items()
+        if other.partition(".")[0] == room
+        for name in defined(tree)
+    }
+    assert {name for name in used(MODULES[module]) if is_private(name)} <= own
+
+
+@pytest.mark.parametrize("module", HOMES)
+def test_homes_tell_their_reasons(module):
+    """Such a module says which versions it was tried on, and uses something private."""
+    docstring = ast.get_docstring(MODULES[module])
+    assert "tried on" in " ".join(docstring.split())
+
+
+def look_at(where: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Fail a test with a sentence that says where to look."""
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        @wraps(test)
+        def wrapper(*args: object, **kwargs: object) -> None:
+            try:
+                test(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 any error breaks a contract
+                pytest.fail(
+                    f"{type(error).__name__}: {error}\nThis version of the package has "
+                    f"changed a private name. Look at {where}."
+                )
+
+        return wrapper
+
+    return decorate
+
+
+@pytest.fixture
+def app() -> Celery:
+    return Celery(
+        "contract",
+        broker="memory://",
+        backend="cache+memory://",
+        set_as_current=False,
+        fixups=[],
+    )
+
+
+# Celery.
+
+
+@look_at("celery.app.defaults: NAMESPACES, flatten() and the types of Option")
+def test_celery_setting_types():
+    """Celery's table of settings has the type of each."""
+    types = _celery.SETTING_TYPES
+    assert types["broker_url"] == types["result_backend"] == "string"
+    assert types["worker_prefetch_multiplier"] == "int"
+    assert types["task_always_eager"] == "bool"
+    assert types["broker_connection_timeout"] == "float"
+    assert types["accept_content"] == "list"
+    assert types["broker_transport_options"] == "dict"
+
+
+@look_at("celery.app.defaults._TO_NEW_KEY, and how celery.app.utils detects settings")
+def test_celery_old_setting_names():
+    """Celery's table of old names knows the new one."""
+    assert _celery.NEW_SETTING_NAMES["BROKER_URL"] == "broker_url"
+    assert set(_celery.NEW_SETTING_NAMES.values()) <= set(_celery.SETTING_TYPES)
+
+
+@look_at("celery.app.defaults, for settings whose declared type is wrong")
+def test_celery_misdeclared_settings():
+    """The types that we correct are still there, and still wrong."""
+    options = dict(defaults.flatten(defaults.NAMESPACES))
+    for name, correct in _celery._MISDECLARED.items():
+        assert _celery._type_name(options[name].type) != correct
+
+
+@look_at("celery._state.get_current_app(), which must find what as_current_app() sets")
+def test_celery_current_app(app):
+    """An application can be the current one for a while, and then the one before is."""
+    before = _state._tls.current_app
+    with _celery.as_current_app(app):
+        assert current_app._get_current_object() is app
+    assert _state._tls.current_app is before
+
+
+@look_at("celery._state, for the state that a worker in a thread changes")
+def test_celery_state(app):
+    """The state of the process can be kept."""
+    before = _state.default_app, _state._tls.current_app, _state.task_join_will_block()
+    with _celery.keeping_state():
+        app.set_default()
+        app.set_current()
+        _state._set_task_join_will_block(True)  # noqa: FBT003 as Celery does
+        assert _state.task_join_will_block()
+        assert current_app._get_current_object() is app
+    assert before == (
+        _state.default_app,
+        _state._tls.current_app,
+        _state.task_join_will_block(),
+    )
+
+
+@look_at("Celery.backend, which must call Celery._get_backend() for a new one")
+def test_celery_new_backend(app):
+    """A new result backend is of the class that the settings name, and not shared."""
+    new = _celery.new_backend(app)
+    assert type(new) is type(app.backend)
+    assert new is not app.backend
+
+
+@look_at("Celery.pool, Celery.backend and AMQP.producer_pool: where each is kept")
+def test_celery_caches(app):
+    """Pools and result backends can be made anew for a while."""
+    before = app.pool, app.producer_pool, app.backend
+    with _celery.without_caches(app):
+        app.conf.broker_url = "memory://other"
+        assert app.pool is not before[0]
+        assert app.producer_pool is not before[1]
+        assert app.backend is not before[2]
+    assert (app.pool, app.producer_pool, app.backend) == before
+
+
+@look_at("Signature.app and Signature._app in celery.canvas")
+def test_celery_signature_app(app):
+    """A signature can be given an application, and sends through that."""
+    signature = celery.signature("contract")
+    _celery.set_app(signature, app)
+    assert signature.app is app
+
+
+@look_at("Task._dump_pydantic_arguments in celery.app.task")
+def test_celery_pydantic(app):
+    """Models become dictionaries where Celery 5.7 does that when it sends a task."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Model(pydantic.BaseModel):
+        x: int
+
+    call = (Model(x=1),), {"y": Model(x=2)}
+    if celery.VERSION >= (5, 7):
+
+        def it(x, y):
+            pass
+
+        it.__annotations__ = {"x": Model, "y": Model}
+        it = app.task(it, pydantic=True)
+        assert _celery.dump_models(it, *call) == (({"x": 1},), {"y": {"x": 2}})
+    assert _celery.dump_models(None, *call) == call
+
+
+# Pyramid.
+
+
+@look_at("pyramid.threadlocal.manager, where get_current_request() must look")
+def test_pyramid_threadlocals():
+    """The last entry on the stack has the current request and registry."""
+    with prepare(registry=Configurator().registry) as env:
+        assert _pyramid.manager.stack[-1] == {
+            "request": env["request"],
+            "registry": env["registry"],
+        }
+    before = get_current_request()
+    _pyramid.manager.stack.append({"request": "ours", "registry": None})
+    assert get_current_request() == "ours"
+    del _pyramid.manager.stack[-1]
+    assert get_current_request() is before
+
+
+@look_at("pyramid.traversal.DefaultRootFactory, which pyramid.scripting uses too")
+def test_pyramid_default_root():
+    """Pyramid's scripts use the same root factory where no other is registered."""
+    with prepare(registry=Configurator().registry) as env:
+        assert type(env["root"]) is _pyramid.DefaultRootFactory
+
+
+@look_at("CallbackMethodsMixin in pyramid.request: where a request has its callbacks")
+def test_pyramid_finished_callbacks():
+    """The callbacks of a request can be run."""
+    request = Request.blank("/")
+    _pyramid.run_finished_callbacks(request)
+    seen = []
+    request.add_finished_callback(seen.append)
+    _pyramid.run_finished_callbacks(request)
+    assert seen == [request]
