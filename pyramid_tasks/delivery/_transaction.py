@@ -1,7 +1,7 @@
 """The name of the package ``transaction`` that its documentation does not have.
 
 Nothing else in the package uses a private name of ``transaction``. It was tried on
-transaction 2.4 to 5.1; ``tests/delivery/test_transaction.py`` fails when a new version
+transaction 3.0 to 5.1; ``tests/delivery/test_transaction.py`` fails when a new version
 changes it.
 """
 
