@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 from celery import _state
 
@@ -65,6 +64,8 @@ def as_current_app(app: Celery) -> Iterator[None]:
 @contextmanager
 def keeping_state() -> Iterator[None]:
     """Undo what a worker in a thread changes in the state of the process."""
+    from unittest import mock  # only tests need it, and it imports asyncio
+
     with ExitStack() as stack:
         for owner, name in (
             (_state, "default_app"),
@@ -79,6 +80,15 @@ def keeping_state() -> Iterator[None]:
 def new_backend(app: Celery) -> Any:
     """Return a new result backend; the users of ``app.backend`` share one."""
     return app._get_backend()
+
+
+def own_backend(app: Celery) -> Any:
+    """Return the result backend that an application has made, or ``None``.
+
+    Celery asks for ``app.backend`` several times for each task. This is the shortest
+    way to it.
+    """
+    return app._backend
 
 
 def set_app(signature: Signature, app: Celery) -> None:
@@ -106,6 +116,8 @@ def without_caches(app: Celery) -> Iterator[None]:
 
     Celery sets them up once from the settings, and has no way to do so again.
     """
+    from unittest import mock  # only tests need it, and it imports asyncio
+
     with ExitStack() as stack:
         for owner, name, value in (
             (app, "_pool", None),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from celery.signals import after_task_publish, before_task_publish
 
-from ._celery import as_current_app
+from ._celery import as_current_app, own_backend
 
 if TYPE_CHECKING:
     from pyramid.registry import Registry
@@ -43,7 +43,7 @@ class PyramidCelery(Celery):
         self._sending = _Sending()
         super().__init__(
             registry.package_name,
-            # By name, as no web process needs the imports of that module.
+            # By name, as imports go downward: the room of the loader is above.
             loader="pyramid_tasks.worker.loader:PyramidLoader",
             # Several applications in one process must not see each other's tasks.
             set_as_current=False,
@@ -99,7 +99,7 @@ class PyramidCelery(Celery):
     @property
     def backend(self) -> Any:
         """The result backend: the one of :meth:`sending`, if any."""
-        return self._sending.backend or super().backend
+        return self._sending.backend or own_backend(self) or super().backend
 
 
 def _load_in_spawned_process(

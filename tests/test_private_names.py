@@ -178,6 +178,13 @@ def test_celery_new_backend(app):
     assert new is not app.backend
 
 
+@look_at("Celery.backend: where the result backend is kept")
+def test_celery_own_backend(app):
+    """The result backend of an application is found, once there is one."""
+    assert _celery.own_backend(app) is None
+    assert app.backend is _celery.own_backend(app)
+
+
 @look_at("Celery.pool, Celery.backend and AMQP.producer_pool: where each is kept")
 def test_celery_caches(app):
     """Pools and result backends can be made anew for a while."""

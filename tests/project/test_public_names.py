@@ -93,6 +93,20 @@ def test_imports_are_light(module):
     ]
 
 
+def test_web_process_is_light():
+    """An application does not import the modules that only tests need."""
+    code = (
+        "import sys; from pyramid.config import Configurator\n"
+        "config = Configurator(); config.include('pyramid_tasks'); config.commit()\n"
+        "print(*sys.modules)"
+    )
+    modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "pyramid_tasks.application" in modules
+    assert "unittest.mock" not in modules
+
+
 @pytest.mark.parametrize(
     "error",
     [
