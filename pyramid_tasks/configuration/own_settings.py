@@ -11,10 +11,13 @@ from ..settings import Report, raise_or_log
 
 _PREFIX = "pyramid_tasks."
 
+#: The settings that are numbers, without their prefix, and their defaults.
+NUMBERS = {"delivery_timeout": 2.0, "outbox_lease": 5.0, "outbox_max_attempts": 5.0}
+
 #: The settings without their prefix.
 OWN_SETTINGS = (
-    *("base_url", "config_uri", "context", "delivery", "delivery_timeout"),
-    *("gc_freeze", "outbox_lease", "outbox_max_attempts"),
+    *("base_url", "config_uri", "context", "delivery", "gc_freeze"),
+    *NUMBERS,
 )
 
 
@@ -36,19 +39,18 @@ def check_own_settings(
             report(UnknownSetting(key, problem, hint))
 
 
-def number_setting(settings: Mapping[str, Any], name: str, default: float) -> float:
-    """Return a setting of this package that is a number.
+def number_setting(settings: Mapping[str, Any], name: str) -> float:
+    """Return one of the settings in :data:`NUMBERS`, or its default.
 
     Args:
         settings: The settings of a Pyramid application.
         name: The setting without its prefix ``pyramid_tasks.``.
-        default: The number when the setting is not there.
 
     Raises:
         SettingError: The value is not a number.
     """
     key = _PREFIX + name
-    value = settings.get(key, default)
+    value = settings.get(key, NUMBERS[name])
     try:
         return float(value)
     except ValueError:

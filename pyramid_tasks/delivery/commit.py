@@ -67,7 +67,7 @@ def _check_broker(registry: Any) -> None:
     app = get_tasks(registry).app
     if app.conf.task_always_eager:
         return
-    timeout = number_setting(registry.settings, "delivery_timeout", 2)
+    timeout = number_setting(registry.settings, "delivery_timeout")
     try:
         with app.connection_for_write(connect_timeout=timeout) as connection:
             connection.ensure_connection(max_retries=1, timeout=timeout)

@@ -22,23 +22,18 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 
 
-def in_transaction(request: Request) -> bool:
-    """Whether a transaction of the request has begun."""
-    return has_begun(request.tm)
-
-
 class TransactionalDelivery(ImmediateDelivery):
     """Sends when the transaction of the request commits, and at once without one."""
 
     is_transactional = True
 
     def is_direct(self, request: Request) -> bool:
-        return not in_transaction(request)
+        return not has_begun(request.tm)
 
     def deliver(
         self, request: Request, signatures: Sequence[Signature]
     ) -> list[ResultBase]:
-        if not in_transaction(request):
+        if self.is_direct(request):
             return super().deliver(request, signatures)
         messages = [Message(self.app, each) for each in signatures]
         self.hold(request, messages)

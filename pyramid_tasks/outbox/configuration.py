@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 #: The key of the outbox on the registry.
 KEY = "pyramid_tasks.outbox"
 
-#: The settings of the outbox, without their prefix ``pyramid_tasks.``.
-DEFAULTS = {"delivery_timeout": 2.0, "outbox_lease": 5.0, "outbox_max_attempts": 5.0}
-
 
 def set_task_outbox(
     config: Configurator,
@@ -91,12 +88,12 @@ class Outbox:
         self.left_last: int | None = None
 
     def number(self, name: str) -> float:
-        """Return the value of one of the settings in :data:`DEFAULTS`.
+        """Return a setting of this package that is a number.
 
         Raises:
             SettingError: The value is not a number.
         """
-        return number_setting(self.registry.settings, name, DEFAULTS[name])
+        return number_setting(self.registry.settings, name)
 
     def get_session(self, request: Request) -> Session:
         """Return the session of a request.

@@ -11,10 +11,11 @@ from kombu.utils.json import dumps
 
 from ..configuration.deliveries import add_delivery
 from ..configuration.load import reporting
+from ..configuration.own_settings import NUMBERS
 from ..delivery.transactional import TaskDataManager, TransactionalDelivery
 from ..exceptions import DeferError, SettingError
 from ..registry import get_tasks
-from .configuration import DEFAULTS, KEY, Outbox, engine_of, get_outbox, set_task_outbox
+from .configuration import KEY, Outbox, engine_of, get_outbox, set_task_outbox
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -43,7 +44,7 @@ def includeme(config: Configurator) -> None:
                 "= outbox needs SQLAlchemy: install pyramid-tasks[outbox].",
             )
 
-        for name in DEFAULTS:
+        for name in NUMBERS:
             with reporting():
                 outbox.number(name)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..delivery.transactional import TaskDataManager, in_transaction
+from ..delivery._transaction import has_begun
+from ..delivery.transactional import TaskDataManager
 from .delivery import CapturingDelivery
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class TransactionalCapturing(CapturingDelivery):
     is_transactional = True
 
     def keep(self, request: Request, captured: list[Captured]) -> None:
-        if in_transaction(request):
+        if has_begun(request.tm):
             _CapturingDataManager.of(request).messages.extend(captured)
         else:
             super().keep(request, captured)

@@ -10,9 +10,10 @@ from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from sqlalchemy import MetaData
 
+from pyramid_tasks.configuration.own_settings import NUMBERS
 from pyramid_tasks.contrib.outbox_table import OutboxMessage, outbox_table
 from pyramid_tasks.exceptions import OutboxError
-from pyramid_tasks.outbox.configuration import DEFAULTS, get_outbox
+from pyramid_tasks.outbox.configuration import get_outbox
 from pyramid_tasks.registry import get_tasks
 
 
@@ -65,7 +66,7 @@ def test_include_by_itself():
     assert get_outbox(config.registry)
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", NUMBERS)
 def test_setting_that_is_no_number(make_app, name):
     """A setting that cannot be read is named, before anything is deferred."""
     with pytest.raises(ConfigurationError, match=f"{name} = soon is not a number"):
