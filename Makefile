@@ -20,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo serve check test faults mutants bench lint format docs dist
-.PHONY: release-check clean
+.PHONY: release-check style clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -31,10 +31,7 @@ demo: $(STAMPS)/demo  ## run the sample once: a web process, a worker, one impor
 serve: $(STAMPS)/demo  ## run the sample until Ctrl-C, on http://localhost:6543
 	$(BIN)/python sample/demo.py --serve
 
-check: $(STAMPS)/lint  ## while working: style, types, the tests without processes and servers
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+check: style  ## while working: style, types, the tests without processes and servers
 	$(BIN)/pytest --quiet --numprocesses=$(JOBS) -m "not acceptance and not faults and not server"
 
 # The processes that tests start work in other folders, and measure themselves too.
@@ -57,10 +54,12 @@ mutants: $(STAMPS)/test  ## break the package in N=60 places, one at a time; SEE
 bench: $(STAMPS)/test  ## measure against plain Celery; QUICK=1 to try, WRITE=1 for docs/
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(WRITE),--write docs/benchmarks.md)
 
-lint: $(STAMPS)/lint  ## check style and types
+style: $(STAMPS)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lint: style  ## check style and types
 	$(BIN)/python typing_tests/check.py $(VENV)/celery-types
 
 format: $(STAMPS)/lint  ## format the code

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from browser import Browser, start_browser
 from pyramid.config import Configurator
+from pyramid.threadlocal import manager
 from support import APPS, example_config, filesystem_settings, need_service, unique
 
 sys.path.insert(0, str(APPS))
@@ -39,6 +40,14 @@ def _logging() -> Iterator[None]:
     yield
     logging.root.setLevel(level)
     logging.root.handlers[:] = handlers
+
+
+@pytest.fixture
+def threadlocals_stay() -> Iterator[None]:
+    """Fail a test that does not leave the threadlocals as it found them."""
+    before = list(manager.stack)
+    yield
+    assert manager.stack == before
 
 
 @pytest.fixture

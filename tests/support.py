@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import launcher
 import pytest
@@ -52,20 +52,11 @@ def run(
     **env: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a console script of the environment to its end."""
-    program, *arguments = map(str, command)
-    args = [str(BIN / program), *arguments]
     with TemporaryFile("w+") as input_, TemporaryFile() as out, TemporaryFile() as err:
         input_.write(stdin)
         input_.seek(0)
-        process = launcher.start(
-            args,
-            cwd=cwd,
-            env=environment(**env),
-            stdin=input_,
-            stdout=out,
-            stderr=err,
-            script=program in FORKED and not fresh,
-        )
+        files = {"stdin": input_, "stdout": out, "stderr": err}
+        process = _launch(command, files, cwd=cwd, fresh=fresh, env=env)
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -75,7 +66,27 @@ def run(
         for file in (out, err):
             file.seek(0)
             output.append(file.read().decode())
-    return subprocess.CompletedProcess(args, status, *output)
+    return subprocess.CompletedProcess(process.args, status, *output)
+
+
+def _launch(
+    command: Sequence[object],
+    files: Mapping[str, IO[Any]],
+    *,
+    cwd: Path,
+    fresh: bool,
+    env: Mapping[str, str],
+    new_session: bool = False,
+) -> launcher.Child | subprocess.Popen[bytes]:
+    program, *arguments = map(str, command)
+    return launcher.start(
+        [str(BIN / program), *arguments],
+        cwd=cwd,
+        env=environment(**env),
+        script=program in FORKED and not fresh,
+        new_session=new_session,
+        **files,
+    )
 
 
 @dataclass
@@ -139,19 +150,11 @@ def start(
     What a process does when it is stopped takes seconds, and is for the tests that are
     about it: they call ``stop()``.
     """
-    program, *arguments = map(str, command)
+    program = Path(str(command[0])).name
     log = cwd / f"{program}-{uuid.uuid4().hex[:8]}.log"
     with log.open("wb") as output, Path(os.devnull).open() as nothing:
-        popen = launcher.start(
-            [str(BIN / program), *arguments],
-            cwd=cwd,
-            env=environment(**env),
-            stdin=nothing,
-            stdout=output,
-            stderr=output,
-            script=program in FORKED and not fresh,
-            new_session=True,
-        )
+        files = {"stdin": nothing, "stdout": output, "stderr": output}
+        popen = _launch(command, files, cwd=cwd, fresh=fresh, env=env, new_session=True)
     process = Process(popen, log)
     try:
         yield process

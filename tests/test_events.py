@@ -9,15 +9,9 @@ from pyramid.threadlocal import get_current_registry, get_current_request, manag
 
 from pyramid_tasks import AfterTask, BeforeTask, TaskFailed, TaskRetried
 
+pytestmark = pytest.mark.usefixtures("threadlocals_stay")
+
 EVENTS = (BeforeTask, AfterTask, TaskFailed, TaskRetried)
-
-
-@pytest.fixture(autouse=True)
-def _threadlocals():
-    """No test leaves a threadlocal behind."""
-    before = list(manager.stack)
-    yield
-    assert manager.stack == before
 
 
 @pytest.fixture

@@ -5,18 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext
 
 import pytest
-import zope.sqlalchemy
-from kombu import Connection
-from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.scripting import prepare
 from sqlalchemy import create_engine
-from sqlalchemy.orm import Session
-from support import unique
+from transactional import TransactionalApp
 
 from pyramid_tasks.outbox.rows import get_status
 from pyramid_tasks.outbox.table import metadata
-from pyramid_tasks.registry import get_tasks
 
 
 def add(request, x, y=0):
@@ -31,36 +26,21 @@ def bound(self, request, x):
     return self.name, x
 
 
-class App:
+class App(TransactionalApp):
     """An application with each delivery, and the messages at its broker."""
 
     def __init__(self, engine, configure=None, **settings):
-        self.engine = engine
-        self.queue = unique()
         settings = {
-            "celery.broker_url": "memory://localhost",
-            "celery.task_default_queue": self.queue,
             "celery.result_backend": "cache+memory://",
-            "tm.manager_hook": "pyramid_tm.explicit_manager",
             "pyramid_tasks.context": "host",
-        } | {key.replace("__", "."): value for key, value in settings.items()}
-        with Configurator(settings=settings) as config:
-            config.include("pyramid_tm")
-            config.include("pyramid_tasks.contrib.pyramid_tm")
-            config.register_task(add, name="add")
-            config.register_task(add, name="by yaml", serializer="yaml")
-            config.register_task(total, name="total")
-            config.register_task(bound, name="bound", bind=True)
-            config.add_request_method(self.dbsession, reify=True)
-            if configure:
-                configure(config)
-        self.registry = config.registry
-        self.celery = get_tasks(config.registry).app
+        } | settings
+        super().__init__(engine, settings, configure)
 
-    def dbsession(self, request):
-        session = Session(self.engine)
-        zope.sqlalchemy.register(session, transaction_manager=request.tm)
-        return session
+    def add_tasks(self, config):
+        config.register_task(add, name="add")
+        config.register_task(add, name="by yaml", serializer="yaml")
+        config.register_task(total, name="total")
+        config.register_task(bound, name="bound", bind=True)
 
     @contextmanager
     def request(self, *, transaction=True):
@@ -70,15 +50,6 @@ class App:
             request.tm if transaction else nullcontext(),
         ):
             yield request
-
-    def received(self, queue=None):
-        """Return the messages that are in a queue, and empty it."""
-        messages = []
-        with Connection("memory://localhost") as connection:
-            channel = connection.channel()
-            while message := channel.basic_get(queue or self.queue, no_ack=True):
-                messages.append(message)
-        return messages
 
     def has_sent_nothing(self):
         """Whether neither the broker nor the outbox has a message."""

@@ -5,22 +5,18 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import pytest
-from kombu import Connection
-from pyramid.config import Configurator
 from pyramid.scripting import prepare
-from support import unique
 
 pytest.importorskip("pyramid_tm")
 pytest.importorskip("sqlalchemy")
 pytest.importorskip("zope.sqlalchemy")
-import zope.sqlalchemy
 from databases import database
 from sqlalchemy import create_engine, select, update
 from sqlalchemy.orm import Session
+from transactional import TransactionalApp
 
 from pyramid_tasks.outbox.relay import Relay
 from pyramid_tasks.outbox.table import OutboxMessage, metadata
-from pyramid_tasks.registry import get_tasks
 
 DOWN = "redis://:secret@localhost:1/0"
 
@@ -58,33 +54,19 @@ def postgresql(tmp_path):
 def record(request, x): ...
 
 
-class App:
+class App(TransactionalApp):
     """An application with an outbox, and the messages at its broker."""
 
     def __init__(self, engine, configure=None, *, down=False, queue=None, **settings):
-        self.engine = engine
-        self.queue = queue or unique()
         settings = {
-            "celery.broker_url": DOWN if down else "memory://localhost",
-            "celery.task_default_queue": self.queue,
             "celery.broker_transport_options": {"polling_interval": 0.01},
-            "tm.manager_hook": "pyramid_tm.explicit_manager",
             "pyramid_tasks.delivery": "outbox",
-        } | {key.replace("__", "."): value for key, value in settings.items()}
-        with Configurator(settings=settings) as config:
-            config.include("pyramid_tm")
-            config.include("pyramid_tasks.contrib.pyramid_tm")
-            config.register_task(record, name="record")
-            config.add_request_method(self.dbsession, reify=True)
-            if configure:
-                configure(config)
-        self.registry = config.registry
-        self.celery = get_tasks(config.registry).app
+            **({"celery.broker_url": DOWN} if down else {}),
+        } | settings
+        super().__init__(engine, settings, configure, queue)
 
-    def dbsession(self, request):
-        session = Session(self.engine)
-        zope.sqlalchemy.register(session, transaction_manager=request.tm)
-        return session
+    def add_tasks(self, config):
+        config.register_task(record, name="record")
 
     def before_sending(self, hook):
         """Call a function with the argument of each task before it is sent."""
@@ -112,15 +94,6 @@ class App:
 
     def relay(self, **options):
         return Relay(self.registry, self.engine, **options)
-
-    def received(self, queue=None):
-        """Return the messages that are in the queue, and empty it."""
-        messages = []
-        with Connection("memory://localhost") as connection:
-            channel = connection.channel()
-            while message := channel.basic_get(queue or self.queue, no_ack=True):
-                messages.append(message)
-        return messages
 
     def values(self):
         """Return the arguments of the tasks in the queue, and empty it."""

@@ -12,6 +12,8 @@ from pyramid.response import Response
 from pyramid.scripting import prepare
 from pyramid.threadlocal import get_current_registry, get_current_request, manager
 
+pytestmark = pytest.mark.usefixtures("threadlocals_stay")
+
 
 class Root:
     def __init__(self, request):
@@ -24,14 +26,6 @@ class CustomRequest(Request):
 
 class Failure(BaseException):
     """Not an Exception, as SystemExit and what gevent kills with are not."""
-
-
-@pytest.fixture(autouse=True)
-def _threadlocals():
-    """Every test here leaves the threadlocals as it found them."""
-    before = list(manager.stack)
-    yield
-    assert manager.stack == before
 
 
 @pytest.fixture

@@ -1,0 +1,53 @@
+"""An application with transactions, and the messages at its broker in memory."""
+
+from __future__ import annotations
+
+import zope.sqlalchemy
+from kombu import Connection
+from pyramid.config import Configurator
+from sqlalchemy.orm import Session
+from support import unique
+
+from pyramid_tasks.registry import get_tasks
+
+
+class TransactionalApp:
+    """An application whose requests have a session of a database.
+
+    Attributes:
+        queue: The queue of its tasks.
+        registry: The registry of the Pyramid application.
+        celery: The Celery application.
+    """
+
+    def __init__(self, engine, settings, configure, queue=None):
+        self.engine = engine
+        self.queue = queue or unique()
+        settings = {
+            "celery.broker_url": "memory://localhost",
+            "celery.task_default_queue": self.queue,
+            "tm.manager_hook": "pyramid_tm.explicit_manager",
+        } | {key.replace("__", "."): value for key, value in settings.items()}
+        with Configurator(settings=settings) as config:
+            config.include("pyramid_tm")
+            config.include("pyramid_tasks.contrib.pyramid_tm")
+            self.add_tasks(config)
+            config.add_request_method(self.dbsession, reify=True)
+            if configure:
+                configure(config)
+        self.registry = config.registry
+        self.celery = get_tasks(config.registry).app
+
+    def dbsession(self, request):
+        session = Session(self.engine)
+        zope.sqlalchemy.register(session, transaction_manager=request.tm)
+        return session
+
+    def received(self, queue=None):
+        """Return the messages that are in a queue, and empty it."""
+        messages = []
+        with Connection("memory://localhost") as connection:
+            channel = connection.channel()
+            while message := channel.basic_get(queue or self.queue, no_ack=True):
+                messages.append(message)
+        return messages
