@@ -265,6 +265,8 @@ def test_children_are_replaced_until_one_starts(
     config = ini(fail_while_there="%(here)s/there")
     options = ("--max-tasks-per-child=1", "--concurrency=1", *QUICK)
     with start_worker(config, *options, cwd=tmp_path) as process:
+        # A worker can be ready before its first child is.
+        process.wait_until(lambda: "CeleryWorkerProcessInit" in dict(events(tmp_path)))
         (tmp_path / "there").touch()
         first = run_tasks(client, 1)
         waiting = client.send_task("lifecycleapp.pid")

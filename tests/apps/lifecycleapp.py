@@ -61,11 +61,11 @@ def on_event(event):
     name = type(event).__name__
     settings = event.registry.settings
     assert get_current_registry() is event.registry
+    if name == "CeleryWorkerProcessInit" and settings.get("lifecycle.fail_while_there"):
+        assert not Path(settings["lifecycle.fail_while_there"]).exists(), "still there"
     write_down(event.registry, name)
     if name == settings.get("lifecycle.fail"):
         raise OSError(f"{name} was not to our liking")
-    if name == "CeleryWorkerProcessInit" and settings.get("lifecycle.fail_while_there"):
-        assert not Path(settings["lifecycle.fail_while_there"]).exists(), "still there"
     if name == "CeleryWorkerShutdown" and ELSEWHERE:
         write_down(event.registry, "backends", *ask(event.registry))
 
