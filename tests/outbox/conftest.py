@@ -13,8 +13,10 @@ pytest.importorskip("zope.sqlalchemy")
 from databases import database
 from sqlalchemy import create_engine, select, update
 from sqlalchemy.orm import Session
+from support import DEADLINE
 from transactional import TransactionalApp
 
+from pyramid_tasks.outbox.configuration import get_outbox
 from pyramid_tasks.outbox.relay import Relay
 from pyramid_tasks.outbox.table import OutboxMessage, metadata
 
@@ -87,19 +89,30 @@ class App(TransactionalApp):
     def defer(self, *values, **options):
         """Defer tasks in a transaction, and commit it."""
         with self.request() as request, request.tm:
-            return [
+            results = [
                 request.defer_task_with_options("record", [value], **options)
                 for value in values
             ]
+        self.flush()
+        return results
+
+    def flush(self):
+        """Wait for the thread that sends what this process has committed."""
+        assert get_outbox(self.registry).sender.flush(DEADLINE)
 
     def relay(self, **options):
         return Relay(self.registry, self.engine, **options)
+
+    def received(self, queue=None):
+        self.flush()
+        return super().received(queue)
 
     def values(self):
         """Return the arguments of the tasks in the queue, and empty it."""
         return [message.payload[0][0] for message in self.received()]
 
     def rows(self):
+        self.flush()
         with Session(self.engine) as session:
             return session.scalars(
                 select(OutboxMessage).order_by(OutboxMessage.id)

@@ -46,8 +46,10 @@ def test_create_status_run(engine, make_app):
         assert status == 1
         assert "no table pyramid_tasks_outbox" in output
         assert "outbox create" in output
-    assert invoke(app, "create") == (0, "pyramid_tasks_outbox: made.\n")
-    assert invoke(app, "create") == (0, "pyramid_tasks_outbox: is there already.\n")
+    for outcome in "made", "is there already":
+        tables = "pyramid_tasks_outbox", "pyramid_tasks_outbox_relay"
+        lines = [f"{table}: {outcome}.\n" for table in tables]
+        assert invoke(app, "create") == (0, "".join(lines))
     assert invoke(app, "status") == (0, "Waiting: 0\nOldest: 0.0 s\nSet aside: 0\n")
     make_app(engine, down=True).defer(1, 2, 3, 4)
     *_, last = app.rows()
@@ -112,7 +114,7 @@ celery.task_default_queue = {unique()}
         )
         command = ("celery", "-A", "pyramid_tasks.loaders", "outbox", "--ini", ini)
         created = run(*command, "create", cwd=tmp_path)
-        assert created.stdout == "pyramid_tasks_outbox: made.\n"
+        assert created.stdout.startswith("pyramid_tasks_outbox: made.\n")
         engine = create_engine(url)
         row = {
             "task": "outboxapp.fulfil",
@@ -130,7 +132,8 @@ celery.task_default_queue = {unique()}
                 relay.wait_for(f"Sent {number} messages")
             relay.popen.send_signal(signal.SIGTERM)
             assert relay.popen.wait(30) == 0
-        assert get_status(engine).waiting == 0
+        with engine.connect() as connection:
+            assert get_status(connection).waiting == 0
         engine.dispose()
 
 

@@ -78,5 +78,5 @@ def test_table_for_alembic():
     own = MetaData()
     table = outbox_table(own)
     assert outbox_table(own) is table
-    assert set(own.tables) == {"pyramid_tasks_outbox"}
+    assert set(own.tables) == {"pyramid_tasks_outbox", "pyramid_tasks_outbox_relay"}
     assert table.c.keys() == OutboxMessage.__table__.c.keys()
