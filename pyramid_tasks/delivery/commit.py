@@ -101,15 +101,12 @@ class _CommitDataManager(TaskDataManager[Message]):
             producer.release()
 
     def _acquire(self) -> None:
-        if self._producer is None and not self.publisher.app.conf.task_always_eager:
+        if self._producer is None:
             self._producer = self.publisher.acquire()
 
     def _send(self, message: Message) -> None:
         self._acquire()
-        if self._producer is None:
-            message.signature.apply_async()
-        else:
-            self.publisher.publish(message.signature, self._producer)
+        self.publisher.publish(message.signature, self._producer)
         message.sent = True
 
     def _tell(self, message: Message, error: BaseException) -> None:

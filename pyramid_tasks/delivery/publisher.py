@@ -44,14 +44,17 @@ class Publisher:
         self.timeout = timeout
         self._pools: dict[tuple[Any, ...], Any] = {}
 
-    def acquire(self) -> Producer:
+    def acquire(self) -> Producer | None:
         """Return a producer of the pool, whose connection is alive.
 
-        Whoever acquires a producer has to release it.
+        Whoever acquires a producer has to release it. If the application runs its tasks
+        eagerly, there is none.
 
         Raises:
             BrokerDown: The broker cannot be reached, or all connections are in use.
         """
+        if self.app.conf.task_always_eager:
+            return None
         producer: Producer
         try:
             producer = self._pool().acquire(block=True, timeout=self.timeout)
@@ -67,15 +70,16 @@ class Publisher:
         return producer
 
     @contextmanager
-    def producer(self) -> Iterator[Producer]:
+    def producer(self) -> Iterator[Producer | None]:
         """Acquire a producer, and release it afterwards; see :meth:`acquire`."""
         producer = self.acquire()
         try:
             yield producer
         finally:
-            producer.release()
+            if producer is not None:
+                producer.release()
 
-    def publish(self, canvas: Canvas, producer: Producer) -> None:
+    def publish(self, canvas: Canvas, producer: Producer | None) -> None:
         """Send a canvas once.
 
         A connection can die at any time. Then the canvas is sent again on a new one,
@@ -89,6 +93,9 @@ class Publisher:
             BrokerDown: The broker cannot be reached, or takes no message.
             Exception: Any other error is about this message.
         """
+        if producer is None:
+            as_signature(canvas, self.app).apply_async()
+            return
         connection = producer.connection
         for is_last in (False, True):
             try:

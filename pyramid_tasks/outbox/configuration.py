@@ -136,11 +136,11 @@ class Outbox:
 
     def sends_in_thread(self, engine: Engine) -> bool:
         """Whether a thread sends the rows of a database."""
+        if self.send != "thread" or get_tasks(self.registry).app.conf.task_always_eager:
+            return False
         # A database in memory is not for a second thread.
-        in_memory = engine.dialect.name == "sqlite" and (
-            engine.url.database in {None, "", ":memory:"}
-        )
-        return self.send == "thread" and not in_memory
+        in_memory = engine.url.database in {None, "", ":memory:"}
+        return engine.dialect.name != "sqlite" or not in_memory
 
     @cached_property
     def sender(self) -> Sender:

@@ -13,10 +13,8 @@ pytest.importorskip("zope.sqlalchemy")
 from databases import database
 from sqlalchemy import create_engine, select, update
 from sqlalchemy.orm import Session
-from support import DEADLINE
 from transactional import TransactionalApp
 
-from pyramid_tasks.outbox.configuration import get_outbox
 from pyramid_tasks.outbox.relay import Relay
 from pyramid_tasks.outbox.table import OutboxMessage, metadata
 
@@ -96,16 +94,8 @@ class App(TransactionalApp):
         self.flush()
         return results
 
-    def flush(self):
-        """Wait for the thread that sends what this process has committed."""
-        assert get_outbox(self.registry).sender.flush(DEADLINE)
-
     def relay(self, **options):
         return Relay(self.registry, self.engine, **options)
-
-    def received(self, queue=None):
-        self.flush()
-        return super().received(queue)
 
     def values(self):
         """Return the arguments of the tasks in the queue, and empty it."""

@@ -13,7 +13,7 @@ from support import DEADLINE, wait_until
 
 from pyramid_tasks.exceptions import OutboxError, OutboxTableMissing
 from pyramid_tasks.outbox.rows import Row, delete_sent, get_status
-from pyramid_tasks.outbox.table import OutboxMessage, OutboxRelay
+from pyramid_tasks.outbox.table import OutboxRelay
 
 
 def test_broker_down(engine, make_app):
