@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# How many seconds a message takes that a broker in health takes at once. A request may
+# defer thousands of tasks.
+_MOMENT = 0.05
+
 
 class CommitDelivery(TransactionalDelivery):
     """Sends when the transaction has committed."""
@@ -68,7 +72,8 @@ class _CommitDataManager(TaskDataManager[Message]):
             SoftTimeLimitExceeded: The time of the task that defers is over. Each task
                 has been sent, or told.
         """
-        deadline = time.monotonic() + self.publisher.timeout - self._spent
+        limit = self.publisher.timeout - self._spent + _MOMENT * len(messages)
+        deadline = time.monotonic() + limit
         broker_down: Exception | None = None
         waiting = deque(messages)
         try:

@@ -153,8 +153,7 @@ class Publisher:
                 producer.revive(connection)
             if connection.transport_cls in _REDIS:
                 # The client looks at a connection as it takes it from its own pool.
-                clients = connection.default_channel.client.connection_pool
-                clients.release(clients.get_connection("PING"))
+                _look_at_redis(connection.default_channel.client.connection_pool)
         # If kombu calls errors of the transport irrecoverable, they come as they are.
         except (KombuError, OSError, *connection.connection_errors) as error:
             connection.collect()
@@ -203,6 +202,15 @@ def _is_alive(connection: Connection) -> bool:
         return True
     except (OSError, *connection.connection_errors, *connection.channel_errors):
         return False
+
+
+def _look_at_redis(clients: Any) -> None:
+    """Take a connection from a pool of the client, which replaces a dead one."""
+    try:
+        client = clients.get_connection()
+    except TypeError:  # before redis 5.3
+        client = clients.get_connection("PING")
+    clients.release(client)
 
 
 def _is_of_transport(error: Exception, connection: Connection) -> bool:

@@ -87,7 +87,7 @@ class _Held:
 
 def _as_json(signature: Signature) -> str:
     try:
-        body: str = dumps(signature)
+        body: str = dumps(signature, separators=(",", ":"))
     except SoftTimeLimitExceeded:
         raise
     except Exception as error:

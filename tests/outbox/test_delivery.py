@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
-from celery.canvas import Signature
-from kombu.utils.json import loads
+from celery.canvas import Signature, chain, group
+from kombu.utils.json import dumps, loads
 from pyramid.exceptions import ConfigurationError
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import OperationalError
@@ -114,6 +114,37 @@ def test_arguments_survive(engine, make_app):
     app = make_app(engine)
     app.relay().run_once()
     assert app.values() == values
+
+
+def test_expires_of_the_task_counts_from_the_deferral(sqlite, make_app):
+    """So does expires of the call: a relay that comes late sends the same time."""
+
+    def register(config):
+        config.register_task(lambda request, x: None, name="brief", expires=60)
+
+    before = datetime.now(UTC)
+    app = make_app(sqlite, register, pyramid_tasks__outbox_send="relay")
+    with app.request() as request, request.tm:
+        request.defer_task("brief", 1)
+    (row,) = app.rows()
+    expires = loads(row.message)["options"]["expires"]
+    assert (expires - before).total_seconds() == pytest.approx(60, abs=10)
+
+
+@pytest.mark.parametrize("depth", [3, 12])
+def test_row_is_about_as_large_as_the_canvas(sqlite, make_app, depth):
+    """However deep a canvas is, its row says everything once."""
+    app = make_app(
+        sqlite,
+        celery__result_backend="cache+memory://",
+        pyramid_tasks__outbox_send="relay",
+    )
+    with app.request() as request, request.tm:
+        s = request.task_signature("record", 1)
+        canvas = chain(*[group(s, s, s), s] * depth)
+        request.defer_canvas(canvas)
+    (row,) = app.rows()
+    assert len(row.message) <= 1.2 * len(dumps(canvas))
 
 
 def test_eta_in_words(sqlite, make_app):
