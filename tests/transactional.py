@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from support import DEADLINE, unique
 
 from pyramid_tasks.outbox.configuration import get_outbox
-from pyramid_tasks.outbox.rows import get_status
+from pyramid_tasks.outbox.manage import get_status
 from pyramid_tasks.registry import get_tasks
 
 

@@ -69,7 +69,7 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
     """Show what is in the outbox. Fails if a message is set aside."""
     with _connected(ctx) as connection:
         from .lease import working_relay
-        from .rows import get_status
+        from .manage import get_status
 
         found = get_status(connection)
         relay = working_relay(connection)
@@ -92,7 +92,8 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
 def list_(ctx: click.Context, *, with_args: bool) -> None:
     """Show the messages in the outbox, one on each line."""
     with _connected(ctx) as connection:
-        from .rows import Row, read_all
+        from .manage import read_all
+        from .rows import Row
 
         for row in read_all(connection, with_messages=with_args):
             line = f"{row.id}  {row.task}[{row.task_id}]  {row.age:.0f} s"
@@ -117,7 +118,7 @@ def retry(ctx: click.Context, ids: tuple[int, ...], *, every: bool) -> None:
     if bool(ids) == every:
         raise click.UsageError('Give the ids of "outbox list", or --all.')
     with _connected(ctx) as connection:
-        from .rows import retry
+        from .manage import retry
 
         click.echo(f"To be tried again: {retry(connection, None if every else ids)}")
 
@@ -128,7 +129,7 @@ def retry(ctx: click.Context, ids: tuple[int, ...], *, every: bool) -> None:
 def discard(ctx: click.Context, ids: tuple[int, ...]) -> None:
     """Delete messages, which are then never sent."""
     with _connected(ctx) as connection:
-        from .rows import discard
+        from .manage import discard
 
         click.echo(f"Discarded: {discard(connection, ids)}")
 

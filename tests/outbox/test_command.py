@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from sqlalchemy import create_engine, text
 from support import environment, run, start, unique
 
 from pyramid_tasks.outbox.command import outbox
-from pyramid_tasks.outbox.rows import get_status
+from pyramid_tasks.outbox.manage import get_status
 from pyramid_tasks.outbox.table import OutboxMessage, metadata
 
 
@@ -68,11 +69,11 @@ def test_create_status_run(engine, make_app):
     assert invoke(app, "run", "--once", "--batch", "2") == (0, "Sent: 3\n")
     assert app.values() == [1, 2, 3]
     app.update(attempts=5, error="ValueError: too long\nmore")
-    line = f"{last.id}  record[{last.task_id}]  90 s"
+    line = rf"{last.id}  record\[{last.task_id}\]  \d+ s"
     refused = "  refused: 5  set aside  ValueError: too long\n"
-    assert invoke(app, "list") == (0, line + refused)
-    arguments = "  args=[4] kwargs={}"
-    assert invoke(app, "list", "--args") == (0, line + arguments + refused)
+    assert re.fullmatch(line + refused, invoke(app, "list")[1])
+    arguments = r"  args=\[4\] kwargs=\{\}"
+    assert re.fullmatch(line + arguments + refused, invoke(app, "list", "--args")[1])
     for which in (), ("--all", str(last.id)):
         status, output = invoke(app, "retry", *which)
         assert status == 2

@@ -140,7 +140,7 @@ def test_row_is_about_as_large_as_the_canvas(sqlite, make_app, depth):
         pyramid_tasks__outbox_send="relay",
     )
     with app.request() as request, request.tm:
-        s = request.task_signature("record", 1)
+        s = request.task_signature("record", 1).set(immutable=True)
         canvas = chain(*[group(s, s, s), s] * depth)
         request.defer_canvas(canvas)
     (row,) = app.rows()

@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from support import DEADLINE, wait_until
 
 from pyramid_tasks.exceptions import OutboxError, OutboxTableMissing
-from pyramid_tasks.outbox.rows import Row, delete_sent, get_status
+from pyramid_tasks.outbox.manage import get_status
+from pyramid_tasks.outbox.rows import Row, delete_sent
 from pyramid_tasks.outbox.table import OutboxRelay
 
 
