@@ -11,8 +11,8 @@ the transaction, the table (``celery ... outbox create``) and a relay
 (``celery ... outbox run``).
 
 After the commit, a thread of the process that deferred the task sends it and deletes
-the row. If that process dies or the broker is down, the relay sends the task. A task can
-be sent twice, with the same id.
+the row. If that process dies or the broker is down, the relay sends the task. A task
+can be sent twice, with the same id.
 
 Settings:
 
@@ -23,8 +23,8 @@ Settings:
     How often a message may be refused for its content, for example because the task
     does not exist, before it is set aside; default 5.
 ``pyramid_tasks.outbox_send``
-    What sends committed rows: ``thread``, the default; ``request``, which sends before it
-    ends; or ``relay``, so that the process never talks to the broker.
+    What sends committed rows: ``thread``, the default; ``request``, which sends before
+    it ends; or ``relay``, so that the process never talks to the broker.
 ``pyramid_tasks.delivery_timeout``
     How many seconds the process has, at its end, to send what it has committed, and how
     many a ``request`` has; default 2.
