@@ -94,7 +94,6 @@ class TaskRunner:
 
     def attempt(
         self,
-        task: Task,
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -103,7 +102,6 @@ class TaskRunner:
         """Call ``func(request, *args, **kwargs)``, inside :meth:`run`.
 
         Args:
-            task: The Celery task.
             func: The derived task.
             args: The positional arguments of the task.
             kwargs: The keyword arguments of the task.
@@ -112,6 +110,7 @@ class TaskRunner:
         stack = manager.stack
         while TASK_KEY not in (threadlocals := stack[-1]):
             stack.pop()  # left by the attempt before
+        task: Task = threadlocals[TASK_KEY]
         if threadlocals["request"] is not None:
             _end_attempt(task, threadlocals)
         request = self._enter_request(task, threadlocals, environ)
