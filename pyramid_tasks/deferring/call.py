@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from celery.canvas import Signature
 from kombu.serialization import dumps, loads
 
-from .._celery import dump_models
+from .._celery import dump_models, takes_error
 from ..delivery.canvas import nodes
 from ..events import BeforeDeferTask, has_subscribers
 from ..exceptions import DeferError
@@ -87,7 +88,11 @@ def check_call(node: Node, task: Task, tasks: Tasks) -> None:
         # As map.apply_async() does, for the routes of the task.
         call["options"].setdefault("route_name", mapped.name)
     else:
-        check_arguments(task, (*node.results_before, *call["args"]), call["kwargs"])
+        before = node.results_before
+        if before and node.is_errback:
+            errback = Signature.from_dict(call, app=tasks.app)
+            before = (None,) * (3 if takes_error(task, errback) else 1)
+        check_arguments(task, (*before, *call["args"]), call["kwargs"])
     serialize_arguments(tasks.app, node)
 
 

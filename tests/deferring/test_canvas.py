@@ -35,7 +35,7 @@ def test_canvas_is_left_as_it_is(app, delivery):
     with app.request(transaction=False) as request:
         s = request.task_signature
         canvas = group(s("add", n) for n in range(2)) | s("total").set(
-            link=[s("add")], link_error=s("add")
+            link=[s("add")], link_error=s("total")
         )
         before = json.dumps(canvas)
         link = s("add")
