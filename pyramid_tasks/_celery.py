@@ -80,6 +80,11 @@ def keeping_state() -> Iterator[None]:
         yield
 
 
+def active_apps() -> list[Celery]:
+    """Return the applications of this process, in no order."""
+    return list(_state._get_active_apps())
+
+
 def new_backend(app: Celery) -> Any:
     """Return a new result backend; the users of ``app.backend`` share one."""
     return app._get_backend()
@@ -116,8 +121,8 @@ def dump_models(
 def takes_error(task: Task, errback: Signature) -> bool:
     """Whether Celery calls a ``link_error`` with the request, the error, the traceback.
 
-    If not, Celery sends it with the id of the task that failed. A task that Celery binds
-    is always sent.
+    If not, Celery sends it with the id of the task that failed, as it always does for a
+    bound task.
     """
     header = getattr(task, "__header__", None)
     if header is None or isinstance(header, partial):

@@ -90,9 +90,9 @@ def present_as(
 
 
 def _signature(func: Callable[..., Any]) -> inspect.Signature:
-    if sys.version_info < (3, 14):
-        return inspect.signature(func)
-    import annotationlib
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
 
-    # A name that only type checkers import is no error.
-    return inspect.signature(func, annotation_format=annotationlib.Format.FORWARDREF)
+        # A name that only type checkers import is no error.
+        return inspect.signature(func, annotation_format=Format.FORWARDREF)
+    return inspect.signature(func)

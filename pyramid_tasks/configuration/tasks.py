@@ -145,19 +145,14 @@ def _make_run(
     """Return the function that is the task for Celery: it makes a request."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return attempt(derived, args, kwargs)
-
-    def run_by_policy(*args: Any, **kwargs: Any) -> Any:
+        if policy is None:
+            return attempt(derived, args, kwargs)
         return policy(lambda environ: attempt(derived, args, kwargs, environ))
 
-    chosen = run if policy is None else run_by_policy
-    if not bind:
-        return chosen
-
     def bound_run(_self: Task, /, *args: Any, **kwargs: Any) -> Any:
-        return chosen(*args, **kwargs)
+        return run(*args, **kwargs)
 
-    return bound_run
+    return bound_run if bind else run
 
 
 def _with_request(

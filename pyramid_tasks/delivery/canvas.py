@@ -137,11 +137,11 @@ def copy(value: Any) -> Any:
         if value.get("task") == "celery.chunks":
             value = _as_group(value)
         copied = {key: copy(each) for key, each in value.items()}
-        kind, kwargs = copied.get("subtask_type"), copied.get("kwargs")
-        if kind in _MEMBERS:
-            kwargs[_MEMBERS[kind]] = _flat(kwargs[_MEMBERS[kind]])
+        kind = copied.get("subtask_type") or ""
+        if members := _MEMBERS.get(kind):
+            copied["kwargs"][members] = _flat(copied["kwargs"][members])
         elif kind == "chain":
-            kwargs["tasks"] = _without_empty_groups(kwargs["tasks"])
+            copied["kwargs"]["tasks"] = _without_empty(copied["kwargs"]["tasks"])
         return copied
     if isinstance(value, (list, UserList)):  # Celery's regen() is a UserList
         return [copy(each) for each in value]
@@ -172,7 +172,7 @@ def _flat(signatures: Canvas | list[Canvas]) -> Canvas | list[Canvas]:
     return flat
 
 
-def _without_empty_groups(steps: list[Canvas]) -> list[Canvas]:
+def _without_empty(steps: list[Canvas]) -> list[Canvas]:
     """Leave out the empty groups of a chain, as Celery 5.7 does when it sends them."""
     some = [
         each
