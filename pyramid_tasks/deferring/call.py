@@ -8,7 +8,7 @@ from celery.canvas import Signature
 from kombu.serialization import dumps, loads
 
 from .._celery import dump_models, takes_error
-from ..delivery.canvas import nodes
+from ..delivery.canvas import Node, nodes
 from ..events import BeforeDeferTask, has_subscribers
 from ..exceptions import DeferError
 from ..registry import check_arguments
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from celery import Celery, Task
     from pyramid.request import Request
 
-    from ..delivery.canvas import Canvas, Node
+    from ..delivery.canvas import Canvas
     from ..registry import Delivery, Tasks
 
 #: Tasks of Celery that call another task for each item, and how.
@@ -48,9 +48,13 @@ def prepare(
             task = tasks.find(node.signature["task"])
             announce(request, task, node.signature, headers)
             check_call(node, task, tasks)
-        elif options.get("headers"):
-            # Celery puts these in the place of the headers of the tasks.
-            options["headers"] = {**headers, **options["headers"]}
+        else:
+            if options.get("headers"):
+                # Celery puts these in the place of the headers of the tasks.
+                options["headers"] = {**headers, **options["headers"]}
+            own = Node({**node.signature, "kwargs": {}}, is_first=True)
+            serialize_arguments(tasks.app, own)  # a chord gives them to its header
+            node.signature["args"] = own.signature["args"]
         if delivery := options.pop("delivery", None):
             deliveries.add(delivery)
     return deliveries

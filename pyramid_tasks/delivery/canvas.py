@@ -8,18 +8,23 @@ from __future__ import annotations
 from collections import UserList
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery.canvas import Signature, chunks
 from celery.utils import uuid
 
 from .._celery import set_app
+from ..exceptions import DeferError
 
 if TYPE_CHECKING:
     from celery import Celery
 
 #: A signature and all that is in it, in plain dictionaries and lists.
 Canvas = dict[str, Any]
+
+#: The largest number of items that a generator in a canvas may give.
+MAX_GENERATED = 100_000
 
 #: The argument that has the tasks which Celery sends at the same time.
 _MEMBERS = {"group": "tasks", "chord": "header"}
@@ -143,11 +148,23 @@ def copy(value: Any) -> Any:
         elif kind == "chain":
             copied["kwargs"]["tasks"] = _without_empty(copied["kwargs"]["tasks"])
         return copied
-    if isinstance(value, (list, UserList)):  # Celery's regen() is a UserList
+    if isinstance(value, UserList):  # Celery's regen(), around a generator
+        return _copy_generated(value)
+    if isinstance(value, list):
         return [copy(each) for each in value]
     if type(value) is tuple:
         return tuple(map(copy, value))
     return value
+
+
+def _copy_generated(generated: UserList[Any]) -> list[Any]:
+    copied = [copy(each) for each in islice(generated, MAX_GENERATED + 1)]
+    if len(copied) > MAX_GENERATED:
+        raise DeferError(
+            f"A generator in a canvas may give {MAX_GENERATED} items: all of them are "
+            "checked before the first is sent. Give a list of more"
+        )
+    return copied
 
 
 def _as_group(signature: Canvas) -> Canvas:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .canvas import nodes
 from .result_backends import QuietBackend
-from .results import deferred_result
+from .results import deferred_result, freeze
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -46,7 +46,7 @@ class Message:
             ids["root_id"] = parent.request.root_id or parent.request.id
             ids["parent_id"] = parent.request.id
         with app.sending(backend=backend):
-            result = signature.freeze(signature.options.get("task_id"), **ids)
+            result = freeze(signature, signature.options.get("task_id"), **ids)
         self.result = deferred_result(result, self)
 
 

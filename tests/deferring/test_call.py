@@ -131,6 +131,31 @@ WRONG = {
         "takes 1 positional",
     ),
     "keyword": (lambda s: s("add", 1) | s("total", no=1), TypeError, "keyword"),
+    "too few, behind an empty group": (
+        lambda s: chain(group([]), s("add")),
+        TypeError,
+        "missing 1 required",
+    ),
+    "too many for the arguments of a chord": (
+        lambda s: chord([s("add", 1, 2)], s("total")).clone((5,)),
+        TypeError,
+        "takes from 1 to 2",
+    ),
+    "no JSON for a chord": (
+        lambda s: chord([s("add", 1)], s("total")).clone((object(),)),
+        DeferError,
+        "celery.chord cannot be sent as json: .*object",
+    ),
+    "too many for a link_error": (
+        lambda s: s("add", 1).on_error(s("total", 1)),
+        TypeError,
+        "takes 1 positional",
+    ),
+    "too few for a link_error": (
+        lambda s: s("add", 1).on_error(s("add")),
+        TypeError,
+        "takes from 1 to 2 positional arguments but 3",
+    ),
     "map": (
         lambda s: s("add").type.map([[1], []]) | s("total", 1),
         TypeError,
