@@ -60,12 +60,22 @@ def signature_less_request(
 
 
 def present_as(
-    run: Callable[..., Any], func: Callable[..., Any], signature: inspect.Signature
+    run: Callable[..., Any],
+    func: Callable[..., Any],
+    signature: inspect.Signature,
+    *,
+    evaluate: bool,
 ) -> None:
     """Show Celery the name and the signature of the task, without the request.
 
     Celery checks arguments against this signature, tells by it how to call a
     ``link_error``, and ``pydantic=True`` validates by its annotations.
+
+    Args:
+        run: The function for Celery.
+        func: The function of the application.
+        signature: The signature that ``run`` gets.
+        evaluate: Whether to evaluate annotations that are strings, if possible.
     """
     name = getattr(func, "__name__", "")
     # Celery puts the name into source code, where "<lambda>" is a syntax error.
@@ -83,10 +93,10 @@ def present_as(
         run.__annotations__["return"] = signature.return_annotation
     # No __wrapped__: Celery's annotation "@run" would go around the function behind it.
     run.__signature__ = signature  # type: ignore[attr-defined]
-    names = getattr(inspect.unwrap(func), "__globals__", {})
-    with suppress(Exception):  # a name that only type checkers import
-        hints = get_type_hints(run, names, include_extras=True)
-        run.__annotations__ = hints
+    if evaluate:
+        names = getattr(inspect.unwrap(func), "__globals__", {})
+        with suppress(Exception):  # a name that only type checkers import
+            run.__annotations__ = get_type_hints(run, names, include_extras=True)
 
 
 def _signature(func: Callable[..., Any]) -> inspect.Signature:

@@ -65,7 +65,8 @@ def register_task(
         derived = derive_task(innermost, info, introspectable)
         runner = get_runner(config.registry)
         run = _make_run(derived, runner.attempt, tasks.execution_policy, bind=bind)
-        present_as(run, original, signature)
+        evaluate = bool(options.get("pydantic"))
+        present_as(run, original, signature, evaluate=evaluate)
         task = tasks.add(run, original, name, {**options, "bind": bind})
         # Celery has put autoretry_for around the function. The request goes around
         # both, so that subscribers of a retry get it.
