@@ -44,20 +44,21 @@ class PyramidCelery(Celery):
 
     origin: Origin | None = None
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, **options: Any) -> None:
         self.registry = registry
         self.limited_backends: dict[float, Any] = {}
         self._sending = _Sending()
         self.pickled_as = uuid()
-        super().__init__(
-            registry.package_name,
+        own = {
+            "main": registry.package_name,
             # By name, as imports go downward: the room of the loader is above.
-            loader="pyramid_tasks.worker.loader:PyramidLoader",
+            "loader": "pyramid_tasks.worker.loader:PyramidLoader",
             # Several applications in one process must not see each other's tasks.
-            set_as_current=False,
-            # The other one is for Django, of which a variable in the environment tells.
-            fixups=(),
-        )
+            "set_as_current": False,
+            # Celery's is for Django, and would import what Django's variable names.
+            "fixups": (),
+        }
+        super().__init__(**{**own, **options})
 
     def __reduce__(self) -> tuple[Callable[..., Celery], tuple[Any, ...]]:
         # A copy is the same application, as a request and a registry have only one.

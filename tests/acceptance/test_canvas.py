@@ -335,7 +335,7 @@ def test_ids_and_context(defer, system):
 
 
 def test_error_in_the_middle(defer, system):
-    """What comes after an error does not run; a link_error gets the id, or the error."""
+    """What comes after an error does not run; a link_error gets the id or the error."""
     result = defer(
         lambda s: chain(
             s("add", 1, 2),
