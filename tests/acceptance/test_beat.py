@@ -93,8 +93,8 @@ def test_beat_keeps_a_schedule_of_the_application(
         "    print('LOADING', flush=True)\n"
         "    app = config.registry['pyramid_tasks'].app\n"
         "    for hour in '2', '3':\n"
-        "        nightly = crontab(hour=hour, minute=0, app=app)\n"
-        "        config.add_periodic_task(nightly, 'exampleapp.note', '..', name=hour)\n"
+        "        cron = crontab(hour=hour, minute=0, app=app)\n"
+        "        config.add_periodic_task(cron, 'exampleapp.note', '..', name=hour)\n"
     )
     included = "pyramid.includes = pyramid_tasks nightly"
     ini = write_example(broker=redis_queue, app=f"{APP}\n{included}")
