@@ -18,6 +18,7 @@ from pyramid_tm import maybe_tag_retryable
 from ..configuration.deliveries import add_delivery
 from ..delivery.commit import CommitDelivery
 from ..registry import get_tasks
+from ..worker.ending import keeping_error
 from .pyramid_retry import notify_before_retry
 
 if TYPE_CHECKING:
@@ -65,12 +66,13 @@ def transaction_task_deriver(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
             else:
                 manager.commit()
         except BaseException as error:
-            try:
+            with keeping_error(request, "The transaction"):
                 # This asks the resources of the transaction, so it precedes the abort.
                 maybe_tag_retryable(request, sys.exc_info())
-            finally:
+            with keeping_error(request, "The abort of the transaction"):
                 manager.abort()
-            notify_before_retry(request, error)
+            with keeping_error(request, "A subscriber of BeforeRetry"):
+                notify_before_retry(request, error)
             raise
         finally:
             del environ["tm.active"], environ["tm.manager"]

@@ -12,10 +12,11 @@ from celery.exceptions import Ignore, Reject, Retry
 from pyramid.interfaces import IRequestExtensions, IRequestFactory, IRootFactory
 from pyramid.request import Request
 
-from .._pyramid import DefaultRootFactory, manager, run_finished_callbacks
+from .._pyramid import DefaultRootFactory, manager
 from ..events import AfterTask, BeforeTask, TaskFailed, TaskRetried, has_subscribers
 from ..registry import get_tasks
 from .contexts import restore_contexts
+from .ending import TASK_KEY, end_attempt, finish
 from .extensions import ExtendedClasses
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from .contexts import Contexts
 
 logger = logging.getLogger(__name__)
-
-#: The key of the environ of a request, and of the threadlocals, that has the task.
-TASK_KEY = "pyramid_tasks.task"
 
 #: The key of the environ that has the userid of the request that deferred the task.
 DEFERRED_BY = "pyramid_tasks.deferred_by"
@@ -81,10 +79,10 @@ class TaskRunner:
                 request = threadlocals["request"]
                 if has_subscribers(self.registry, AfterTask):
                     self.registry.notify(AfterTask(request, task, args, kwargs, result))
-                run_finished_callbacks(request)
+                finish(request)
             except BaseException as error:
                 self._notify_end(task, args, kwargs, threadlocals, error)
-                _end_attempt(task, threadlocals)
+                end_attempt(threadlocals, error)
                 raise
             return result
         finally:
@@ -113,7 +111,7 @@ class TaskRunner:
         while TASK_KEY not in (threadlocals := stack[-1]):
             stack.pop()  # left by the attempt before
         if threadlocals["request"] is not None:
-            _end_attempt(task, threadlocals)
+            end_attempt(threadlocals)
         request = self._enter_request(task, threadlocals, environ)
         if has_subscribers(self.registry, BeforeTask):
             self.registry.notify(BeforeTask(request, task, args, kwargs))
@@ -234,17 +232,3 @@ def _context_headers(task: Task) -> dict[str, Any]:
         # Celery's map, starmap and chunks call a task in this way.
         task = task.app.current_worker_task or task
     return task.request.headers or {}
-
-
-def _end_attempt(task: Task, threadlocals: dict[str, Any]) -> None:
-    """Leave the request of a failed attempt, and log errors: the task has its own."""
-    request = threadlocals["request"]
-    if request is None:
-        return
-    try:
-        run_finished_callbacks(request)
-    except Exception:
-        logger.exception(
-            "A finished callback of %s[%s] failed", task.name, task.request.id
-        )
-    threadlocals["request"] = None
