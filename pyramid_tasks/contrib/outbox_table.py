@@ -1,7 +1,7 @@
-"""The table of the outbox, for the metadata of an application.
+"""The tables of the outbox and of the inbox, for the metadata of an application.
 
-``celery ... outbox create`` makes the table. If Alembic makes your tables, add this one
-to the metadata that Alembic compares with the database::
+``celery ... outbox create`` makes the tables. If Alembic makes your tables, add these
+two to the metadata that Alembic compares with the database::
 
     from pyramid_tasks.contrib.outbox_table import outbox_table
 
@@ -10,6 +10,26 @@ to the metadata that Alembic compares with the database::
 
 from __future__ import annotations
 
-from ..outbox.table import OutboxMessage, database_time, metadata, outbox_table
+from typing import TYPE_CHECKING
 
-__all__ = ["OutboxMessage", "database_time", "metadata", "outbox_table"]
+from ..outbox import inbox_table, table
+from ..outbox.inbox_table import InboxRow
+from ..outbox.table import OutboxMessage, database_time, metadata
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData, Table
+
+__all__ = ["InboxRow", "OutboxMessage", "database_time", "metadata", "outbox_table"]
+
+
+def outbox_table(metadata: MetaData) -> Table:
+    """Add the tables of outbox and inbox to the metadata of an application, for Alembic.
+
+    Args:
+        metadata: The ``target_metadata`` of Alembic's ``env.py``.
+
+    Returns:
+        The table of the outbox in that metadata.
+    """
+    inbox_table.inbox_table(metadata)
+    return table.outbox_table(metadata)

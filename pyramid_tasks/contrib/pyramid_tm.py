@@ -17,6 +17,9 @@ from pyramid_tm import maybe_tag_retryable
 
 from ..configuration.deliveries import add_delivery
 from ..delivery.commit import CommitDelivery
+from ..events import CeleryWorkerInit
+from ..exceptions import TaskError
+from ..outbox.configuration import get_outbox
 from ..registry import get_tasks
 from ..worker.ending import keeping_error
 from .pyramid_retry import notify_before_retry
@@ -46,6 +49,25 @@ def transaction_task_deriver(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
     """
     if info.options.get("tm") is False:
         return task
+    if info.options.get("inbox"):
+        return _with_inbox(task, info)
+    return _in_transaction(task, info)
+
+
+def _with_inbox(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
+    outbox = get_outbox(info.registry)
+    try:
+        from ..outbox.inbox import inside_transaction, outside_transaction
+    except ImportError as error:
+        raise TaskError(
+            f"The task {info.name!r} has an inbox, which needs SQLAlchemy: install "
+            "pyramid-tasks[outbox]."
+        ) from error
+    task = _in_transaction(inside_transaction(task, outbox), info)
+    return outside_transaction(task, outbox, outbox.number("max_deliveries"))
+
+
+def _in_transaction(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
     annotate_user = asbool(info.registry.settings.get("tm.annotate_user", True))
 
     def transaction_task(request: Request, *args: Any, **kwargs: Any) -> Any:
@@ -88,6 +110,7 @@ def includeme(config: Configurator) -> None:
     add_delivery(config, "commit", CommitDelivery(tasks.app))
     tasks.delivery = config.get_settings().get("pyramid_tasks.delivery", "commit")
     config.include("pyramid_tasks.outbox.delivery")
+    config.add_subscriber(_check_inbox, CeleryWorkerInit)
 
 
 def include_deriver(config: Configurator) -> None:
@@ -95,3 +118,12 @@ def include_deriver(config: Configurator) -> None:
     config.include("pyramid_tasks")
     config.add_task_deriver(transaction_task_deriver)
     config.include("pyramid_tasks.contrib.pyramid_retry")
+
+
+def _check_inbox(event: CeleryWorkerInit) -> None:
+    """Keep a worker from starting whose tasks have an inbox but no table for it."""
+    tasks = get_tasks(event.registry).app.tasks.values()
+    if any(getattr(task, "inbox", False) for task in tasks):
+        from ..outbox.inbox import check_database
+
+        check_database(get_outbox(event.registry))

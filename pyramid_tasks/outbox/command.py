@@ -79,12 +79,15 @@ def status(ctx: click.Context) -> None:
 @outbox.command()
 @click.pass_context
 def create(ctx: click.Context) -> None:
-    """Make the table."""
+    """Make the tables of the outbox and of the inbox."""
     with _opened(ctx) as (_, engine):
+        from .inbox_table import TABLE_NAME as INBOX
+        from .inbox_table import create_inbox_table
         from .table import TABLE_NAME, create_table
 
-        made = create_table(engine)
-        click.echo(f"{TABLE_NAME}: {'made' if made else 'is there already'}.")
+        for name, create in (INBOX, create_inbox_table), (TABLE_NAME, create_table):
+            made = create(engine)
+            click.echo(f"{name}: {'made' if made else 'is there already'}.")
 
 
 @contextmanager

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 #: The key of the environ of a request, and of the threadlocals, that has the task.
 TASK_KEY = "pyramid_tasks.task"
 
+#: The key of the environ of a request whose task has not run, as it had run before.
+REPEATED = "pyramid_tasks.repeated"
+
 # The key of the environ of a request that could not close what it had opened.
 _LEFT_OPEN = "pyramid_tasks.left_open"
 
@@ -38,6 +41,11 @@ def keeping_error(request: Request, what: str) -> Iterator[None]:
         logger.exception("%s of %s[%s] failed", what, task.name, task.request.id)
         clear_frames(error.__traceback__)  # a log may keep the error
         request.environ[_LEFT_OPEN] = True
+
+
+def is_left_open(request: Request) -> bool:
+    """Whether a connection may still be open that nobody could close."""
+    return _LEFT_OPEN in request.environ
 
 
 def finish(request: Request) -> None:
@@ -64,7 +72,7 @@ def end_attempt(
     with keeping_error(request, "A finished callback"):
         run_finished_callbacks(request)
     threadlocals["request"] = None
-    if request.environ.get(_LEFT_OPEN):
+    if is_left_open(request):
         del request
         _let_go(error)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from celery import signals
+from celery import Task, signals
 from celery.loaders.app import AppLoader
 from celery.platforms import EX_FAILURE
 
@@ -52,6 +52,9 @@ class PyramidLoader(AppLoader):
         self.app.steps["worker"].add(WorkerEvents)
         freeze_before_forks(self.registry)
         self.connect_beat()
+        for task in self.app.tasks.values():
+            if getattr(task, "inbox", False) and task.Request == Task.Request:
+                task.Request = "pyramid_tasks.worker.lost:InboxRequest"
 
     def connect_beat(self) -> None:
         """Send ``CeleryBeatInit`` if beat starts in this process or in a fork of it."""

@@ -16,7 +16,7 @@ from .._pyramid import DefaultRootFactory, manager
 from ..events import AfterTask, BeforeTask, TaskFailed, TaskRetried, has_subscribers
 from ..registry import get_tasks
 from .contexts import restore_contexts
-from .ending import TASK_KEY, end_attempt, finish
+from .ending import REPEATED, TASK_KEY, end_attempt, finish
 from .extensions import ExtendedClasses
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ class TaskRunner:
             try:
                 result = call(*args, **kwargs)
                 request = threadlocals["request"]
-                if has_subscribers(self.registry, AfterTask):
+                is_repeated = REPEATED in request.environ
+                if not is_repeated and has_subscribers(self.registry, AfterTask):
                     self.registry.notify(AfterTask(request, task, args, kwargs, result))
                 finish(request)
             except BaseException as error:
@@ -113,8 +114,9 @@ class TaskRunner:
         if threadlocals["request"] is not None:
             end_attempt(threadlocals)
         request = self._enter_request(task, threadlocals, environ)
-        if has_subscribers(self.registry, BeforeTask):
-            self.registry.notify(BeforeTask(request, task, args, kwargs))
+        # An inbox finds out first whether the task runs.
+        if not getattr(task, "inbox", False):
+            notify_before_task(request, task, args, kwargs)
         return func(request, *args, **kwargs)
 
     def _enter_request(
@@ -181,6 +183,14 @@ class TaskRunner:
                 task.name,
                 task.request.id,
             )
+
+
+def notify_before_task(
+    request: Request, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Notify subscribers that a task is about to run."""
+    if has_subscribers(request.registry, BeforeTask):
+        request.registry.notify(BeforeTask(request, task, args, kwargs))
 
 
 def includeme(config: Configurator) -> None:
