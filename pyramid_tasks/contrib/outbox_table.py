@@ -23,7 +23,7 @@ __all__ = ["InboxRow", "OutboxMessage", "database_time", "metadata", "outbox_tab
 
 
 def outbox_table(metadata: MetaData) -> Table:
-    """Add the tables of outbox and inbox to the metadata of an application, for Alembic.
+    """Add the tables to the metadata of an application, for Alembic.
 
     Args:
         metadata: The ``target_metadata`` of Alembic's ``env.py``.

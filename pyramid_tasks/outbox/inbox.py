@@ -52,7 +52,6 @@ def inside_transaction(task: TaskFunc, outbox: Outbox) -> TaskFunc:
         connection = session.connection(bind_arguments={"mapper": InboxRow})
         if (stored := find(connection, current.request.id)) is not None:
             return _repeat(request, stored)
-        fix_follower_ids(current)
         notify_before_task(request, current, args, kwargs)
         result = task(request, *args, **kwargs)
         if not request.tm.isDoomed():
@@ -82,7 +81,10 @@ def outside_transaction(
     def run(request: Request, *args: Any, **kwargs: Any) -> Any:
         current = request.current_task
         task_id = current.request.id
-        if task_id is None or "tm.active" in request.environ:
+        if task_id is None:
+            return task(request, *args, **kwargs)
+        fix_follower_ids(current)
+        if "tm.active" in request.environ:
             return task(request, *args, **kwargs)
         redelivered = (current.request.delivery_info or {}).get("redelivered")
         if redelivered:

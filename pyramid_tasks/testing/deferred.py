@@ -112,8 +112,8 @@ class Deferred:
                 might deliver its message again.
 
         Returns:
-            The value that each of them returned the first time. A chain and a chord have the value of
-            their last task, and a group has a list.
+            The value that each of them returned the first time. A chain and a chord
+            have the value of their last task, and a group has a list.
 
         Raises:
             Exception: The error of a task, after its last retry. The task does not run

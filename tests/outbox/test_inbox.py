@@ -207,7 +207,7 @@ def test_followers_have_the_same_ids(sqlite, task_id):
     linked = {"callbacks": [follower(0), chain, group(follower(3), follower(4))]}
     failed = {"errbacks": [follower("failed")]}
     sent = []
-    for number in range(2):
+    for _ in range(2):
         app.run(task_id, **linked)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(app, "hook", lambda request: 1 / 0)
