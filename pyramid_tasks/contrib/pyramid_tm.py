@@ -18,9 +18,9 @@ from pyramid_tm import maybe_tag_retryable
 from ..configuration.deliveries import add_delivery
 from ..delivery.commit import CommitDelivery
 from ..events import CeleryWorkerInit
-from ..exceptions import TaskError
+from ..exceptions import OutboxError, TaskError
 from ..outbox.configuration import get_outbox
-from ..registry import get_tasks
+from ..registry import get_tasks, tasks_with_inbox
 from ..worker.ending import keeping_error
 from .pyramid_retry import notify_before_retry
 
@@ -122,8 +122,10 @@ def include_deriver(config: Configurator) -> None:
 
 def _check_inbox(event: CeleryWorkerInit) -> None:
     """Keep a worker from starting whose tasks have an inbox but no table for it."""
-    tasks = get_tasks(event.registry).app.tasks.values()
-    if any(getattr(task, "inbox", False) for task in tasks):
+    if any(tasks_with_inbox(get_tasks(event.registry).app)):
         from ..outbox.inbox import check_database
 
-        check_database(get_outbox(event.registry))
+        try:
+            check_database(get_outbox(event.registry))
+        except OutboxError as error:
+            raise SystemExit(f"Error: {error}") from error

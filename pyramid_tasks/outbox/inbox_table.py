@@ -64,7 +64,8 @@ def check_inbox_table(bind: Engine | Connection) -> None:
         sqlalchemy.exc.DBAPIError: The database cannot be reached.
     """
     if not inspect(bind).has_table(TABLE_NAME):
-        raise OutboxTableMissing(TABLE_NAME, str(bind.engine.url))
+        url = bind.engine.url.set(query={})
+        raise OutboxTableMissing(TABLE_NAME, url.render_as_string(hide_password=True))
 
 
 def create_inbox_table(engine: Engine) -> bool:

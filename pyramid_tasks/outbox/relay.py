@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from ..exceptions import OutboxError
 from ..registry import get_tasks
 from .configuration import get_outbox
+from .inbox_purge import InboxPurge
 from .rows import Round, send_rows
 from .table import check_table
 from .waiter import Waiter
@@ -57,6 +58,7 @@ class Relay:
         self._timeout = max(outbox.number("delivery_timeout"), _MIN_TIMEOUT)
         self._max_attempts = int(outbox.number("outbox_max_attempts"))
         self._failures = 0
+        self._inbox = InboxPurge(registry, engine)
 
     def send(self) -> Round:
         """Send a batch of what is due."""
@@ -86,6 +88,7 @@ class Relay:
                 )
             if result.taken < self.batch:
                 break
+        self._inbox.run()
         return sent
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
@@ -107,6 +110,7 @@ class Relay:
                         ready()
                     self.waiter.listen()
                     result = self.send()
+                    self._inbox.run()
                 except DBAPIError as error:
                     passes = isinstance(error, (InterfaceError, OperationalError))
                     if not passes and not error.connection_invalidated:

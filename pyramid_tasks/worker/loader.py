@@ -17,6 +17,7 @@ from ..events import (
     CeleryWorkerProcessInit,
     CeleryWorkerProcessShutdown,
 )
+from ..registry import tasks_with_inbox
 from .forking import leave_to_parent
 from .lifecycle import WorkerEvents, logged, notify_subscribers
 from .memory import freeze_before_forks
@@ -52,8 +53,8 @@ class PyramidLoader(AppLoader):
         self.app.steps["worker"].add(WorkerEvents)
         freeze_before_forks(self.registry)
         self.connect_beat()
-        for task in self.app.tasks.values():
-            if getattr(task, "inbox", False) and task.Request == Task.Request:
+        for task in tasks_with_inbox(self.app):
+            if task.Request == Task.Request:
                 task.Request = "pyramid_tasks.worker.lost:InboxRequest"
 
     def connect_beat(self) -> None:
