@@ -45,7 +45,7 @@ def outbox() -> None:
 @click.pass_context
 def run(ctx: click.Context, *, once: bool, interval: float, batch: int) -> None:
     """Send what web processes could not send."""
-    with opened(ctx) as (registry, engine):
+    with _opened(ctx) as (registry, engine):
         from .relay import Relay
         from .table import check_table
 
@@ -65,7 +65,7 @@ def run(ctx: click.Context, *, once: bool, interval: float, batch: int) -> None:
 @click.pass_context
 def status(ctx: click.Context) -> None:
     """Show what is in the outbox."""
-    with opened(ctx) as (_, engine):
+    with _opened(ctx) as (_, engine):
         from .rows import get_status
         from .table import check_table
 
@@ -80,7 +80,7 @@ def status(ctx: click.Context) -> None:
 @click.pass_context
 def create(ctx: click.Context) -> None:
     """Make the tables of the outbox and of the inbox."""
-    with opened(ctx) as (_, engine):
+    with _opened(ctx) as (_, engine):
         from .inbox_table import TABLE_NAME as INBOX
         from .inbox_table import create_inbox_table
         from .table import TABLE_NAME, create_table
@@ -91,7 +91,7 @@ def create(ctx: click.Context) -> None:
 
 
 @contextmanager
-def opened(ctx: click.Context) -> Iterator[tuple[Registry, Engine]]:
+def _opened(ctx: click.Context) -> Iterator[tuple[Registry, Engine]]:
     """Give the registry of the application and the engine of its outbox.
 
     An error inside the ``with`` block is one sentence where a traceback would say no

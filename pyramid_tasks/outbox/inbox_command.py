@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from .command import opened
+from .command import _opened
 
 
 @click.group()
@@ -20,7 +20,7 @@ def inbox() -> None:
 @click.pass_context
 def purge(ctx: click.Context) -> None:
     """Delete rows that are older than pyramid_tasks.inbox_keep."""
-    with opened(ctx) as (registry, engine):
+    with _opened(ctx) as (registry, engine):
         from .configuration import get_outbox
         from .inbox_rows import purge
         from .inbox_table import check_inbox_table

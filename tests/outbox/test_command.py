@@ -117,7 +117,7 @@ celery.task_default_queue = {unique()}
         )
         command = ("celery", "-A", "pyramid_tasks.loaders", "outbox", "--ini", ini)
         created = run(*command, "create", cwd=tmp_path)
-        assert created.stdout == "pyramid_tasks_outbox: made.\n"
+        assert "pyramid_tasks_outbox: made." in created.stdout
         engine = create_engine(url)
         row = {
             "task": "outboxapp.fulfil",
