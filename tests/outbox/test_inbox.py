@@ -6,7 +6,7 @@ import logging
 import threading
 
 import pytest
-from celery import group
+from celery import chain, group
 from celery.app.trace import trace_task
 from celery.exceptions import (
     Ignore,
@@ -25,6 +25,7 @@ from pyramid_tasks import AfterTask, BeforeTask
 from pyramid_tasks._celery import as_current_app
 from pyramid_tasks.outbox.inbox_rows import purge
 from pyramid_tasks.outbox.inbox_table import InboxRow
+from pyramid_tasks.outbox.relay import Relay
 from pyramid_tasks.outbox.table import OutboxMessage, database_time
 
 
@@ -218,6 +219,25 @@ def test_followers_have_the_same_ids(sqlite, task_id):
     assert sent[0] == sent[1]
 
 
+@pytest.mark.parametrize("length", [1, 2])
+def test_replacement(sqlite, task_id, length):
+    """A replacement has the id of its task. What comes before it in a chain has not."""
+
+    def hook(request):
+        steps = [app.celery.signature("next", [n]) for n in range(length)]
+        request.current_task.replace(chain(steps, app=app.celery))
+
+    app = App(sqlite, hook)
+    sent = []
+    for _ in range(2):
+        app.run(task_id)
+        (message,) = app.received()
+        ids = [each["options"]["task_id"] for each in message.payload[2]["chain"] or ()]
+        sent.append({message.headers["id"], *ids})
+    assert len(sent[0]) == length
+    assert sent[0] & sent[1] == {task_id}
+
+
 @pytest.mark.parametrize(
     ("options", "settings", "expected"),
     [
@@ -296,5 +316,8 @@ def test_purge(engine):
     assert purge(engine, 50, stopped=lambda: True) == 0
     assert purge(engine, 50) == 1200
     assert purge(engine, 50) == 0
-    with engine.begin() as connection:
-        assert connection.scalar(select(func.count()).select_from(InboxRow)) == 300
+    app = App(engine, **{"pyramid_tasks.delivery": "outbox"})
+    assert app.count(InboxRow) == 300
+    app.registry.settings["pyramid_tasks.inbox_keep"] = 0.001
+    Relay(app.registry, engine).run_once()
+    assert app.count(InboxRow) == 0
