@@ -14,6 +14,7 @@ from celery.signals import after_task_publish
 from outboxapp import Die, dbsession
 from pyramid.config import Configurator
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from pyramid_tasks import task
 from pyramid_tasks.contrib.outbox_table import metadata
@@ -64,7 +65,7 @@ def die_now(**_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@task
+@task(autoretry_for=(DBAPIError,), max_retries=None, default_retry_delay=1)
 def fulfil(request, number):
     time.sleep(float(request.registry.settings.get("inboxapp.work", 0)))
     execute(request, "INSERT INTO shipments VALUES (:id, :task_id)", id=number)
@@ -72,7 +73,7 @@ def fulfil(request, number):
     execute(request, "UPDATE stock SET pieces = pieces - 1")
 
 
-@task
+@task(autoretry_for=(DBAPIError,), max_retries=None, default_retry_delay=1)
 def notify(request, number):
     execute(request, "INSERT INTO notices VALUES (:id, :task_id)", id=number)
 
