@@ -52,7 +52,7 @@ def add(session: Session, task: Task, stored: Stored) -> None:
         {
             "task_id": task.request.id,
             "delivery": 0,
-            "task": task.name,
+            "task": task.name[:255],
             "content_type": content_type,
             "result": result,
         },
@@ -81,7 +81,7 @@ def count_delivery(engine: Engine, task: Task, at_most: float) -> None:
                 f"The process that ran {task.name}[{task.request.id}] was lost "
                 f"{len(deliveries) + 1} times; see pyramid_tasks.max_deliveries."
             )
-        row = {**parameters, "task": task.name, "delivery": len(deliveries) + 1}
+        row = {**parameters, "task": task.name[:255], "delivery": len(deliveries) + 1}
         connection.execute(insert(InboxRow), row)
 
 
