@@ -109,22 +109,20 @@ def purge(
     if engine.dialect.name in {"mysql", "mariadb"}:
         # At the default level, DELETE locks the gaps where tasks add their rows.
         engine = engine.execution_options(isolation_level="READ COMMITTED")
-    deleted = 0
+    created = InboxRow.created
+    deleted, begin = 0, 0.0
     while not stopped() and (at_most is None or deleted < at_most):
         with engine.begin() as connection:
-            count = _purge_batch(connection, keep)
-        deleted += count
-        if count < _BATCH:
+            now: Any = connection.scalar(select(database_time()))
+            # From where the last batch ended: an index keeps what was deleted a while.
+            old = (created >= begin) & (created < now - keep)
+            # The last of the batch, so that no database has to be given a list of ids.
+            last = select(created).where(old).order_by(created).offset(_BATCH - 1)
+            end = connection.scalar(last.limit(1))
+            if end is not None:
+                old = (created >= begin) & (created <= end)
+            deleted += int(connection.execute(delete(InboxRow).where(old)).rowcount)
+        if end is None:
             break
+        begin = end
     return deleted
-
-
-def _purge_batch(connection: Connection, keep: float) -> int:
-    created = InboxRow.created
-    now: Any = connection.scalar(select(database_time()))
-    limit = now - keep
-    # The last of the batch, so that no database has to be given a list of ids.
-    last = select(created).where(created < limit).order_by(created).offset(_BATCH - 1)
-    newest = connection.scalar(last.limit(1))
-    old = created < limit if newest is None else created <= newest
-    return int(connection.execute(delete(InboxRow).where(old)).rowcount)
