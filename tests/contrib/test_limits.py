@@ -14,11 +14,17 @@ import zope.sqlalchemy
 from databases import database
 from pyramid.config import Configurator
 from pyramid.scripting import prepare
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import Session
 
 # The time limit of a worker is an exception from the handler of a signal, as here.
 SLEEP = {"postgresql": "SELECT pg_sleep(1)", "mariadb": "SELECT SLEEP(1)"}
+
+
+def set_limit(connection, cursor, statement, *_):
+    """Let the limit strike when the server is busy with the query, and not before."""
+    if statement in SLEEP.values():
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
 
 
 @pytest.fixture(params=SLEEP)
@@ -27,6 +33,8 @@ def engine(request, tmp_path):
     with database(request.param, tmp_path) as url:
         engine = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=0.1)
         engine.sleep = text(SLEEP[request.param])
+        engine.connect().close()
+        event.listen(engine, "before_cursor_execute", set_limit)
         yield engine
         engine.dispose()
 
@@ -54,7 +62,6 @@ def test_limit_in_a_query(engine, dbsession, retries, caplog):
     def work(request):
         before = signal.signal(signal.SIGALRM, strike)
         request.add_finished_callback(lambda _: signal.signal(signal.SIGALRM, before))
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
         request.dbsession.execute(engine.sleep)
 
     settings = {
