@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +12,7 @@ from celery import Task
 from .exceptions import AmbiguousTask, SettingError, TaskError, TaskNotRegistered
 
 if TYPE_CHECKING:
+    from celery import Celery
     from celery.canvas import Signature
     from celery.result import ResultBase
     from pyramid.registry import Introspectable, Registry
@@ -190,6 +191,11 @@ class Tasks:
         matches = [known for known in self.app.tasks if known.endswith(f".{name}")]
         matches += get_close_matches(name, self.app.tasks, n=1)
         return matches[0] if matches else None
+
+
+def tasks_with_inbox(app: Celery) -> Iterator[Task]:
+    """Yield the tasks of an application that have an inbox."""
+    return (task for task in app.tasks.values() if getattr(task, "inbox", False))
 
 
 def _identity(func: object) -> Hashable:

@@ -13,11 +13,18 @@ from ..settings import Report, raise_or_log
 _PREFIX = "pyramid_tasks."
 
 #: The settings that are numbers, without their prefix, and their defaults.
-NUMBERS = {"delivery_timeout": 2.0, "outbox_lease": 5.0, "outbox_max_attempts": 5.0}
+NUMBERS = {
+    "delivery_timeout": 2.0,
+    "outbox_lease": 5.0,
+    "outbox_max_attempts": 5.0,
+    "inbox_keep": 7 * 24 * 3600.0,
+    "max_deliveries": 5.0,
+}
 
 #: The settings without their prefix.
 OWN_SETTINGS = (
-    *("base_url", "config_uri", "context", "delivery", "gc_freeze", "outbox_send"),
+    *("base_url", "config_uri", "context", "delivery", "gc_freeze", "inbox"),
+    "outbox_send",
     *NUMBERS,
 )
 
