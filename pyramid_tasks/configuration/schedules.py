@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from celery.schedules import ParseException, crontab
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from celery.schedules import BaseSchedule
     from pyramid.config import Configurator
 
+_ENTRY_KEYS = {"task", "type", "schedule", "args", "kwargs", "options", "relative"}
 _CRON_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 
 
@@ -112,6 +114,44 @@ def parse_schedule(text: str, type_: str | None = None) -> float | timedelta | c
             else "a cron expression of five fields or a number of seconds"
         )
         raise ValueError(f"schedule {text!r} is not {expected} ({error})") from error
+
+
+def read_schedule(entries: Any) -> Any:
+    """Return the value of ``beat_schedule``, with what beat needs as its schedules.
+
+    Args:
+        entries: For each name an entry. The schedule of an entry may be written as in
+            ``[celerybeat:NAME]``, with a ``type`` or without.
+
+    Raises:
+        ValueError: A schedule cannot be read.
+    """
+    if not isinstance(entries, Mapping):
+        raise ValueError('is no dictionary: write {"NAME": {"task": ..., ...}}.')  # noqa: TRY004 a value
+    return {name: _read_entry(name, entry) for name, entry in entries.items()}
+
+
+def _read_entry(name: str, entry: Any) -> Any:
+    if hasattr(entry, "schedule"):  # as beat has it
+        return entry
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"has an entry {name!r} that is no dictionary: {entry!r}.")  # noqa: TRY004 a value
+    read = {key: value for key, value in entry.items() if key != "type"}
+    schedule, type_ = entry.get("schedule"), entry.get("type")
+    for key in "task", "schedule":
+        if not entry.get(key):
+            raise ValueError(f"has an entry {name!r} without {key}.")
+    for key in entry.keys() - _ENTRY_KEYS:  # another scheduler may have more keys
+        for near in get_close_matches(key, _ENTRY_KEYS, n=1, cutoff=0.75):
+            raise ValueError(f"has an entry {name!r} with {key}. Did you mean {near}?")
+    if isinstance(schedule, (str, dict)):
+        text = schedule if isinstance(schedule, str) else json.dumps(schedule)
+        try:
+            read["schedule"] = parse_schedule(text, type_)
+        except ValueError as error:
+            hint = "" if type_ else "; a JSON object needs a type, too"
+            raise ValueError(f"has an entry {name!r}: {error}{hint}.") from None
+    return read
 
 
 def _seconds(value: Any) -> float:

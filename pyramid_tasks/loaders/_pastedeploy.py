@@ -50,7 +50,12 @@ class CeleryConfigLoader(loadwsgi.ConfigLoader):
     """PasteDeploy's reader of a file, in which ``[celery:NAME]`` may be short.
 
     ``[celery]`` is ``[celery:main]``, and a missing ``use`` is ``egg:pyramid_tasks``.
+
+    Attributes:
+        celery_section: The file and the section that is loaded, for messages.
     """
+
+    celery_section: str | None = None
 
     def get_context(
         self, object_type: Any, name: str | None = None, global_conf: Any = None

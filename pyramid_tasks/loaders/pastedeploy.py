@@ -14,7 +14,7 @@ from ._pastedeploy import APP_PREFIXES, CELERY, CeleryConfigLoader
 from .errors import plain_errors, setting_source
 from .merge import add_sections, merge_sections
 from .protocol import Defaults, the_only
-from .sections import read_sections, warn_of_misspelt
+from .sections import check_sections, read_sections
 
 if TYPE_CHECKING:
     from paste.deploy.loadwsgi import ConfigLoader
@@ -41,7 +41,8 @@ def celery_factory(
         LoadError: The section loads no application with tasks, or several.
         SettingError: A setting cannot be used.
     """
-    with begin_load(coerce_settings(settings, report=report_setting)) as load:
+    own = coerce_settings(settings, report=report_setting)
+    with begin_load(own, getattr(loader, "celery_section", None)) as load:
         section = f"[app:{app}]"
         with setting_source(f"{loader.filename}, {section}"):
             loader.get_app(app, global_conf=global_conf)
@@ -64,7 +65,8 @@ class Loader(plaster_pastedeploy.Loader):
                 app = celery_factory(reader, global_conf, app=name)
             else:
                 context = reader.get_context(CELERY, name, global_conf)
-                with setting_source(f"{self.uri.path}, [{section}]"):
+                reader.celery_section = f"{self.uri.path}, [{section}]"
+                with setting_source(reader.celery_section):
                     app = context.create()
                 if not isinstance(app, Celery):
                     raise LoadError(
@@ -105,7 +107,7 @@ class Loader(plaster_pastedeploy.Loader):
         reader = CeleryConfigLoader(self.uri.path)
         global_conf = {**self.uri.options, **(defaults or {})}
         reader.update_defaults(global_conf, overwrite=False)
-        warn_of_misspelt(reader)
+        check_sections(reader)
         return reader, global_conf
 
     def _celery_section(self, reader: CeleryConfigLoader, name: str) -> str | None:
