@@ -30,7 +30,7 @@ def check_modules(names: Iterable[Any]) -> None:
 
 
 def check_symbol(name: Any, aliases: Mapping[str, str] | None = None) -> None:
-    """Import a class or a function by its dotted name.
+    """Import a class or a function by its dotted name, or by an alias of it.
 
     Args:
         name: The name; anything but a string is taken for the thing itself.
@@ -39,8 +39,14 @@ def check_symbol(name: Any, aliases: Mapping[str, str] | None = None) -> None:
     Raises:
         ValueError: There is no such thing.
     """
-    if not isinstance(name, str) or name in (aliases or {}):
-        return
+    if name not in (aliases or {}):
+        import_symbol(name, aliases)
+
+
+def import_symbol(name: Any, aliases: Mapping[str, str] | None = None) -> Any:
+    """Return a class or a function by its dotted name, as :func:`check_symbol`."""
+    if not isinstance(name, str):
+        return name
     dotted = name.replace(":", ".")
     module, _, last = dotted.rpartition(".")
     if not module:
@@ -50,7 +56,7 @@ def check_symbol(name: Any, aliases: Mapping[str, str] | None = None) -> None:
         raise ValueError(f"= {name} is not {known}a dotted name.{hint}")
     try:
         with cwd_in_path():
-            symbol_by_name(name)
+            return symbol_by_name(name)
     except ModuleNotFoundError as error:
         if not _names(dotted, error.name):
             raise
@@ -59,8 +65,6 @@ def check_symbol(name: Any, aliases: Mapping[str, str] | None = None) -> None:
         if error.name != last:
             raise
         missing = f"{module} has no {last}"
-    else:
-        return
     raise ValueError(f"= {name} cannot be imported: {missing}.")
 
 

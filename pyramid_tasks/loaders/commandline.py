@@ -36,12 +36,25 @@ def app_for_command() -> Celery:
     if keys.URI_KEY in ctx.meta:
         app = _load(ctx.meta[keys.URI_KEY])
     else:
-        app = Celery("pyramid_tasks", set_as_current=False)
+        app = _StandIn("pyramid_tasks", set_as_current=False)
         options = cli.make_options(_SubCommandOption, _replace_stand_in)
         app.user_options["preload"].update(options)
+        _add_to_commands_of_groups(ctx, options)
     for command in keys.RELOADED:
         app.user_options[command].add(cli.make_reload_option(CeleryOption))
     return app
+
+
+class _StandIn(Celery):
+    """The application of a command until its ``--ini`` is parsed."""
+
+
+def _add_to_commands_of_groups(ctx: click.Context, options: list[click.Option]) -> None:
+    """Add options to such commands as ``celery list bindings``; Celery does not."""
+    for group in getattr(ctx.command, "commands", {}).values():
+        if isinstance(group, click.Group):
+            for command in group.commands.values():
+                command.params.extend(options)
 
 
 class _SubCommandOption(CeleryOption):
@@ -56,6 +69,10 @@ class _SubCommandOption(CeleryOption):
 def _replace_stand_in(
     ctx: click.Context, _param: click.Parameter, uri: str | None
 ) -> None:
+    if uri is None and isinstance(ctx.command, click.Group):
+        return  # the command of the group has its own --ini
+    if uri is None and not isinstance(ctx.obj.app, _StandIn):
+        return  # the group had one
     # The option is eager: some of Celery's own options look at the settings of
     # ctx.obj.app, and click converts those later.
     ctx.obj.app = _load(uri or os.environ.get(keys.ENVIRON_KEY))
