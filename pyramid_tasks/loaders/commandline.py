@@ -16,6 +16,7 @@ from celery.bin.base import CeleryOption
 from . import cli, keys
 from .errors import explain
 from .opening import open_app
+from .patching import start_with_patching_pool
 
 _NO_INI = (
     "No configuration file: pass --ini config.ini, or set "
@@ -87,20 +88,23 @@ def _load(config_uri: str | None) -> Celery:
     ctx = click.get_current_context(silent=True)
     meta = {} if ctx is None else ctx.meta
     variables = meta.get(keys.VARIABLES_KEY, {})
+    command = meta.get(keys.COMMAND_KEY)
     try:
         # Click has not come to a --reload after the sub-command yet.
-        if meta.get(keys.COMMAND_KEY) in keys.RELOADED and "--reload" in sys.argv:
+        if command in keys.RELOADED and "--reload" in sys.argv:
             from .reload import start_reloader
             from .watched import watch_config
 
             start_reloader(config_uri, variables)
             watch_config(config_uri, variables)
-        return open_app(config_uri, variables=variables)
+        app = open_app(config_uri, variables=variables)
+        start_with_patching_pool(app, command)
     except click.UsageError as error:
         error.show()
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 the application's own, of any kind
         _end(explain(error, config_uri))
+    return app
 
 
 def _end(message: str, status: int = 1) -> NoReturn:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from logging.handlers import WatchedFileHandler
+from typing import Any
 
 from celery import Celery, signals
 
@@ -17,6 +20,8 @@ from .protocol import Defaults, find_loader
 
 # The name of the section in an ini, and in the formats of other loaders.
 _LOGGING_SECTIONS = {"loggers", "logging"}
+#: The name of the handler for ``--logfile``.
+_LOGFILE = "pyramid_tasks.logfile"
 
 
 def open_app(
@@ -110,5 +115,17 @@ def _usable(server: str, address: object, config_uri: str) -> Iterator[None]:
         raise LoadError(message, config_uri) from error
 
 
-def _keep_logging(**_: object) -> None:
-    """Leave logging as the file configured it."""
+def _keep_logging(logfile: str | None = None, **options: Any) -> None:
+    """Leave logging as the file configured it, and add the file of ``--logfile``."""
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if each.name == _LOGFILE]:
+        # Celery asks again in a child of the pool, if the name has the child's number.
+        root.removeHandler(handler)
+        handler.close()
+    if logfile:
+        formatters = (each.formatter for each in root.handlers if each.formatter)
+        added = WatchedFileHandler(logfile, encoding="utf-8")
+        added.set_name(_LOGFILE)
+        of_celery = logging.Formatter(options.get("format"))
+        added.setFormatter(next(formatters, of_celery))
+        root.addHandler(added)
