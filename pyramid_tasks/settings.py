@@ -10,7 +10,10 @@ import logging
 from collections.abc import Callable, Container, Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any
+
+from celery.app.utils import HIDDEN_SETTINGS
 
 from ._celery import NEW_SETTING_NAMES, SETTING_TYPES
 from .coercion import NESTING, TYPES, coerce
@@ -108,6 +111,14 @@ def _add(
     expected = "any" if name is None else SETTING_TYPES[name]
     if name is None:
         name = given
+        if _is_misspelt_secret(name):
+            problem = (
+                "is not a setting that Celery knows; it is left out, since "
+                "celery report would show it."
+            )
+            hint = get_close_matches(name.lower(), SETTING_TYPES, n=1)[0]
+            report(UnknownSetting(prefix + key, problem, prefix + hint))
+            return
         if not _is_known_to_scheduler(name):
             report(_unknown(key, prefix))
     elif expected not in TYPES:
@@ -149,6 +160,11 @@ def _is_known_to_scheduler(name: str) -> bool:
     )
 
 
+def _is_misspelt_secret(name: str) -> bool:
+    near = get_close_matches(name.lower(), SETTING_TYPES, n=1, cutoff=0.9)
+    return bool(near and HIDDEN_SETTINGS.search(near[0]))
+
+
 def _unknown(key: str, prefix: str) -> UnknownSetting:
     if key == "USE_CELERYCONFIG":
         problem = (
@@ -166,8 +182,9 @@ def _unknown(key: str, prefix: str) -> UnknownSetting:
         if name in SETTING_TYPES:
             nearest = ".".join([name, *parts[count:]])
             return UnknownSetting(prefix + key, problem, prefix + nearest)
+    known = {*SETTING_TYPES, *chain(*_OF_SCHEDULERS.values())}
     for name, rest in (parts[0], parts[1:]), ("_".join(parts), []):
-        for near in get_close_matches(name, SETTING_TYPES, n=1):
+        for near in get_close_matches(name, known, n=1):
             nearest = ".".join([near, *rest])
             return UnknownSetting(prefix + key, problem, prefix + nearest)
     return UnknownSetting(prefix + key, problem, None)

@@ -41,28 +41,38 @@ def shown(value: Any) -> str:
     return ";".join(map(_shown, str(value).split(";")))
 
 
-def _shown(url: str) -> str:
-    try:
-        return str(maybe_sanitize_url(url))
-    except ValueError:  # any part may be one of the password
-        return f"{url.partition('://')[0]}://********"
-
-
 def without_secrets(text: str, value: Any) -> str:
-    """Return an error about an address without the parts of the password.
+    """Return an error about an address without the passwords in the address.
 
     Args:
         text: The error, as Celery has it.
         value: The address.
     """
     for url in str(value).split(";"):
-        try:
-            password = urlsplit(url).password
-        except ValueError:
-            password = url.partition("://")[2]
-        for part in re.split(r"[/#?@:]", password or ""):
-            text = text.replace(part, "**") if part else text
+        if not _can_be_read(url):
+            return "it cannot be read"
+        if password := urlsplit(url).password:
+            text = re.sub(rf"(?<!\w){re.escape(password)}(?!\w)", "**", text)
     return text
+
+
+def _shown(url: str) -> str:
+    try:
+        if _can_be_read(url):
+            return str(maybe_sanitize_url(url))
+    except ValueError:  # of several hosts
+        pass
+    scheme, separator, _ = url.partition("://")
+    return f"{scheme if separator else ''}{separator}********"
+
+
+def _can_be_read(url: str) -> bool:
+    """Whether the parts of an address are known; otherwise any may be a password."""
+    try:
+        check_address(url)
+    except ValueError:
+        return False
+    return not _OWN_FORM.match(url)
 
 
 def _check(url: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from ..coercion import coerce
 from ..exceptions import SettingError, UnknownSetting
 from ..settings import Report, raise_or_log
 
@@ -14,9 +15,13 @@ _PREFIX = "pyramid_tasks."
 #: The settings that are numbers, without their prefix, and their defaults.
 NUMBERS = {"delivery_timeout": 2.0, "outbox_lease": 5.0, "outbox_max_attempts": 5.0}
 
+#: The settings that are true or false, without their prefix.
+BOOLEANS = ("gc_freeze",)
+
 #: The settings without their prefix.
 OWN_SETTINGS = (
-    *("base_url", "config_uri", "context", "delivery", "gc_freeze"),
+    *("base_url", "config_uri", "context", "delivery"),
+    *BOOLEANS,
     *NUMBERS,
 )
 
@@ -24,7 +29,7 @@ OWN_SETTINGS = (
 def check_own_settings(
     settings: Mapping[str, Any], report: Report = raise_or_log
 ) -> None:
-    """Report the settings that begin with ``pyramid_tasks.`` and are none of its own.
+    """Report what is wrong with the settings that begin with ``pyramid_tasks.``.
 
     Args:
         settings: The settings of a Pyramid application.
@@ -37,6 +42,13 @@ def check_own_settings(
             hint = _PREFIX + nearest[0] if nearest else None
             problem = "is not a setting of pyramid_tasks."
             report(UnknownSetting(key, problem, hint))
+    try:
+        for name in NUMBERS:
+            number_setting(settings, name)
+        for name in BOOLEANS:
+            coerce(_PREFIX + name, settings.get(_PREFIX + name), "bool")
+    except SettingError as error:
+        report(error)
 
 
 def number_setting(settings: Mapping[str, Any], name: str) -> float:
@@ -53,5 +65,5 @@ def number_setting(settings: Mapping[str, Any], name: str) -> float:
     value = settings.get(key, NUMBERS[name])
     try:
         return float(value)
-    except ValueError:
+    except (TypeError, ValueError):
         raise SettingError(key, f"= {value} is not a number.") from None

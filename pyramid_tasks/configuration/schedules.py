@@ -12,6 +12,7 @@ from celery.schedules import ParseException, crontab
 from pyramid.exceptions import ConfigurationError
 
 from ..registry import check_arguments, get_tasks, relate
+from .call_options import misspelt_options
 from .load import reporting, reporting_directive
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def add_periodic_task(
             <https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html>`_.
 
     Raises:
-        pyramid.exceptions.ConfigurationError: The schedule cannot be read.
+        pyramid.exceptions.ConfigurationError: The schedule cannot be read, or an option
+            is misspelt.
         TaskNotRegistered: The application has no such task, once committed.
     """
     tasks = get_tasks(config.registry)
@@ -57,6 +59,8 @@ def add_periodic_task(
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
     args, kwargs = tuple(args), dict(kwargs or {})
+    for option, near in misspelt_options(opts.keys() - {"name"}):
+        raise ConfigurationError(f"{option} is no option. Did you mean {near}?")
     title = opts.pop("name", None) or _call_repr(func_or_name, args, kwargs)
 
     def register() -> None:
@@ -135,7 +139,7 @@ def _read_entry(name: str, entry: Any) -> Any:
     if hasattr(entry, "schedule"):  # as beat has it
         return entry
     if not isinstance(entry, Mapping):
-        raise ValueError(f"has an entry {name!r} that is no dictionary: {entry!r}.")  # noqa: TRY004 a value
+        raise ValueError(f"has an entry {name!r} that is no dictionary.")  # noqa: TRY004 a value
     read = {key: value for key, value in entry.items() if key != "type"}
     schedule, type_ = entry.get("schedule"), entry.get("type")
     for key in "task", "schedule":

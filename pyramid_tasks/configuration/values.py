@@ -40,6 +40,9 @@ _ENVIRON = {
     "result_backend": "CELERY_RESULT_BACKEND",
 }
 
+#: What a check goes on with, so that it tells of one mistake once.
+_INSTEAD = {"broker_url": "memory://", "result_backend": "cache+memory://"}
+
 
 def check_values(
     settings: dict[str, Any],
@@ -61,6 +64,8 @@ def check_values(
                 settings[name] = settings[name] if value is None else value
             except ValueError as error:
                 del settings[name]
+                if name in _INSTEAD:
+                    settings[name] = _INSTEAD[name]
                 report(name, SettingError(name, str(error)))
 
 

@@ -83,7 +83,8 @@ def check_sections(reader: ConfigLoader) -> None:
             )
             report(LoadError(f"{filename}, [{section}]: {wrong}", filename))
         elif kind not in _KINDS or (kind != "celery" and not colon):
-            nearest = get_close_matches(kind, _KINDS, n=1, cutoff=0.8)
+            cutoff = 0.7 if kind.startswith("celery") else 0.8
+            nearest = get_close_matches(kind, _KINDS, n=1, cutoff=cutoff)
             if nearest and (colon or kind.startswith("celery")):
                 problem = f"did you mean [{nearest[0]}:...]?"
             elif section in SETTING_TYPES:
