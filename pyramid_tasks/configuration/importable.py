@@ -11,7 +11,16 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 
-from celery.utils.imports import cwd_in_path, symbol_by_name
+from celery.app.backends import BACKEND_ALIASES
+from celery.concurrency import get_available_pool_names
+from celery.utils.imports import (
+    cwd_in_path,
+    load_extension_class_names,
+    symbol_by_name,
+)
+from kombu.transport import TRANSPORT_ALIASES
+
+from .addresses import check_address
 
 
 def check_modules(names: Iterable[Any]) -> None:
@@ -66,6 +75,32 @@ def import_symbol(name: Any, aliases: Mapping[str, str] | None = None) -> Any:
             raise
         missing = f"{module} has no {last}"
     raise ValueError(f"= {name} cannot be imported: {missing}.")
+
+
+def check_pool(value: Any) -> None:
+    """Check the value of ``worker_pool``, as :func:`check_symbol` does."""
+    check_symbol(value, dict.fromkeys(get_available_pool_names(), ""))
+    if value in {"gevent", "eventlet"} and not find_spec(value):
+        raise ValueError(f"= {value} needs a package: pip install {value}.")
+
+
+def check_transport(value: Any) -> None:
+    """Check the value of ``broker_transport``, as :func:`check_symbol` does."""
+    check_symbol(value, TRANSPORT_ALIASES)
+
+
+def check_result_backend(value: Any) -> None:
+    """Check the value of ``result_backend``, as :func:`check_symbol` does."""
+    check_address(value)
+    if isinstance(value, str) and "://" not in value:
+        extensions = load_extension_class_names("celery.result_backends")
+        check_symbol(value, {**BACKEND_ALIASES, **dict(extensions)})
+
+
+def check_scheduler(value: Any) -> None:
+    """Check the value of ``beat_scheduler``, as :func:`check_symbol` does."""
+    aliases = load_extension_class_names("celery.beat_schedulers")
+    check_symbol(value, dict(aliases))
 
 
 def _is_there(name: str) -> bool:

@@ -11,12 +11,9 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from importlib.util import find_spec
 from inspect import signature
 from typing import Any
 
-from celery.concurrency import get_available_pool_names
-from celery.utils.imports import load_extension_class_names
 from celery.utils.time import rate, timezone
 from kombu import compression
 from kombu.connection import Connection
@@ -24,7 +21,14 @@ from kombu.serialization import registry as serializers
 
 from ..exceptions import SettingError
 from .addresses import check_address
-from .importable import check_modules, check_symbol
+from .importable import (
+    check_modules,
+    check_pool,
+    check_result_backend,
+    check_scheduler,
+    check_symbol,
+    check_transport,
+)
 from .maps import check_annotations, check_queues, check_routes
 from .schedules import read_schedule
 
@@ -189,35 +193,25 @@ def _log_level(value: Any) -> None:
         _one_of(*levels)(str(value).upper())
 
 
-def _pool(value: Any) -> None:
-    check_symbol(value, dict.fromkeys(get_available_pool_names(), ""))
-    if value in {"gevent", "eventlet"} and not find_spec(value):
-        raise ValueError(f"= {value} needs a package: pip install {value}.")
-
-
-def _scheduler(value: Any) -> None:
-    aliases = load_extension_class_names("celery.beat_schedulers")
-    check_symbol(value, dict(aliases))
-
-
 _QUEUE_TYPE = _one_of("classic", "quorum", "stream")
 _CHECKS: dict[str, Check] = {
     "accept_content": _accept,
     "beat_schedule": read_schedule,
-    "beat_scheduler": _scheduler,
+    "beat_scheduler": check_scheduler,
     "broker_failover_strategy": _one_of("round-robin", "shuffle"),
     "broker_login_method": _one_of("PLAIN", "AMQPLAIN", "EXTERNAL", "GSSAPI"),
     "broker_native_delayed_delivery_queue_type": _one_of("classic", "quorum"),
     "broker_pool_acquire_timeout": _at_least(0),
     "broker_pool_limit": _at_least(0),
     "broker_read_url": check_address,
+    "broker_transport": check_transport,
     "broker_url": check_address,
     "broker_write_url": check_address,
     "event_serializer": _serializer,
     "imports": check_modules,
     "include": check_modules,
     "result_accept_content": _accept,
-    "result_backend": check_address,
+    "result_backend": check_result_backend,
     "result_compression": _compression,
     "result_exchange_type": _exchange_type,
     "result_serializer": _serializer,
@@ -241,7 +235,7 @@ _CHECKS: dict[str, Check] = {
     "worker_consumer": check_symbol,
     "worker_log_format": _log_format,
     "worker_max_tasks_per_child": _at_least(1),
-    "worker_pool": _pool,
+    "worker_pool": check_pool,
     "worker_pool_start_method": _one_of("fork", "spawn"),
     "worker_prefetch_multiplier": _at_least(0),
     "worker_redirect_stdouts_level": _log_level,

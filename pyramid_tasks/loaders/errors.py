@@ -135,8 +135,9 @@ def _describe(error: Exception) -> str:  # noqa: C901, PLR0911 one for each case
             return "the file begins with a byte order mark; save it without one."
         case UnicodeDecodeError():
             return (
-                f"byte {error.start} is none of the encoding {error.encoding}, in "
-                f"which this process reads files; save the file in {error.encoding}."
+                f"the byte {error.object[error.start]:#x} is none of the encoding "
+                f"{error.encoding}, in which this process reads files; save the file "
+                f"in {error.encoding}."
             )
         case PackageNotFoundError():
             return f"no distribution {error.name} is installed."

@@ -14,6 +14,9 @@ from typing import Any
 from ..configuration.importable import import_symbol
 
 _NAMESPACE = vars(logging)
+_CLASSES = {
+    name: name for name in _NAMESPACE if name.endswith(("Handler", "Formatter"))
+}
 
 #: The kinds of sections, the first part of their names, and the keys they can have.
 _KINDS = {
@@ -101,7 +104,7 @@ def _class(items: dict[str, str]) -> Any:
     try:
         return eval(name, _NAMESPACE)  # noqa: S307 as logging.config does
     except (AttributeError, NameError, SyntaxError):
-        return import_symbol(name)
+        return import_symbol(name, _CLASSES)
 
 
 def _formatter(items: dict[str, str], _: Any) -> Iterator[tuple[str, str]]:
