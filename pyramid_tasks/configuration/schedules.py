@@ -120,7 +120,21 @@ def parse_schedule(text: str, type_: str | None = None) -> float | timedelta | c
         raise ValueError(f"schedule {text!r} is not {expected} ({error})") from error
 
 
-def read_schedule(entries: Any) -> Any:
+class ScheduleError(ValueError):
+    """Entries of ``beat_schedule`` cannot be read.
+
+    Attributes:
+        problems: What is wrong with each.
+        readable: The other entries.
+    """
+
+    def __init__(self, problems: list[str], readable: dict[str, Any]) -> None:
+        super().__init__(problems, readable)
+        self.problems = problems
+        self.readable = readable
+
+
+def read_schedule(entries: Any) -> dict[str, Any]:
     """Return the value of ``beat_schedule``, with what beat needs as its schedules.
 
     Args:
@@ -128,33 +142,40 @@ def read_schedule(entries: Any) -> Any:
             ``[celerybeat:NAME]``, with a ``type`` or without.
 
     Raises:
-        ValueError: A schedule cannot be read.
+        ScheduleError: An entry cannot be read.
     """
+    problems, readable = [], {}
     if not isinstance(entries, Mapping):
-        raise ValueError('is no dictionary: write {"NAME": {"task": ..., ...}}.')  # noqa: TRY004 a value
-    return {name: _read_entry(name, entry) for name, entry in entries.items()}
+        problems.append('is no dictionary: write {"NAME": {"task": ..., ...}}.')
+        entries = {}
+    for name, entry in entries.items():
+        try:
+            readable[name] = _read_entry(entry)
+        except ValueError as error:
+            problems.append(f"has an entry {name!r} that cannot be read: {error}")
+    if problems:
+        raise ScheduleError(problems, readable)
+    return readable
 
 
-def _read_entry(name: str, entry: Any) -> Any:
+def _read_entry(entry: Any) -> Any:
     if hasattr(entry, "schedule"):  # as beat has it
         return entry
     if not isinstance(entry, Mapping):
-        raise ValueError(f"has an entry {name!r} that is no dictionary.")  # noqa: TRY004 a value
-    read = {key: value for key, value in entry.items() if key != "type"}
-    schedule, type_ = entry.get("schedule"), entry.get("type")
+        raise ValueError("it is no dictionary.")  # noqa: TRY004 a value
     for key in "task", "schedule":
         if not entry.get(key):
-            raise ValueError(f"has an entry {name!r} without {key}.")
+            raise ValueError(f"{key} is missing.")
     for key in entry.keys() - _ENTRY_KEYS:  # another scheduler may have more keys
         for near in get_close_matches(key, _ENTRY_KEYS, n=1, cutoff=0.75):
-            raise ValueError(f"has an entry {name!r} with {key}. Did you mean {near}?")
+            raise ValueError(f"it has {key}. Did you mean {near}?")
+    read = {key: value for key, value in entry.items() if key != "type"}
+    schedule, type_ = entry["schedule"], entry.get("type")
     if isinstance(schedule, (str, dict)):
+        if isinstance(schedule, dict) and not type_:
+            raise ValueError("schedule is a JSON object; add type = crontab, say.")
         text = schedule if isinstance(schedule, str) else json.dumps(schedule)
-        try:
-            read["schedule"] = parse_schedule(text, type_)
-        except ValueError as error:
-            hint = "" if type_ else "; a JSON object needs a type, too"
-            raise ValueError(f"has an entry {name!r}: {error}{hint}.") from None
+        read["schedule"] = parse_schedule(text, type_)
     return read
 
 

@@ -30,7 +30,7 @@ from .importable import (
     check_transport,
 )
 from .maps import check_annotations, check_queues, check_routes
-from .schedules import read_schedule
+from .schedules import ScheduleError, read_schedule
 
 #: Raises ``ValueError`` with the fault and the remedy, or returns the value in the form
 #: that Celery needs, or returns ``None`` for a value that stays as it is.
@@ -62,10 +62,18 @@ def check_values(
         report: Called with the name of a setting, and the mistake in its value.
     """
     for name in [name for name in settings if name in _CHECKS]:
-        if settings[name] is not None and (is_worker or not _is_of_worker(name)):
+        value = settings[name]
+        if value is not None and (is_worker or not _is_of_worker(name)):
             try:
-                value = _CHECKS[name](settings[name])
-                settings[name] = settings[name] if value is None else value
+                if value in ("", []):
+                    if name in _NEVER_EMPTY:
+                        raise ValueError("is empty: write a value, or leave it out.")
+                elif (changed := _CHECKS[name](value)) is not None:
+                    settings[name] = changed
+            except ScheduleError as error:
+                settings[name] = error.readable
+                for problem in error.problems:
+                    report(name, SettingError(name, problem))
             except ValueError as error:
                 del settings[name]
                 if name in _INSTEAD:
@@ -193,6 +201,17 @@ def _log_level(value: Any) -> None:
         _one_of(*levels)(str(value).upper())
 
 
+_NEVER_EMPTY = {
+    *("accept_content", "result_accept_content", "result_serializer"),
+    *(
+        "task_annotations",
+        "task_default_queue",
+        "task_routes",
+        "worker_consumer",
+        "worker_pool",
+        "worker_pool_start_method",
+    ),
+}
 _QUEUE_TYPE = _one_of("classic", "quorum", "stream")
 _CHECKS: dict[str, Check] = {
     "accept_content": _accept,
@@ -221,6 +240,7 @@ _CHECKS: dict[str, Check] = {
     "task_create_missing_queue_type": _QUEUE_TYPE,
     "task_default_delivery_mode": _one_of(1, 2, "1", "2", "transient", "persistent"),
     "task_default_exchange_type": _exchange_type,
+    "task_default_queue": str,
     "task_default_queue_type": _QUEUE_TYPE,
     "task_default_rate_limit": _rate,
     "task_protocol": _one_of(1, 2),

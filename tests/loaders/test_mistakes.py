@@ -127,8 +127,8 @@ def told(write_ini: Callable[..., Path]) -> Told:
             ", [pipeline:main], pipeline = lost it: No section 'lost'",
         ),
         (
-            f"{IT}[composite:main]\nuse = call:exampleapp:both\na = lost",
-            ", [composite:main], a = lost: No section 'lost'",
+            f"{IT}[composite:main]\nuse = call:exampleapp:both\nx = lost",
+            ", [composite:main], x = lost: No section 'lost'",
         ),
         (
             f"{APP}filter-with = x\n[filter:x]\nuse = egg:nosuchdist",
