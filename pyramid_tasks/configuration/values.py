@@ -37,12 +37,10 @@ from .schedules import ScheduleError, read_schedule
 Check = Callable[[Any], Any]
 
 #: The variables of the environment that Celery reads before its settings.
-_ENVIRON = {
-    "broker_url": "CELERY_BROKER_URL",
-    "broker_read_url": "CELERY_BROKER_READ_URL",
-    "broker_write_url": "CELERY_BROKER_WRITE_URL",
-    "result_backend": "CELERY_RESULT_BACKEND",
-}
+_ENVIRON = (
+    *("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"),
+    "CELERY_RESULT_BACKEND",
+)
 
 #: What a check goes on with, so that it tells of one mistake once.
 _INSTEAD = {"broker_url": "memory://", "result_backend": "cache+memory://"}
@@ -94,7 +92,7 @@ def check_environment() -> None:
     Raises:
         SettingError: Such an address is not a URL.
     """
-    for variable in _ENVIRON.values():
+    for variable in _ENVIRON:
         if value := os.environ.get(variable):
             try:
                 check_address(value)
@@ -202,15 +200,9 @@ def _log_level(value: Any) -> None:
 
 
 _NEVER_EMPTY = {
-    *("accept_content", "result_accept_content", "result_serializer"),
-    *(
-        "task_annotations",
-        "task_default_queue",
-        "task_routes",
-        "worker_consumer",
-        "worker_pool",
-        "worker_pool_start_method",
-    ),
+    *("accept_content", "result_accept_content", "result_serializer", "task_routes"),
+    *("task_annotations", "task_default_queue", "worker_consumer", "worker_pool"),
+    "worker_pool_start_method",
 }
 _QUEUE_TYPE = _one_of("classic", "quorum", "stream")
 _CHECKS: dict[str, Check] = {
