@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -20,7 +21,7 @@ BOOLEANS = ("gc_freeze",)
 
 #: The settings without their prefix.
 OWN_SETTINGS = (
-    *("base_url", "config_uri", "context", "delivery"),
+    *("base_url", "config_uri", "context", "delivery", "outbox_send"),
     *BOOLEANS,
     *NUMBERS,
 )
@@ -42,13 +43,14 @@ def check_own_settings(
             hint = _PREFIX + nearest[0] if nearest else None
             problem = "is not a setting of pyramid_tasks."
             report(UnknownSetting(key, problem, hint))
-    try:
-        for name in NUMBERS:
-            number_setting(settings, name)
-        for name in BOOLEANS:
-            coerce(_PREFIX + name, settings.get(_PREFIX + name), "bool")
-    except SettingError as error:
-        report(error)
+    for name in (*NUMBERS, *BOOLEANS):
+        try:
+            if name in NUMBERS:
+                number_setting(settings, name)
+            else:
+                coerce(_PREFIX + name, settings.get(_PREFIX + name), "bool")
+        except SettingError as error:
+            report(error)
 
 
 def number_setting(settings: Mapping[str, Any], name: str) -> float:
@@ -59,11 +61,14 @@ def number_setting(settings: Mapping[str, Any], name: str) -> float:
         name: The setting without its prefix ``pyramid_tasks.``.
 
     Raises:
-        SettingError: The value is not a number.
+        SettingError: The value is not a positive number.
     """
     key = _PREFIX + name
     value = settings.get(key, NUMBERS[name])
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         raise SettingError(key, f"= {value} is not a number.") from None
+    if not 0 < number < math.inf:  # false for nan too
+        raise SettingError(key, f"= {value} must be more than 0, and finite.")
+    return number
