@@ -168,8 +168,8 @@ def _is_misspelt_secret(name: str) -> bool:
 def _unknown(key: str, prefix: str) -> UnknownSetting:
     if key == "USE_CELERYCONFIG":
         problem = (
-            "is a setting of pyramid_celery. No celeryconfig.py is read: write its "
-            "settings here."
+            "is not a setting: no celeryconfig.py is read. Write the settings of that "
+            "module here."
         )
         return UnknownSetting(prefix + key, problem, None)
     problem = (

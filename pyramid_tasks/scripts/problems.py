@@ -84,6 +84,10 @@ def _ignoring(key: str) -> str | None:
     """Return a pattern for the settings of the plugin that a setting may be of."""
     name = key.removeprefix("celery.").partition(".")[0]
     prefix = name.partition("_")[0] + "_"
-    if "_" not in name or any(each.startswith(prefix) for each in SETTING_TYPES):
+    if (
+        "_" not in name
+        or not name.islower()
+        or any(each.startswith(prefix) for each in SETTING_TYPES)
+    ):
         return None
     return f"{prefix}*"
