@@ -85,6 +85,9 @@ class Tasks:
         contexts: For each task context its name and its two functions.
         section_settings: The Celery settings that the ini has outside the application:
             the keys of ``[celery:NAME]``, schedules and routes.
+        section: The file and the section that they are from, for messages.
+        is_worker: Whether the application is loaded for a worker, or another command of
+            Celery, and not for a web process.
         deliveries: The deliveries that the application can choose, by name.
         delivery: The name of the default delivery.
         execution_policy: Runs a task, once or more often; ``None`` runs it once.
@@ -94,6 +97,8 @@ class Tasks:
         self.app = app
         self.contexts: dict[str, tuple[Capture, Restore]] = {}
         self.section_settings: Settings = {}
+        self.section: str | None = None
+        self.is_worker = False
         self.deliveries: dict[str, Delivery] = {}
         self.delivery = "immediate"
         self.execution_policy: ExecutionPolicy | None = None
