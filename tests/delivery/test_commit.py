@@ -161,15 +161,15 @@ def test_broker_fails_after_the_commit(app, proxy, how, caplog):
 @pytest.mark.parametrize("error", [SoftTimeLimitExceeded, KeyboardInterrupt])
 def test_time_limit_while_sending(app, monkeypatch, caplog, error):
     """It ends the task that defers, after each task that is not sent was told."""
-    apply_async = app.celery.tasks["record"].apply_async
+    send_task = app.celery.send_task
 
-    def send(args, kwargs, **options):
+    def send(name, args, kwargs, **options):
         if list(args) == [2]:
             raise error
-        return apply_async(args, kwargs, **options)
+        return send_task(name, args, kwargs, **options)
 
     app.defer(0)
-    monkeypatch.setattr(app.celery.tasks["record"], "apply_async", send)
+    monkeypatch.setattr(app.celery, "send_task", send)
     caplog.set_level(logging.ERROR)
     with pytest.raises(error):
         app.defer(1, 2, 3)
