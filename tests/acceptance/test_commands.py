@@ -12,6 +12,7 @@ import pytest
 from announce import LOADED
 from support import (
     QUICK,
+    UNMEASURED,
     example_config,
     free_port,
     ini_form,
@@ -141,7 +142,7 @@ def multi(
 ) -> subprocess.CompletedProcess[str]:
     command = shlex.split(MULTI[form].format(action))
     files = ("--pidfile=%n.pid", "--logfile=%n.log", "--loglevel=INFO", "--pool=solo")
-    done = run(*command, *files, *QUICK, cwd=ini.parent, **environ(form))
+    done = run(*command, *files, *QUICK, cwd=ini.parent, **UNMEASURED, **environ(form))
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

@@ -13,7 +13,17 @@ from typing import Any
 import celery.bin.celery
 import pytest
 from celery import Celery
-from support import APPS, DEADLINE, QUICK, Process, as_ini, run, start, wait_until
+from support import (
+    APPS,
+    DEADLINE,
+    QUICK,
+    UNMEASURED,
+    Process,
+    as_ini,
+    run,
+    start,
+    wait_until,
+)
 
 from pyramid_tasks.settings import extract_celery_settings
 
@@ -96,8 +106,11 @@ class Project:
         )
 
     @contextmanager
-    def start(self, line: str, *options: str, **env: str) -> Iterator[Process]:
+    def start(
+        self, line: str, *options: str, measured: bool = False, **env: str
+    ) -> Iterator[Process]:
         """Start a command that is reloaded."""
+        env = env if measured else UNMEASURED | env
         path = f"{self.folder}{os.pathsep}{APPS}"
         env = {"PYTHONPATH": path, "HUPPER_DEFAULT_MONITOR": QUICKLY} | env
         command = (*shlex.split(line), "--loglevel=INFO", *options)
@@ -184,7 +197,7 @@ def test_configuration(project: Project) -> None:
         "ignore_files = */generated.py\n"
     )
     line = BEFORE.replace("config.ini", "config.ini?name=a")
-    with project.start(line, "--pool=solo", *QUICK) as worker:
+    with project.start(line, "--pool=solo", *QUICK, measured=True) as worker:
         wait_for(worker, " ready.")
         assert project.answers("old", "old")
         os.utime(generated)
@@ -239,7 +252,7 @@ def test_ctrl_c_while_it_waits(project: Project) -> None:
     """Ctrl-C ends what waits for an error to be mended."""
     broken = "def broken(:\n"
     project.module.write_text(broken)
-    with project.start(AFTER, "--pool=solo", *QUICK) as worker:
+    with project.start(AFTER, "--pool=solo", *QUICK, measured=True) as worker:
         wait_for(worker, "SyntaxError: invalid syntax", WAITING)
         change(worker, project.module, project.code("new"))
         wait_for(worker, " ready.")
@@ -283,7 +296,7 @@ def test_error_in_project_without_ini_waits(project: Project) -> None:
 def test_running_task_ends_first(pool: str, line: str, project: Project) -> None:
     """A task that runs when a file changes ends, with its result, before the worker."""
     gate = project.folder / "gate"
-    with project.start(line, f"--pool={pool}", *QUICK) as worker:
+    with project.start(line, f"--pool={pool}", *QUICK, measured=True) as worker:
         wait_for(worker, " ready.")
         result = project.client.send_task("reloaded.wait_for", [str(gate)])
         worker.wait_until(Path(f"{gate}.started").exists)
@@ -301,7 +314,9 @@ def test_running_task_ends_first(pool: str, line: str, project: Project) -> None
 def test_task_that_does_not_end_is_killed(pool: str, project: Project) -> None:
     """After ten seconds, the worker ends all the same, and each of its processes."""
     gate = project.folder / "gate"
-    with project.start(BEFORE, f"--pool={pool}", "--beat", *QUICK) as worker:
+    with project.start(
+        BEFORE, f"--pool={pool}", "--beat", *QUICK, measured=True
+    ) as worker:
         wait_for(worker, " ready.")
         result = project.client.send_task("reloaded.wait_for", [str(gate)])
         worker.wait_until(Path(f"{gate}.started").exists)
@@ -370,7 +385,8 @@ def test_workdir_is_entered_once(project: Project) -> None:
     parent, name = project.folder.parent, project.folder.name
     line = BEFORE.replace("celery ", f"celery --workdir {shlex.quote(name)} ", 1)
     command = [*shlex.split(line), "--pool=solo", "--loglevel=INFO", *QUICK]
-    with start(*command, cwd=parent, PYTHONPATH=str(project.folder)) as worker:
+    env = {"PYTHONPATH": str(project.folder)} | UNMEASURED
+    with start(*command, cwd=parent, **env) as worker:
         worker.wait_for(" ready.")
 
 
