@@ -62,10 +62,15 @@ def run(
     cwd: Path,
     stdin: str = "",
     timeout: float = DEADLINE,
-    fresh: bool = False,
+    fresh: bool | None = None,
     **env: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a console script of the environment to its end."""
+    """Run a console script of the environment to its end.
+
+    Args:
+        fresh: Not in a fork that has imported other packages. If ``False``, a script
+            in Python that is not of the environment runs in a fork too.
+    """
     with TemporaryFile("w+") as input_, TemporaryFile() as out, TemporaryFile() as err:
         input_.write(stdin)
         input_.seek(0)
@@ -88,12 +93,12 @@ def _launch(
     files: Mapping[str, IO[Any]],
     *,
     cwd: Path,
-    fresh: bool,
+    fresh: bool | None,
     env: Mapping[str, str],
     new_session: bool = False,
 ) -> launcher.Child | subprocess.Popen[bytes]:
     program, *arguments = map(str, command)
-    script = program in FORKED and not fresh
+    script = program in FORKED if fresh is None else not fresh
     return launcher.start(
         [str(BIN / program), *arguments],
         cwd=cwd,
@@ -158,7 +163,7 @@ class Process:
 
 @contextmanager
 def start(
-    *command: object, cwd: Path, fresh: bool = False, **env: str
+    *command: object, cwd: Path, fresh: bool | None = None, **env: str
 ) -> Iterator[Process]:
     """Start a console script of the environment; kill it at the end.
 
@@ -179,7 +184,11 @@ def start(
 
 @contextmanager
 def start_worker(
-    config_uri: object, *options: object, cwd: Path, fresh: bool = False, **env: str
+    config_uri: object,
+    *options: object,
+    cwd: Path,
+    fresh: bool | None = None,
+    **env: str,
 ) -> Iterator[Process]:
     """Start a worker as the README does, and wait until it is ready."""
     command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", config_uri, "worker")
