@@ -112,7 +112,7 @@ class Tasks:
         """Make a Celery task, and return it.
 
         Args:
-            run: The function that Celery binds to the task and runs.
+            run: The function that Celery runs.
             func: The function of the application. :meth:`find` knows the task by it.
             name: The name of the task.
             options: The options of ``Celery.task``.
@@ -126,7 +126,7 @@ class Tasks:
         # in the process.
         options = {**options, "shared": False, "lazy": False}
         self._found.clear()
-        task = self.app.task(run, name=name, bind=True, **options)
+        task = self.app.task(run, name=name, **options)
         self._names[_identity(func)][name] = None
         qualname = getattr(func, "__qualname__", None)
         if qualname is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from celery.canvas import Signature
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu.serialization import dumps, loads
 
-from .._celery import dump_models
-from ..delivery.canvas import nodes
+from .._celery import dump_models, takes_error
+from ..delivery.canvas import Node, nodes
 from ..events import BeforeDeferTask, has_subscribers
 from ..exceptions import DeferError
 from ..registry import check_arguments
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from celery import Celery, Task
     from pyramid.request import Request
 
-    from ..delivery.canvas import Canvas, Node
+    from ..delivery.canvas import Canvas
     from ..registry import Delivery, Tasks
 
 #: Tasks of Celery that call another task for each item, and how.
@@ -47,9 +49,13 @@ def prepare(
             task = tasks.find(node.signature["task"])
             announce(request, task, node.signature, headers)
             check_call(node, task, tasks)
-        elif options.get("headers"):
-            # Celery puts these in the place of the headers of the tasks.
-            options["headers"] = {**headers, **options["headers"]}
+        else:
+            if options.get("headers"):
+                # Celery puts these in the place of the headers of the tasks.
+                options["headers"] = {**headers, **options["headers"]}
+            own = Node({**node.signature, "kwargs": {}}, is_first=True)
+            serialize_arguments(tasks.app, own)  # a chord gives them to its header
+            node.signature["args"] = own.signature["args"]
         if delivery := options.pop("delivery", None):
             deliveries.add(delivery)
     return deliveries
@@ -87,7 +93,11 @@ def check_call(node: Node, task: Task, tasks: Tasks) -> None:
         # As map.apply_async() does, for the routes of the task.
         call["options"].setdefault("route_name", mapped.name)
     else:
-        check_arguments(task, (*node.results_before, *call["args"]), call["kwargs"])
+        before = node.results_before
+        if before and node.is_errback:
+            errback = Signature.from_dict(call, app=tasks.app)
+            before = (None,) * (3 if takes_error(task, errback) else 1)
+        check_arguments(task, (*before, *call["args"]), call["kwargs"])
     serialize_arguments(tasks.app, node)
 
 
@@ -106,6 +116,8 @@ def serialize_arguments(app: Celery, node: Node) -> None:
         content_type, encoding, body = dumps(
             (tuple(args)[len(before) :], kwargs), serializer
         )
+    except SoftTimeLimitExceeded:  # of the task that defers
+        raise
     except Exception as error:
         raise DeferError(
             f"The arguments of {name} cannot be sent as {serializer}: {error}"
