@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import run
+from support import measured, run
 
 APP = """
 import pytest
@@ -60,7 +60,8 @@ def run_pytest(folder: Path, *options: str, conftest: str = "", tests: str = TES
     (folder / "conftest.py").write_text(conftest)
     (folder / "test_it.py").write_text(tests)
     (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
-    return run("pytest", "-p", "no:cacheprovider", *options, cwd=folder)
+    command = ("pytest", "-p", "no:cacheprovider", *options)
+    return run(*command, cwd=folder, **measured())
 
 
 @pytest.mark.acceptance
