@@ -286,7 +286,8 @@ def test_error_in_project_without_ini_waits(project: Project) -> None:
     """A module that cannot be imported is read again when it is mended."""
     (project.folder / "myproject.py").write_text("import reloaded\n")
     project.module.write_text("def broken(:\n")
-    with project.start("celery -A myproject --reload worker") as worker:
+    line = "celery -A myproject --reload worker"
+    with project.start(line, measured=True) as worker:
         wait_for(worker, "SyntaxError", WAITING)
         change(worker, project.module, "from broken_otherwise import app\n")
         worker.wait_for("No module named 'broken_otherwise'")
@@ -385,8 +386,7 @@ def test_workdir_is_entered_once(project: Project) -> None:
     parent, name = project.folder.parent, project.folder.name
     line = BEFORE.replace("celery ", f"celery --workdir {shlex.quote(name)} ", 1)
     command = [*shlex.split(line), "--pool=solo", "--loglevel=INFO", *QUICK]
-    env = {"PYTHONPATH": str(project.folder)} | UNMEASURED
-    with start(*command, cwd=parent, **env) as worker:
+    with start(*command, cwd=parent, PYTHONPATH=str(project.folder)) as worker:
         worker.wait_for(" ready.")
 
 
