@@ -388,6 +388,7 @@ def test_workdir_is_entered_once(project: Project) -> None:
     command = [*shlex.split(line), "--pool=solo", "--loglevel=INFO", *QUICK]
     with start(*command, cwd=parent, PYTHONPATH=str(project.folder)) as worker:
         worker.wait_for(" ready.")
+        worker.stop()
 
 
 USAGE = {
