@@ -15,9 +15,9 @@ from databases import database
 from sqlalchemy import create_engine, event
 from support import unique
 
+from pyramid_tasks.contrib.outbox_table import metadata
 from pyramid_tasks.delivery import canvas as canvas_module
 from pyramid_tasks.exceptions import DeferError, ResultNotReady, TaskNotRegistered
-from pyramid_tasks.outbox.table import metadata
 
 
 def test_signature(app):
