@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 # Processes that run tests: more than cores, as tests wait for the processes they start.
-JOBS ?= 3
+JOBS ?= 4
 FAULTS ?= 1
 N ?= 60
 
@@ -16,6 +16,9 @@ STAMPS := $(VENV)/stamps
 REQUIREMENTS := pyproject.toml setup.py sample/setup.py
 EXTRAS := debugtoolbar,outbox,redis,retry
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+# Without compiled files, each process that tests start compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -32,7 +35,8 @@ serve: $(STAMPS)/demo  ## run the sample until Ctrl-C, on http://localhost:6543
 	$(BIN)/python sample/demo.py --serve
 
 check: style  ## while working: style, types, the tests without processes and servers
-	$(BIN)/pytest --quiet --numprocesses=$(JOBS) -m "not acceptance and not faults and not server"
+	$(BIN)/pytest --quiet --numprocesses=$(JOBS) --dist=worksteal \
+		-m "not acceptance and not faults and not server"
 
 # The processes that tests start work in other folders, and measure themselves too.
 test: export COVERAGE_FILE := $(CURDIR)/.coverage

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from documents import Document
-from support import start, wait_until
+from support import UNMEASURED, start, wait_until
 
 #: What a command of Celery prints once it has loaded the application.
 _PRINTED = {
@@ -40,7 +40,8 @@ def check_celery_command(command: str, folder: Path) -> None:
     write_quickstart(folder)
     program, *arguments = command.split()
     (name,) = set(arguments) & set(_PRINTED)
-    with start(program, *arguments, cwd=folder, PYTHONPATH=str(folder)) as process:
+    env = {"PYTHONPATH": str(folder)} | UNMEASURED
+    with start(program, *arguments, cwd=folder, **env) as process:
         wait_until(
             lambda: _PRINTED[name] in process.output, what=lambda: process.output
         )

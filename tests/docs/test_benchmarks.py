@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from documents import ROOT, Document
 from support import run
 
 COMMANDS = Document("docs/benchmarks.md").blocks("sh")
 
 
+@pytest.mark.acceptance
 def test_commands() -> None:
     """There is a benchmark of each name, and a table of each benchmark."""
     shown = run("python", "-m", "benchmarks", "--help", cwd=ROOT).stdout

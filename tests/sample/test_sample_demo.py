@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from support import environment
 
 SAMPLE = Path(__file__).parents[2] / "sample"
 DEADLINE = 120
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.acceptance
 def start(demo: Path, *options: str) -> subprocess.Popen[str]:
     """Start demo.py; it is ended if it hangs."""
     process = subprocess.Popen(
-        [sys.executable, "-u", demo, *options],
+        [sys.executable, demo, *options],
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
