@@ -13,6 +13,8 @@ _PRINTED = {
     "worker": "> app:         hello",
     "beat": "beat",
     "inspect": "No nodes replied",
+    "report": "filesystem",
+    "status": "No nodes replied",
     "outbox": "The application has no outbox",  # the quickstart needs none
 }
 
@@ -38,7 +40,7 @@ def check_celery_command(command: str, folder: Path) -> None:
     """Run a command on the quickstart until it has loaded the application."""
     write_quickstart(folder)
     program, *arguments = command.split()
-    (name,) = set(arguments) & set(_PRINTED)
+    name = next(each for each in arguments if each in _PRINTED)
     with start(program, *arguments, cwd=folder, PYTHONPATH=str(folder)) as process:
         wait_until(
             lambda: _PRINTED[name] in process.output, what=lambda: process.output
