@@ -38,7 +38,7 @@ def test_mail(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The mail has the link of the site, and is sent when the task has committed."""
+    """The mail of the task has a link to the site that the view was asked on."""
     (tmp_path / "myapp" / "templates").mkdir(parents=True)
     (tmp_path / "myapp" / "__init__.py").write_text(CODE + MAIN)
     (tmp_path / "myapp" / "templates" / "invoice.jinja2").write_text(TEMPLATE)
@@ -58,6 +58,6 @@ def test_mail(
         with request.tm:
             assert myapp.create_order(request) == {"order": 7}
         deferred.run()
-    (mail,) = (tmp_path / "app_messages").iterdir()
+    (mail,) = (tmp_path / "mail").iterdir()
     assert "To: anna@example.com" in mail.read_text()
     assert "https://a.example/orders/7" in mail.read_text()
