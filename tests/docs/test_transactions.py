@@ -26,9 +26,9 @@ PAGE = Document("docs/howto/transactions.md")
 INCLUDES = PAGE.block("Defer tasks in transactions", "ini")
 ORDERS = PAGE.block("Defer tasks in transactions", "python")
 OUTBOX = PAGE.block("The outbox", "ini")
-COMMANDS = PAGE.block("The outbox", "sh")
-TRY_AGAIN = PAGE.block("The outbox", "sql")
-ALEMBIC = PAGE.block("The outbox", "python")
+COMMANDS = PAGE.block("The table", "sh")
+TRY_AGAIN = PAGE.block("Messages that are refused", "sql")
+ALEMBIC = PAGE.block("The table", "python")
 
 
 def settings_of(*inis: str) -> dict[str, str]:
