@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -16,7 +17,7 @@ NUMBERS = {"delivery_timeout": 2.0, "outbox_lease": 5.0, "outbox_max_attempts": 
 
 #: The settings without their prefix.
 OWN_SETTINGS = (
-    *("base_url", "config_uri", "context", "delivery", "gc_freeze"),
+    *("base_url", "config_uri", "context", "delivery", "gc_freeze", "outbox_send"),
     *NUMBERS,
 )
 
@@ -47,11 +48,14 @@ def number_setting(settings: Mapping[str, Any], name: str) -> float:
         name: The setting without its prefix ``pyramid_tasks.``.
 
     Raises:
-        SettingError: The value is not a number.
+        SettingError: The value is not a positive number.
     """
     key = _PREFIX + name
     value = settings.get(key, NUMBERS[name])
     try:
-        return float(value)
+        number = float(value)
     except ValueError:
         raise SettingError(key, f"= {value} is not a number.") from None
+    if not 0 < number < math.inf:  # false for nan too
+        raise SettingError(key, f"= {value} must be more than 0, and finite.")
+    return number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu.serialization import dumps, loads
 
 from .._celery import dump_models
@@ -106,6 +107,8 @@ def serialize_arguments(app: Celery, node: Node) -> None:
         content_type, encoding, body = dumps(
             (tuple(args)[len(before) :], kwargs), serializer
         )
+    except SoftTimeLimitExceeded:  # of the task that defers
+        raise
     except Exception as error:
         raise DeferError(
             f"The arguments of {name} cannot be sent as {serializer}: {error}"

@@ -87,10 +87,12 @@ class App(TransactionalApp):
     def defer(self, *values, **options):
         """Defer tasks in a transaction, and commit it."""
         with self.request() as request, request.tm:
-            return [
+            results = [
                 request.defer_task_with_options("record", [value], **options)
                 for value in values
             ]
+        self.flush()
+        return results
 
     def relay(self, **options):
         return Relay(self.registry, self.engine, **options)
@@ -100,6 +102,7 @@ class App(TransactionalApp):
         return [message.payload[0][0] for message in self.received()]
 
     def rows(self):
+        self.flush()
         with Session(self.engine) as session:
             return session.scalars(
                 select(OutboxMessage).order_by(OutboxMessage.id)
