@@ -142,7 +142,7 @@ DIAGRAMS = [
         re.MULTILINE | re.DOTALL,
     )
 ]
-DRAW = runpy.run_path(str(ROOT / "docs" / "_extensions" / "diagrams.py"))
+DRAW = runpy.run_path(str(ROOT / "docs" / "_extensions" / "drawing.py"))
 
 
 @pytest.mark.parametrize(("page", "title", "text", "rows"), DIAGRAMS)
