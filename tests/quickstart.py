@@ -15,6 +15,7 @@ _PRINTED = {
     "inspect": "No nodes replied",
     "report": "filesystem",
     "status": "No nodes replied",
+    "inbox": "The application has no outbox",
     "outbox": "The application has no outbox",  # the quickstart needs none
 }
 
