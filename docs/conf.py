@@ -70,8 +70,10 @@ nitpick_ignore_regex = [
         r"AsyncResult|BaseSchedule|ConfigLoader|Engine|GroupResult|Registry|Request",
     ),
     ("py:class", r"Session|Signature|Task|timedelta"),
+    # The module that has the private names of PasteDeploy.
+    ("py:class", r"pyramid_tasks\.loaders\._pastedeploy\..*"),
     # Too plain to be described.
-    ("py:class", r"Capture|Restore|TaskDeriverInfo|TaskFunc|TaskLike"),
+    ("py:class", r"CallOptions|Capture|Restore|TaskDeriverInfo|TaskFunc|TaskLike"),
 ]
 
 #: What a user writes before the name of a function, which takes that as its first
