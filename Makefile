@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo serve check test faults mutants bench lint format docs dist
-.PHONY: celery-tests release-check style clean
+.PHONY: celery-tests screenshots release-check style clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -73,6 +73,10 @@ lint: style  ## check style and types
 
 format: $(STAMPS)/lint  ## format the code
 	$(BIN)/ruff format .
+
+screenshots: $(STAMPS)/test  ## take the pictures of the sample and the panel again, for docs/
+	SCREENSHOTS=1 $(BIN)/pytest --quiet -n 2 -k "no_worker or from_pending" \
+		tests/sample/test_sample_browser.py tests/docs/test_debugtoolbar.py
 
 # A warning is an error, and so is a reference to what is not there.
 docs: $(STAMPS)/docs  ## build the documentation, in docs/_build/html/index.html

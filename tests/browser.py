@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser as Chromium
@@ -22,6 +24,18 @@ expect.set_options(timeout=DEADLINE * 1000)
 
 #: Any may have it: Debian's, Google's.
 COMMANDS = ("chromium", "google-chrome")
+
+
+#: Where the pictures of the documentation are.
+SCREENSHOTS = Path(__file__).parents[1] / "docs" / "_static" / "screenshots"
+
+
+def keep_screenshot(page: Page, name: str, height: int) -> None:
+    """Put the top of a page into the documentation, for ``make screenshots``."""
+    if os.environ.get("SCREENSHOTS"):
+        width = page.viewport_size["width"]
+        clip = {"x": 0, "y": 0, "width": width, "height": height}
+        page.screenshot(path=SCREENSHOTS / f"{name}.png", clip=clip)
 
 
 class Browser:

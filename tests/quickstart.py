@@ -13,6 +13,8 @@ _PRINTED = {
     "worker": "> app:         hello",
     "beat": "beat",
     "inspect": "No nodes replied",
+    "report": "filesystem",
+    "status": "No nodes replied",
     "inbox": "The application has no outbox",
     "outbox": "The application has no outbox",  # the quickstart needs none
 }
@@ -39,7 +41,7 @@ def check_celery_command(command: str, folder: Path) -> None:
     """Run a command on the quickstart until it has loaded the application."""
     write_quickstart(folder)
     program, *arguments = command.split()
-    (name,) = set(arguments) & set(_PRINTED)
+    name = next(each for each in arguments if each in _PRINTED)
     env = {"PYTHONPATH": str(folder)} | UNMEASURED
     with start(program, *arguments, cwd=folder, **env) as process:
         wait_until(

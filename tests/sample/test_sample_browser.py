@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from browser import keep_screenshot
 from playwright.sync_api import Locator, Page, expect
 from support import QUICK, Process, free_port, serve, start_worker, wait_until
 
@@ -128,12 +129,18 @@ def test_import(browser: Browser, url: str, worker: Worker) -> None:
 
 def test_no_worker(browser: Browser, url: str, worker: Worker) -> None:
     """Without a worker the page says that the import waits, and goes on with one."""
-    page = browser.open(url)
-    paste(page, EXPENSES)
+    page = browser.open(url, width=760)
+    page.get_by_role("button", name="Fill in").click()
+    submit(page)
     expect(state(page)).to_contain_text("Still waiting")
     expect(state(page)).to_contain_text("none is running")
     with worker():
-        expect(state(page)).to_have_text("2 of 2 rows imported.")
+        wait_until(lambda: rows_done(page))
+        keep_screenshot(page, "sample-running", 420)
+        expect(state(page)).to_have_text(
+            "4,997 of 5,000 rows imported, 3 could not be read."
+        )
+    keep_screenshot(page, "sample-done", 710)
 
 
 def test_reload(browser: Browser, url: str, worker: Worker) -> None:
