@@ -157,9 +157,11 @@ class Publisher:
         # Another application of the process may have another limit, and be using it.
         pools.set_limit(app.conf.broker_pool_limit, ignore_errors=True)
         connection = app.connection_for_write(connect_timeout=self.timeout)
-        connection.transport_options.update(
-            _transport_options(connection.transport_cls, self.timeout)
-        )
+        options = connection.transport_options
+        options.update(_transport_options(connection.transport_cls, self.timeout))
+        if connection.transport_cls == "sentinel":
+            given = options.get("sentinel_kwargs") or {}
+            options["sentinel_kwargs"] = _sentinel_options(self.timeout) | given
         self._pools = {key: pools.producers[connection]}
         return self._pools[key]
 
@@ -218,6 +220,21 @@ def _transport_options(driver: Any, timeout: float) -> dict[str, Any]:
     if driver in _REDIS:
         return {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     return {}
+
+
+def _sentinel_options(timeout: float) -> dict[str, Any]:
+    """Return the options that limit the waits for a sentinel.
+
+    The client would ask a sentinel that does not answer ten times.
+    """
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+    }
 
 
 def _is_alive(connection: Connection) -> bool:
