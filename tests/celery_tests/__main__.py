@@ -45,6 +45,9 @@ def main() -> None:
     args = parser.parse_args()
     tests = fetch(args.folder / celery.__version__)
     listed = tomllib.loads((HERE / "differences.toml").read_text())["differences"]
+    for log in tests.glob("*.log"):
+        log.unlink()
+    print(f"What pytest says is in {tests}/*.log")
     unlisted = 0
     for part in args.parts or PARTS:
         paths, deliveries = PARTS[part]
@@ -118,7 +121,10 @@ def run(
             plugins = ("celery.contrib.pytest", "celery_tests.plugin")
             command = [sys.executable, "-m", "pytest", "-q", "--disable-warnings"]
             command += [f"-p{plugin}" for plugin in (*plugins, "no:rerunfailures")]
-            with (folder / f"{what}-{delivery or 'unit'}.log").open("w") as log:
+            command += ["--timeout=300"]
+            part = "integration" if needs_server else "unit"
+            log_name = f"{part}-{what}-{delivery or 'alone'}.log"
+            with (folder / log_name).open("a") as log:
                 subprocess.run(
                     [*command, *options, *tests],
                     cwd=folder,

@@ -110,6 +110,8 @@ class _Calls(threading.local):
 
 calls = _Calls()
 
+CANVASES = (canvas._chain, canvas.group, canvas._chord, canvas.chunks)
+
 
 def by_request(apply_async):
     """Have the request of an application defer what would be sent."""
@@ -117,7 +119,14 @@ def by_request(apply_async):
     @wraps(apply_async)
     def wrapper(self, args=None, kwargs=None, **options):
         app = self.app
-        if calls.is_deferred or not isinstance(app, TestedCelery):
+        # defer_canvas() has no arguments for a canvas; an eager task is not delivered.
+        has_arguments = isinstance(self, CANVASES) and (args or kwargs)
+        if (
+            calls.is_deferred
+            or not isinstance(app, TestedCelery)
+            or has_arguments
+            or app.conf.task_always_eager
+        ):
             return apply_async(self, args, kwargs, **options)
         calls.is_deferred = True
         try:
@@ -126,8 +135,9 @@ def by_request(apply_async):
                     return request.defer_task_with_options(
                         self, args or (), kwargs, delivery=DELIVERY, **options
                     )
-                whole = self.clone(args, kwargs) if args or kwargs else self
-                return request.defer_canvas(whole, delivery=DELIVERY, **options)
+                return request.defer_canvas(
+                    self.clone(args, kwargs), delivery=DELIVERY, **options
+                )
         finally:
             calls.is_deferred = False
 
@@ -172,14 +182,6 @@ def substitution():
         if DELIVERY:
             metadata.create_all(engine)
             substitute(worker, "start_worker", substituted_worker)
-            for kind in (
-                Task,
-                canvas.Signature,
-                canvas._chain,
-                canvas.group,
-                canvas._chord,
-                canvas.chunks,
-                canvas._basemap,
-            ):
+            for kind in (Task, canvas.Signature, canvas._basemap, *CANVASES):
                 substitute(kind, "apply_async", by_request(kind.apply_async))
         yield
