@@ -16,11 +16,13 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import celery
-from servers import redis_server
+from servers import listens
+from support import free_port, wait_until
 
 HERE = Path(__file__).parent
 #: The parts of a run: what is tested, and by which deliveries.
@@ -114,10 +116,11 @@ def run(
         if delivery:
             env["CELERY_TESTS_DELIVERY"] = delivery
             env["CELERY_TESTS_DATABASE"] = f"sqlite:///{scratch}/outbox.sqlite"
-        with redis_server(scratch) if needs_server else nullcontext() as redis:
-            if redis:
-                env |= {"REDIS_PORT": str(redis.port)}
-                env |= {"TEST_BROKER": redis.url, "TEST_BACKEND": redis.url}
+        with redis_server(name) if needs_server else nullcontext() as port:
+            if port:
+                url = f"redis://localhost:{port}/0"
+                env |= {"REDIS_PORT": str(port)}
+                env |= {"TEST_BROKER": url, "TEST_BACKEND": url}
             plugins = ("celery.contrib.pytest", "celery_tests.plugin")
             command = [sys.executable, "-m", "pytest", "-q", "--disable-warnings"]
             command += [f"-p{plugin}" for plugin in (*plugins, "no:rerunfailures")]
@@ -134,6 +137,20 @@ def run(
                     check=False,
                 )
         return json.loads(record.read_text())
+
+
+@contextmanager
+def redis_server(folder: str) -> Iterator[int]:
+    """Start Redis, which writes nothing to its disk, and give its port."""
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--dir", folder, "--save", ""]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: listens(port), what=lambda: "Redis")
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def differ(found: dict[str, str], expected: dict[str, str], name: str) -> bool:
