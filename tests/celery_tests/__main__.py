@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--jobs", default="2", help="processes for the unit tests")
     parser.add_argument("-k", dest="keyword", default="", help="as for pytest")
     args = parser.parse_args()
-    tests = fetch(args.folder / celery.__version__)
+    tests = fetch(args.folder.resolve() / celery.__version__)
     listed = tomllib.loads((HERE / "differences.toml").read_text())["differences"]
     for log in tests.glob("*.log"):
         log.unlink()
