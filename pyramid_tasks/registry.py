@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +12,7 @@ from celery import Task
 from .exceptions import AmbiguousTask, SettingError, TaskError, TaskNotRegistered
 
 if TYPE_CHECKING:
+    from celery import Celery
     from celery.canvas import Signature
     from celery.result import ResultBase
     from pyramid.registry import Introspectable, Registry
@@ -84,6 +85,9 @@ class Tasks:
         contexts: For each task context its name and its two functions.
         section_settings: The Celery settings that the ini has outside the application:
             the keys of ``[celery:NAME]``, schedules and routes.
+        section: The file and the section that they are from, for messages.
+        is_worker: Whether the application is loaded for a worker, or another command of
+            Celery, and not for a web process.
         deliveries: The deliveries that the application can choose, by name.
         delivery: The name of the default delivery.
         execution_policy: Runs a task, once or more often; ``None`` runs it once.
@@ -93,6 +97,8 @@ class Tasks:
         self.app = app
         self.contexts: dict[str, tuple[Capture, Restore]] = {}
         self.section_settings: Settings = {}
+        self.section: str | None = None
+        self.is_worker = False
         self.deliveries: dict[str, Delivery] = {}
         self.delivery = "immediate"
         self.execution_policy: ExecutionPolicy | None = None
@@ -190,6 +196,11 @@ class Tasks:
         matches = [known for known in self.app.tasks if known.endswith(f".{name}")]
         matches += get_close_matches(name, self.app.tasks, n=1)
         return matches[0] if matches else None
+
+
+def tasks_with_inbox(app: Celery) -> Iterator[Task]:
+    """Yield the tasks of an application that have an inbox."""
+    return (task for task in app.tasks.values() if getattr(task, "inbox", False))
 
 
 def _identity(func: object) -> Hashable:

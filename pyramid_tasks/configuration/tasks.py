@@ -14,6 +14,7 @@ from ..exceptions import TaskError
 from ..registry import ExecutionPolicy, get_tasks
 from ..worker.request import get_runner
 from .derivers import TaskDeriverInfo, TaskFunc, derive_task
+from .inbox import inbox_options
 from .load import reporting, reporting_directive
 from .signature import default_name, present_as, signature_less_request
 
@@ -58,6 +59,7 @@ def register_task(
     signature = signature_less_request(original, name, bind=bind)
 
     def register() -> None:
+        options.update(inbox_options(config.registry, name, options))
         info = TaskDeriverInfo(
             config.registry, config.package, name, {**options, "bind": bind}, original
         )

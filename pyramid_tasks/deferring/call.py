@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from celery.app.routes import MapRoute
 from celery.canvas import Signature
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu.serialization import dumps, loads
 
 from .._celery import dump_models, takes_error
+from ..configuration.call_options import CALL_OPTIONS, misspelt_options
 from ..delivery.canvas import Node, nodes
 from ..events import BeforeDeferTask, has_subscribers
 from ..exceptions import DeferError
@@ -63,7 +66,11 @@ def prepare(
 def announce(
     request: Request, task: Task, call: Canvas, headers: dict[str, str]
 ) -> None:
-    """Add the headers to the options of a call, and notify subscribers of the call."""
+    """Add the headers to the options of a call, and notify subscribers of the call.
+
+    Raises:
+        DeferError: An option is misspelt.
+    """
     options = call["options"]
     if headers:
         options["headers"] = {**headers, **(options.get("headers") or {})}
@@ -72,6 +79,25 @@ def announce(
         event = BeforeDeferTask(request, task, args, call["kwargs"], options)
         request.registry.notify(event)
         call["args"], call["kwargs"] = event.args, event.kwargs
+    if not options.keys() <= CALL_OPTIONS:
+        _check_options(task, options)
+
+
+def _check_options(task: Task, options: dict[str, Any]) -> None:
+    """Check the options that are none of Celery's.
+
+    A router of the application can read options of its own, and a stamp is one.
+
+    Raises:
+        DeferError: An option is misspelt.
+    """
+    if all(isinstance(router, MapRoute) for router in task.app.amqp.routes):
+        stamps = options.get("stamped_headers") or ()
+        for option, near in misspelt_options(options.keys() - {*stamps}):
+            raise DeferError(
+                f"{task.name} was deferred with the option {option!r}, which nobody "
+                f"reads. Did you mean {near!r}?"
+            )
 
 
 def check_call(node: Node, task: Task, tasks: Tasks) -> None:
@@ -115,6 +141,8 @@ def serialize_arguments(app: Celery, node: Node) -> None:
         content_type, encoding, body = dumps(
             (tuple(args)[len(before) :], kwargs), serializer
         )
+    except SoftTimeLimitExceeded:  # of the task that defers
+        raise
     except Exception as error:
         raise DeferError(
             f"The arguments of {name} cannot be sent as {serializer}: {error}"

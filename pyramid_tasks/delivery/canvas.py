@@ -6,7 +6,7 @@ See `Canvas <https://docs.celeryq.dev/en/stable/userguide/canvas.html>`_.
 from __future__ import annotations
 
 from collections import UserList
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -115,10 +115,14 @@ def leaves(canvas: Canvas, *, with_linked: bool = True) -> Iterator[Node]:
     return (node for node in nodes(canvas, with_linked=with_linked) if node.is_task)
 
 
-def fix_ids(canvas: Canvas) -> list[Canvas]:
+def fix_ids(canvas: Canvas, new_id: Callable[[], str] = uuid) -> list[Canvas]:
     """Give the tasks of a canvas their ids, as Celery would when it sends them.
 
     Linked tasks get none, as Celery may send them more than once.
+
+    Args:
+        canvas: The canvas, which this changes in place.
+        new_id: A function that returns an id.
 
     Returns:
         The tasks, in order.
@@ -132,7 +136,7 @@ def fix_ids(canvas: Canvas) -> list[Canvas]:
     if tasks and last is tasks[-1] and (own := canvas["options"].pop("task_id", None)):
         last["options"]["task_id"] = own
     for task in tasks:
-        task["options"].setdefault("task_id", uuid())
+        task["options"].setdefault("task_id", new_id())
     return tasks
 
 

@@ -12,9 +12,10 @@ from ..exceptions import ResultNotReady
 
 
 class Sendable(Protocol):
-    """A message that is sent when a transaction commits."""
+    """A message that is sent when a transaction commits, or dropped."""
 
     sent: bool
+    dropped: bool
 
 
 class DeferredResult(AsyncResult):
@@ -27,6 +28,11 @@ class DeferredResult(AsyncResult):
         """Whether the task has been sent."""
         return self.message is None or self.message.sent
 
+    @property
+    def dropped(self) -> bool:
+        """Whether the task will never be sent, as its transaction was aborted."""
+        return self.message is not None and self.message.dropped
+
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the result, as in Celery.
 
@@ -34,7 +40,7 @@ class DeferredResult(AsyncResult):
             ResultNotReady: The task has not been sent.
         """
         if not self.sent:
-            raise ResultNotReady(self.id)
+            raise ResultNotReady(self.id, aborted=self.dropped)
         return super().get(*args, **kwargs)
 
     wait = get
@@ -63,6 +69,11 @@ class DeferredGroupResult(GroupResult):
         """Whether all tasks have been sent."""
         return all(getattr(result, "sent", True) for result in self.results)
 
+    @property
+    def dropped(self) -> bool:
+        """Whether a task will never be sent, as its transaction was aborted."""
+        return any(getattr(result, "dropped", False) for result in self.results)
+
     def join(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the results, as in Celery.
 
@@ -89,7 +100,7 @@ class DeferredGroupResult(GroupResult):
 
     def _subscribe(self, *, even_if_not_sent: bool = False) -> None:
         if not (self.sent or even_if_not_sent):
-            raise ResultNotReady(self.id)
+            raise ResultNotReady(self.id, aborted=self.dropped)
         if not self._barrier.finalized:
             for result in self.results:
                 self._barrier.add(result)

@@ -63,6 +63,7 @@ class Captured:
         committed: Whether a worker would have got it.
         started: Whether it has been run.
         sent: Whether its result is there: it ran without an error.
+        dropped: Whether its transaction was aborted.
     """
 
     def __init__(self, registry: Registry, signature: Signature) -> None:
@@ -70,6 +71,7 @@ class Captured:
         self.committed = False
         self.started = False
         self.sent = False
+        self.dropped = False
         app = signature.app
         tasks = fix_ids(signature)
         # A copy, as Celery adds things to a frozen canvas that must not run here.
@@ -79,6 +81,10 @@ class Captured:
             _captured_task(registry, task, task["options"].copy(), signature)
             for task in tasks
         ]
+
+    def drop(self) -> None:
+        """Take note that the transaction did not commit."""
+        self.dropped = True
 
 
 def _captured_task(

@@ -13,10 +13,11 @@ from celery.exceptions import Ignore, Reject, Retry
 from pyramid.interfaces import IRequestExtensions, IRequestFactory, IRootFactory
 from pyramid.request import Request
 
-from .._pyramid import DefaultRootFactory, manager, run_finished_callbacks
+from .._pyramid import DefaultRootFactory, manager
 from ..events import AfterTask, BeforeTask, TaskFailed, TaskRetried, has_subscribers
 from ..registry import get_tasks
 from .contexts import restore_contexts
+from .ending import REPEATED, TASK_KEY, end_attempt, finish
 from .extensions import ExtendedClasses
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from .contexts import Contexts
 
 logger = logging.getLogger(__name__)
-
-#: The key of the environ of a request, and of the threadlocals, that has the task.
-TASK_KEY = "pyramid_tasks.task"
 
 #: The key of the environ that has the userid of the request that deferred the task.
 DEFERRED_BY = "pyramid_tasks.deferred_by"
@@ -80,12 +78,13 @@ class TaskRunner:
             try:
                 result = call(*args, **kwargs)
                 request = threadlocals["request"]
-                if has_subscribers(self.registry, AfterTask):
+                is_repeated = REPEATED in request.environ
+                if not is_repeated and has_subscribers(self.registry, AfterTask):
                     self.registry.notify(AfterTask(request, task, args, kwargs, result))
-                run_finished_callbacks(request)
+                finish(request)
             except BaseException as error:
                 self._notify_end(task, args, kwargs, threadlocals, error)
-                _end_attempt(task, threadlocals)
+                end_attempt(threadlocals, error)
                 raise
             return result
         finally:
@@ -113,10 +112,11 @@ class TaskRunner:
             stack.pop()  # left by the attempt before
         task: Task = threadlocals[TASK_KEY]
         if threadlocals["request"] is not None:
-            _end_attempt(task, threadlocals)
+            end_attempt(threadlocals)
         request = self._enter_request(task, threadlocals, environ)
-        if has_subscribers(self.registry, BeforeTask):
-            self.registry.notify(BeforeTask(request, task, args, kwargs))
+        # An inbox finds out first whether the task runs.
+        if not getattr(task, "inbox", False):
+            notify_before_task(request, task, args, kwargs)
         return func(request, *args, **kwargs)
 
     def _enter_request(
@@ -185,6 +185,14 @@ class TaskRunner:
             )
 
 
+def notify_before_task(
+    request: Request, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Notify subscribers that a task is about to run."""
+    if has_subscribers(request.registry, BeforeTask):
+        request.registry.notify(BeforeTask(request, task, args, kwargs))
+
+
 def includeme(config: Configurator) -> None:
     """Put a :class:`TaskRunner` on the registry of an application."""
     registry = config.registry
@@ -240,17 +248,3 @@ def _context_headers(task: Task) -> dict[str, Any]:
         elif isinstance(failed, Context):
             message = failed
     return message.headers or {}
-
-
-def _end_attempt(task: Task, threadlocals: dict[str, Any]) -> None:
-    """Leave the request of a failed attempt, and log errors: the task has its own."""
-    request = threadlocals["request"]
-    if request is None:
-        return
-    try:
-        run_finished_callbacks(request)
-    except Exception:
-        logger.exception(
-            "A finished callback of %s[%s] failed", task.name, task.request.id
-        )
-    threadlocals["request"] = None

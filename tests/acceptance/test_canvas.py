@@ -32,6 +32,7 @@ from redis import Redis
 from sqlalchemy import text
 
 from pyramid_tasks.contrib.outbox_table import metadata
+from pyramid_tasks.outbox.configuration import get_outbox
 from pyramid_tasks.outbox.relay import Relay
 
 pytestmark = pytest.mark.acceptance
@@ -239,6 +240,8 @@ def system(request, tmp_path_factory):
 
 def relay(system):
     """Send what is left in the outbox."""
+    for web in system.web, system.cut_off:
+        assert get_outbox(web.registry).sender.flush(TIMEOUT)
     registry = system.web.registry
     with registry["engine"].begin() as connection:
         connection.execute(text("UPDATE pyramid_tasks_outbox SET not_before = 0"))

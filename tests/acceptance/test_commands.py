@@ -126,6 +126,18 @@ def test_command_that_runs_until_stopped(
         process.stop()
 
 
+@pytest.mark.parametrize("line", ["list bindings", "graph bootsteps"])
+def test_ini_after_the_command_of_a_group(line: str, ini: Path, tmp_path: Path) -> None:
+    """``--ini`` can stand after both words of such a command."""
+    command = shlex.split(f"celery -A pyramid_tasks.loaders {line}")
+    done = run(*command, "--ini", ini, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(LOADED) == 1
+    without = run(*command, cwd=tmp_path)
+    assert without.returncode == 2
+    assert without.stderr.startswith("Error: No configuration file: pass --ini")
+
+
 #: How nodes are started and stopped; `multi` wants --ini=... with the equals sign.
 MULTI = {
     "before": "celery -A pyramid_tasks.loaders --ini=config.ini multi {} w1 w2",

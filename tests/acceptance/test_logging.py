@@ -134,3 +134,23 @@ def test_loggers_of_the_file_in_beat(
         beat.wait_for("beat: Starting...")
         assert "celery.beat: beat: Starting..." in beat.output
         assert "from the ini: " in beat.output
+
+
+@pytest.mark.parametrize("index", ["", "%I"], ids=["one file", "a file a process"])
+def test_logfile_beside_the_loggers_of_the_file(
+    index: str,
+    write_example: Callable[..., Path],
+    redis_queue: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """``--logfile`` is written too, in the format of the file, and once a line."""
+    write_example(broker=redis_queue, more=LOGGING)
+    options = (f"--logfile={tmp_path}/of%n{index}.txt", "--hostname=it@host", *QUICK)
+    command = ini_form("config.ini", "worker", *options, after=False)
+    with start(*command, cwd=tmp_path) as worker:
+        call_in(worker, "exampleapp.log", tmp_path)
+        main = (tmp_path / "ofit.txt").read_text()
+        assert main.startswith("from the ini: ")
+        logs = "".join(path.read_text() for path in tmp_path.glob("ofit*.txt"))
+        assert logs.count("said by a task") == 1
+        assert ("said by a task" in main) == (not index)

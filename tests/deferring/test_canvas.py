@@ -15,10 +15,9 @@ from databases import database
 from sqlalchemy import create_engine, event
 from support import unique
 
+from pyramid_tasks.contrib.outbox_table import metadata
 from pyramid_tasks.delivery import canvas as canvas_module
 from pyramid_tasks.exceptions import DeferError, ResultNotReady, TaskNotRegistered
-from pyramid_tasks.outbox.rows import get_status
-from pyramid_tasks.outbox.table import metadata
 
 
 def test_signature(app):
@@ -349,6 +348,6 @@ def test_outbox_does_not_wait(make_app, caplog, what, how, name):
         assert time.monotonic() - start < 15
     assert result.sent
     waits = what == "broker" or name == "chord"
-    assert get_status(app.engine).waiting == waits
+    assert app.waiting() == waits
     assert ("left to the relay" in caplog.text) == waits
     assert ("the result backend" in caplog.text) == (waits and what != "broker")

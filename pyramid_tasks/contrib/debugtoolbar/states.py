@@ -85,7 +85,11 @@ class StateReader:
         is_free = self._lock.acquire(timeout=TIMEOUT)
         if is_free:
             thread = Thread(target=ask, daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # the process may have no more threads
+                self._lock.release()
+                return f"The result backend cannot be asked: {error}."
             thread.join(TIMEOUT)
             is_free = not thread.is_alive()
         if not is_free:
