@@ -7,18 +7,15 @@ import os
 import threading
 from contextlib import ExitStack, contextmanager
 from functools import wraps
-from pathlib import Path
 from unittest import mock
 
 import zope.sqlalchemy
 from celery import Celery, Task, canvas
-from celery.contrib.testing import worker
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.scripting import prepare
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
-from support import start_worker
 
 from pyramid_tasks.application import PyramidCelery
 from pyramid_tasks.configuration import celery_app
@@ -152,23 +149,6 @@ def request_of(app):
 
 
 @contextmanager
-def substituted_worker(app, **_):
-    """Start a worker as the README does, in the place of one in this process."""
-    folder = Path(os.environ["CELERY_TESTS_FOLDER"])
-    ini = folder / "config.ini"
-    ini.write_text(
-        "[app:main]\nuse = call:celery_tests.application:main\n"
-        f"celery.broker_url = {app.conf.broker_url}\n"
-        f"celery.result_backend = {app.conf.result_backend}\n"
-        "celery.result_extended = true\n"
-    )
-    options = ("--concurrency=1", "--without-mingle", "--without-gossip")
-    path = os.environ["PYTHONPATH"]
-    with start_worker(ini, *options, cwd=folder, fresh=True, PYTHONPATH=path):
-        yield
-
-
-@contextmanager
 def substitution():
     """Substitute the applications of Celery's tests, and with a delivery the calls."""
     with ExitStack() as stack:
@@ -181,7 +161,6 @@ def substitution():
         substitute(app, "Celery", TestedCelery)
         if DELIVERY:
             metadata.create_all(engine)
-            substitute(worker, "start_worker", substituted_worker)
             for kind in (Task, canvas.Signature, canvas._basemap, *CANVASES):
                 substitute(kind, "apply_async", by_request(kind.apply_async))
         yield
