@@ -20,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo serve check test faults mutants bench lint format docs dist
-.PHONY: release-check style clean
+.PHONY: celery-tests release-check style clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -53,6 +53,11 @@ mutants: $(STAMPS)/test  ## break the package in N=60 places, one at a time; SEE
 
 bench: $(STAMPS)/test  ## measure against plain Celery; QUICK=1 to try, WRITE=1 for docs/
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(WRITE),--write docs/benchmarks.md)
+
+# On the source distribution of the installed Celery. The applications are the package's.
+celery-tests: export PYTHONPATH := $(CURDIR)/tests
+celery-tests: $(STAMPS)/celery-tests  ## run Celery's own tests; PARTS=unit for those without a worker
+	$(BIN)/python -m celery_tests --folder $(VENV)/celery-tests --jobs $(JOBS) $(PARTS)
 
 style: $(STAMPS)/lint
 	$(BIN)/ruff check .
@@ -99,6 +104,10 @@ $(STAMPS)/demo: $(STAMPS)/venv $(REQUIREMENTS)
 $(STAMPS)/test: $(STAMPS)/venv $(REQUIREMENTS)
 	$(PIP_INSTALL) --editable '.[$(EXTRAS)]' --group test --editable sample
 	touch $@ $(STAMPS)/demo
+
+$(STAMPS)/celery-tests: $(STAMPS)/test
+	$(PIP_INSTALL) --group celery-tests
+	touch $@
 
 $(STAMPS)/release: $(STAMPS)/test
 	$(PIP_INSTALL) --group release

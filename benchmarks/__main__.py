@@ -21,6 +21,7 @@ BENCHMARKS = (
     "throughput",
     "latency",
     "deliveries",
+    "inbox",
     "startup",
     "webstart",
     "imports",

@@ -61,7 +61,8 @@ class BeforeTask(_TaskEvent):
     """A task is about to run: its request is ready, its derivers have not begun.
 
     If ``pyramid_retry`` runs a task again, each attempt has this event. An error of a
-    subscriber is an error of the task.
+    subscriber is an error of the task. A task with an inbox has this event inside its
+    transaction, unless the task has run before.
 
     Attributes:
         request: The request of the task.
@@ -76,7 +77,8 @@ class BeforeTask(_TaskEvent):
 class AfterTask(_TaskEvent):
     """A task has returned and its derivers have ended: its transaction has committed.
 
-    An error of a subscriber is an error of the task, and the task then fails.
+    An error of a subscriber is an error of the task, and the task then fails. A task
+    with an inbox that has run before does not have this event.
 
     It has the attributes of :class:`BeforeTask` and one more.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +12,7 @@ from celery import Task
 from .exceptions import AmbiguousTask, SettingError, TaskError, TaskNotRegistered
 
 if TYPE_CHECKING:
+    from celery import Celery
     from celery.canvas import Signature
     from celery.result import ResultBase
     from pyramid.registry import Introspectable, Registry
@@ -117,7 +118,7 @@ class Tasks:
         """Make a Celery task, and return it.
 
         Args:
-            run: The function that Celery binds to the task and runs.
+            run: The function that Celery runs.
             func: The function of the application. :meth:`find` knows the task by it.
             name: The name of the task.
             options: The options of ``Celery.task``.
@@ -131,7 +132,7 @@ class Tasks:
         # in the process.
         options = {**options, "shared": False, "lazy": False}
         self._found.clear()
-        task = self.app.task(run, name=name, bind=True, **options)
+        task = self.app.task(run, name=name, **options)
         self._names[_identity(func)][name] = None
         qualname = getattr(func, "__qualname__", None)
         if qualname is not None:
@@ -195,6 +196,11 @@ class Tasks:
         matches = [known for known in self.app.tasks if known.endswith(f".{name}")]
         matches += get_close_matches(name, self.app.tasks, n=1)
         return matches[0] if matches else None
+
+
+def tasks_with_inbox(app: Celery) -> Iterator[Task]:
+    """Yield the tasks of an application that have an inbox."""
+    return (task for task in app.tasks.values() if getattr(task, "inbox", False))
 
 
 def _identity(func: object) -> Hashable:

@@ -13,6 +13,7 @@ _PRINTED = {
     "worker": "> app:         hello",
     "beat": "beat",
     "inspect": "No nodes replied",
+    "inbox": "The application has no outbox",
     "outbox": "The application has no outbox",  # the quickstart needs none
 }
 

@@ -10,6 +10,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,13 @@ def times(full: int) -> int:
 
 
 class Shop:
-    """The application of the fault tests, its database and its broker."""
+    """The application of the fault tests, its database and its broker.
+
+    Attributes:
+        application: The module of the application.
+    """
+
+    application = "outboxapp"
 
     def __init__(self, folder: Path, url: str, broker: str, **settings: object) -> None:
         self.folder = folder
@@ -57,9 +64,7 @@ class Shop:
         self.port = free_port()
         self.ini = self.write_ini("shop.ini", url, broker, **settings)
         sys.path.append(str(APPS))
-        from outboxapp import create_tables
-
-        create_tables(url)
+        import_module(self.application).create_tables(url)
         self.engine = create_engine(url, pool_pre_ping=True)
 
     def write_ini(self, name: str, url: str, broker: str, **settings: object) -> Path:
@@ -74,7 +79,7 @@ class Shop:
         text = "\n".join(f"{key} = {value}" for key, value in lines.items())
         path = self.folder / name
         path.write_text(
-            f"[app:main]\nuse = call:outboxapp:main\n{text}\n"
+            f"[app:main]\nuse = call:{self.application}:main\n{text}\n"
             f"[server:main]\nuse = egg:waitress#main\nlisten = localhost:{self.port}\n"
         )
         return path

@@ -6,6 +6,7 @@ A test that fails here says what to look at in the new version of the package.
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -206,6 +207,43 @@ def test_celery_signature_app(app):
     signature = celery.signature("contract")
     _celery.set_app(signature, app)
     assert signature.app is app
+
+
+@look_at("celery._state._get_active_apps(), which must have all applications")
+def test_celery_active_apps(app):
+    """The applications of a process are known until they are closed."""
+    assert app in _celery.active_apps()
+    app.close()
+    assert app not in _celery.active_apps()
+
+
+@look_at("Backend._call_task_errbacks() in celery.backends.base, and what it asks")
+@pytest.mark.parametrize(
+    ("errback", "bind", "expected"),
+    [
+        (lambda task_id: task_id, False, 1),
+        (lambda failed, error, traceback: failed.id, False, 3),
+        (lambda *args: args[0].id, False, 3),
+        (lambda self, *args: args[0], True, 1),
+    ],
+)
+def test_celery_errbacks(app, errback, bind, expected):
+    """It is known how Celery calls a link_error."""
+    told = []
+
+    def fail():
+        raise ValueError
+
+    def called(*args):
+        told.append(len(args) - bind)
+        return errback(*args)
+
+    called.__signature__ = inspect.signature(errback)
+    task = app.task(called, name="called", bind=bind, shared=False)
+    fail = app.task(fail, shared=False)
+    assert _celery.takes_error(task, task.s()) == (expected == 3)
+    fail.apply(task_id="id", link_error=task.s())
+    assert told == [expected]
 
 
 @look_at("Task._dump_pydantic_arguments in celery.app.task")

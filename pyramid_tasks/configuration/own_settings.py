@@ -14,10 +14,16 @@ from ..settings import Report, raise_or_log
 _PREFIX = "pyramid_tasks."
 
 #: The settings that are numbers, without their prefix, and their defaults.
-NUMBERS = {"delivery_timeout": 2.0, "outbox_lease": 5.0, "outbox_max_attempts": 5.0}
+NUMBERS = {
+    "delivery_timeout": 2.0,
+    "outbox_lease": 5.0,
+    "outbox_max_attempts": 5.0,
+    "inbox_keep": 7 * 24 * 3600.0,
+    "max_deliveries": 5.0,
+}
 
 #: The settings that are true or false, without their prefix.
-BOOLEANS = ("gc_freeze",)
+BOOLEANS = ("gc_freeze", "inbox")
 
 #: The settings without their prefix.
 OWN_SETTINGS = (

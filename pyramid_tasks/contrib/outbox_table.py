@@ -1,7 +1,7 @@
-"""The table of the outbox, for the metadata of an application.
+"""The tables of the outbox and of the inbox, for the metadata of an application.
 
-``celery ... outbox create`` makes the table. If Alembic makes your tables, add this one
-to the metadata that Alembic compares with the database::
+``celery ... outbox create`` makes the tables. If Alembic makes your tables, add these
+two to the metadata that Alembic compares with the database::
 
     from pyramid_tasks.contrib.outbox_table import outbox_table
 
@@ -10,6 +10,7 @@ to the metadata that Alembic compares with the database::
 
 from __future__ import annotations
 
-from ..outbox.table import OutboxMessage, database_time, metadata, outbox_table
+from ..outbox.table import OutboxMessage, database_time, metadata
+from ..outbox.tables import outbox_table
 
 __all__ = ["OutboxMessage", "database_time", "metadata", "outbox_table"]

@@ -17,7 +17,11 @@ from pyramid_tm import maybe_tag_retryable
 
 from ..configuration.deliveries import add_delivery
 from ..delivery.commit import CommitDelivery
-from ..registry import get_tasks
+from ..events import CeleryWorkerInit
+from ..exceptions import OutboxError, TaskError
+from ..outbox.configuration import get_outbox
+from ..registry import get_tasks, tasks_with_inbox
+from ..worker.ending import keeping_error
 from .pyramid_retry import notify_before_retry
 
 if TYPE_CHECKING:
@@ -45,6 +49,25 @@ def transaction_task_deriver(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
     """
     if info.options.get("tm") is False:
         return task
+    if info.options.get("inbox"):
+        return _with_inbox(task, info)
+    return _in_transaction(task, info)
+
+
+def _with_inbox(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
+    outbox = get_outbox(info.registry)
+    try:
+        from ..outbox.inbox import inside_transaction, outside_transaction
+    except ImportError as error:
+        raise TaskError(
+            f"The task {info.name!r} has an inbox, which needs SQLAlchemy: install "
+            "pyramid-tasks[outbox]."
+        ) from error
+    task = _in_transaction(inside_transaction(task, outbox), info)
+    return outside_transaction(task, outbox, outbox.number("max_deliveries"))
+
+
+def _in_transaction(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
     annotate_user = asbool(info.registry.settings.get("tm.annotate_user", True))
 
     def transaction_task(request: Request, *args: Any, **kwargs: Any) -> Any:
@@ -65,12 +88,13 @@ def transaction_task_deriver(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
             else:
                 manager.commit()
         except BaseException as error:
-            try:
+            with keeping_error(request, "The transaction"):
                 # This asks the resources of the transaction, so it precedes the abort.
                 maybe_tag_retryable(request, sys.exc_info())
-            finally:
+            with keeping_error(request, "The abort of the transaction"):
                 manager.abort()
-            notify_before_retry(request, error)
+            with keeping_error(request, "A subscriber of BeforeRetry"):
+                notify_before_retry(request, error)
             raise
         finally:
             del environ["tm.active"], environ["tm.manager"]
@@ -86,6 +110,7 @@ def includeme(config: Configurator) -> None:
     add_delivery(config, "commit", CommitDelivery(tasks.app, config.registry))
     tasks.delivery = config.get_settings().get("pyramid_tasks.delivery", "commit")
     config.include("pyramid_tasks.outbox.delivery")
+    config.add_subscriber(_check_inbox, CeleryWorkerInit)
 
 
 def include_deriver(config: Configurator) -> None:
@@ -93,3 +118,14 @@ def include_deriver(config: Configurator) -> None:
     config.include("pyramid_tasks")
     config.add_task_deriver(transaction_task_deriver)
     config.include("pyramid_tasks.contrib.pyramid_retry")
+
+
+def _check_inbox(event: CeleryWorkerInit) -> None:
+    """Keep a worker from starting whose tasks have an inbox but no table for it."""
+    if any(tasks_with_inbox(get_tasks(event.registry).app)):
+        from ..outbox.inbox import check_database
+
+        try:
+            check_database(get_outbox(event.registry))
+        except OutboxError as error:
+            raise SystemExit(f"Error: {error}") from error

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from celery.app.routes import MapRoute
+from celery.canvas import Signature
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.serialization import dumps, loads
 
-from .._celery import dump_models
+from .._celery import dump_models, takes_error
 from ..configuration.call_options import CALL_OPTIONS, misspelt_options
-from ..delivery.canvas import nodes
+from ..delivery.canvas import Node, nodes
 from ..events import BeforeDeferTask, has_subscribers
 from ..exceptions import DeferError
 from ..registry import check_arguments
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from celery import Celery, Task
     from pyramid.request import Request
 
-    from ..delivery.canvas import Canvas, Node
+    from ..delivery.canvas import Canvas
     from ..registry import Delivery, Tasks
 
 #: Tasks of Celery that call another task for each item, and how.
@@ -50,9 +51,13 @@ def prepare(
             task = tasks.find(node.signature["task"])
             announce(request, task, node.signature, headers)
             check_call(node, task, tasks)
-        elif options.get("headers"):
-            # Celery puts these in the place of the headers of the tasks.
-            options["headers"] = {**headers, **options["headers"]}
+        else:
+            if options.get("headers"):
+                # Celery puts these in the place of the headers of the tasks.
+                options["headers"] = {**headers, **options["headers"]}
+            own = Node({**node.signature, "kwargs": {}}, is_first=True)
+            serialize_arguments(tasks.app, own)  # a chord gives them to its header
+            node.signature["args"] = own.signature["args"]
         if delivery := options.pop("delivery", None):
             deliveries.add(delivery)
     return deliveries
@@ -113,7 +118,11 @@ def check_call(node: Node, task: Task, tasks: Tasks) -> None:
         # As map.apply_async() does, for the routes of the task.
         call["options"].setdefault("route_name", mapped.name)
     else:
-        check_arguments(task, (*node.results_before, *call["args"]), call["kwargs"])
+        before = node.results_before
+        if before and node.is_errback:
+            errback = Signature.from_dict(call, app=tasks.app)
+            before = (None,) * (3 if takes_error(task, errback) else 1)
+        check_arguments(task, (*before, *call["args"]), call["kwargs"])
     serialize_arguments(tasks.app, node)
 
 

@@ -182,8 +182,9 @@ def defer_canvas(
     nothing. They fix the ids of its tasks before the commit. They cannot fix the id of
     a group inside a chain: Celery makes a new one when it sends the chain.
 
-    Celery calls a ``link_error`` with the id of the task that failed. If that task is
-    in the header of a chord, it calls the ``link_error`` with the id of the body.
+    Celery runs a ``link_error`` with the id of the task that failed, or with what
+    failed, as its signature says. If that task is in the header of a chord, the id is
+    that of the body.
 
     Args:
         canvas: A `canvas

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .canvas import as_signature, copy, fix_ids, nodes
 from .result_backends import QuietBackend
-from .results import DeferredResult, deferred_result
+from .results import DeferredResult, deferred_result, freeze
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -69,7 +69,7 @@ class Message:
         # JSON would have the body as often as that.
         frozen = as_signature(copy(signature), self._app)
         with self._app.sending(backend=QuietBackend(self._app)):
-            result = frozen.freeze(signature["options"].get("task_id"))
+            result = freeze(frozen, signature["options"].get("task_id"))
         found: ResultBase = deferred_result(result, self)
         return found
 

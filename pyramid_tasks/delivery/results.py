@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from celery.canvas import Signature, chord, group
 from celery.result import AsyncResult, GroupResult, ResultBase
 from vine import barrier
 
@@ -104,6 +105,23 @@ class DeferredGroupResult(GroupResult):
             for result in self.results:
                 self._barrier.add(result)
             self._barrier.finalize()
+
+
+def freeze(signature: Signature, task_id: str | None = None, **ids: Any) -> Any:
+    """Fix the ids of a canvas, and return the result that sending it would return."""
+    result = signature.freeze(task_id, **ids)
+    if isinstance(signature, group):
+        # group(a | group(b, c)) has two results, those of b and c.
+        if len(result) == 1 and isinstance(result[0], GroupResult):
+            return result[0]
+    elif isinstance(signature, chord):
+        # The parent is the header, also if the body is a chain.
+        header = result
+        while header.parent is not None:
+            header = header.parent
+        if header is not result:
+            result.parent = header
+    return result
 
 
 def deferred_result(result: ResultBase | None, message: Sendable) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from logging.handlers import WatchedFileHandler
 from typing import Any
 
@@ -56,9 +55,13 @@ def open_app(
     if configures_logging and not app.conf.value_set_for("worker_hijack_root_logger"):
         # Celery leaves logging alone if its signal has a receiver.
         signals.setup_logging.connect(_keep_logging)
-    reopen = partial(open_app, setup_logging=setup_logging)
-    app.origin = (reopen, (config_uri, name, variables))
+    app.origin = (_reopen, (config_uri, name, variables, setup_logging))
     return app
+
+
+def _reopen(*args: Any) -> Celery:
+    *where, setup_logging = args
+    return open_app(*where, setup_logging=setup_logging)
 
 
 def _check_servers(app: Celery, config_uri: str) -> None:

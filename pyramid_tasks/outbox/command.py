@@ -141,7 +141,7 @@ def create(ctx: click.Context) -> None:
     with _opened(ctx) as (_, engine):
         from sqlalchemy import inspect
 
-        from .table import create_tables
+        from .tables import create_tables
 
         for name, made in create_tables(engine).items():
             click.echo(f"{name}: {'made' if made else 'is there already'}.")

@@ -14,6 +14,7 @@ from ..delivery.publisher import Publisher
 from ..exceptions import OutboxError
 from ..registry import get_tasks
 from .configuration import get_outbox
+from .inbox_purge import InboxPurge
 from .lease import RelayLease, working_relay
 from .rows import begin, read_due
 from .sending import Round, send, settle
@@ -72,6 +73,7 @@ class Relay:
         self._outcome: Round | None = None
         self._failures = 0
         self._works: bool | None = None
+        self._inbox = InboxPurge(registry, engine)
 
     def send(self) -> Round | None:
         """Send a batch of what is due.
@@ -116,6 +118,7 @@ class Relay:
                     )
                 if not (result.sent or result.refused):
                     break
+            self._inbox.run()
         finally:
             self._give_back()
         return sent
@@ -139,6 +142,7 @@ class Relay:
                         ready()
                     self.waiter.listen()
                     result = self.send()
+                    self._inbox.run()
                 except DBAPIError as error:
                     passes = isinstance(error, (InterfaceError, OperationalError))
                     if not passes and not error.connection_invalidated:

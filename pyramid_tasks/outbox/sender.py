@@ -32,8 +32,10 @@ _MAX_ROWS = 10_000
 _MAX_CHARACTERS = 16_000_000
 
 _BATCH = 100
-# Seconds after an error of the database.
-_PAUSE = 1.0
+# The longest time between attempts to delete what was sent, in seconds, and how many
+# attempts there are. After that, relays send it again.
+_MAX_PAUSE = 10.0
+_MAX_FAILURES = 10
 # For how long a row that was sent may wait to be deleted together with others, in
 # seconds; a part of the lease, after which a relay would send the row again.
 _LINGER = 0.2
@@ -68,6 +70,7 @@ class Sender:
         self._size = 0
         self._is_busy = False
         self._is_flushing = False
+        self._failures = 0
         # What happened to rows since it was last noted in their database.
         self._rounds: dict[Engine, Round] = {}
         self._note_at = math.inf
@@ -165,14 +168,25 @@ class Sender:
                     self._handle(engine, rows)
                 if self._is_flushing or time.monotonic() >= self._note_at:
                     self._note()
-            except Exception:
-                # Such as a database that is down. The rows are tried again later.
-                logger.exception("The outbox cannot be used at the moment")
-                self._note_at = time.monotonic() + _PAUSE
+                    self._failures = 0
+            except Exception as error:  # noqa: BLE001 whatever a database can cause
+                self._back_off(error)
             finally:
                 with self._condition:
                     self._is_busy = False
                     self._condition.notify_all()
+
+    def _back_off(self, error: Exception) -> None:
+        """Try again later, and at last leave all to the relays."""
+        self._failures += 1
+        level = logging.WARNING if self._failures == 1 else logging.DEBUG
+        logger.log(
+            level, "The outbox cannot be used; trying again: %s", _in_words(error)
+        )
+        self._note_at = time.monotonic() + min(2.0**self._failures / 2, _MAX_PAUSE)
+        if self._failures == _MAX_FAILURES:
+            self._rounds.clear()
+            self._note_at = math.inf
 
     def _take(self) -> tuple[Engine | None, list[Row]]:
         """Wait until there is something to do, and return rows of one database."""
@@ -233,3 +247,8 @@ class Sender:
                     leave_to_relay(connection, result.left)
             del self._rounds[engine]
         self._note_at = math.inf
+
+
+def _in_words(error: Exception) -> object:
+    # SQLAlchemy's errors quote the statement.
+    return getattr(error, "orig", None) or error

@@ -11,9 +11,7 @@ from sqlalchemy import (
     Engine,
     Index,
     Integer,
-    MetaData,
     String,
-    Table,
     Text,
     false,
     inspect,
@@ -104,36 +102,9 @@ def check_table(bind: Engine | Connection) -> None:
         sqlalchemy.exc.DBAPIError: The database cannot be reached.
     """
     inspector = inspect(bind)
-    for table in metadata.sorted_tables:
-        if not inspector.has_table(table.name):
-            raise OutboxTableMissing(table.name, database_name(bind.engine))
-
-
-def create_tables(engine: Engine) -> dict[str, bool]:
-    """Make the tables that are missing, and return for each whether it was."""
-    inspector = inspect(engine)
-    missing = {
-        table: not inspector.has_table(table.name) for table in metadata.sorted_tables
-    }
-    metadata.create_all(engine, tables=[each for each in missing if missing[each]])
-    return {table.name: missing[table] for table in missing}
-
-
-def outbox_table(metadata: MetaData) -> Table:
-    """Add the tables of the outbox to the metadata of an application, for Alembic.
-
-    Args:
-        metadata: The ``target_metadata`` of Alembic's ``env.py``.
-
-    Returns:
-        The table of the messages in that metadata.
-    """
-    # If the other tables have a default schema, these tables are put there too.
-    prefix = f"{metadata.schema}." if metadata.schema else ""
-    for table in _Base.metadata.sorted_tables:
-        if prefix + table.name not in metadata.tables:
-            table.to_metadata(metadata)
-    return metadata.tables[prefix + TABLE_NAME]
+    for name in TABLE_NAME, RELAY_TABLE_NAME:
+        if not inspector.has_table(name):
+            raise OutboxTableMissing(name, database_name(bind.engine))
 
 
 def database_name(engine: Engine) -> str:

@@ -30,6 +30,7 @@ from ..exceptions import (
     UnknownSetting,
 )
 from ..loaders.merge import find_task
+from .inbox_checks import check_inbox
 from .listing import entry_of, list_tasks, next_run, own_tasks
 
 if TYPE_CHECKING:
@@ -47,8 +48,16 @@ _OPTIONS = {
 def check_app(app: Celery, sections: Iterable[str]) -> None:
     """Report the problems of an application, in whose file are some sections."""
     app.loader.import_default_modules()
-    own = (_tasks(app), _schedule(app), _routes(app, sections))
-    for problem in chain(*own, _queues(app), _results(app), _outbox(app)):
+    own: tuple[Iterator[Exception], ...] = (
+        _tasks(app),
+        _schedule(app),
+        _routes(app, sections),
+        _queues(app),
+        _results(app),
+        _outbox(app),
+        check_inbox(app),
+    )
+    for problem in chain(*own):
         report(problem)
 
 
@@ -166,7 +175,7 @@ def _outbox(app: Celery) -> Iterator[Exception]:
     found = app.registry.introspector.get("task deliveries", "outbox")
     if found is None or not found["default"]:
         return
-    if "pyramid_tasks.outbox.table" not in sys.modules:
+    if "pyramid_tasks.contrib.outbox_table" not in sys.modules:
         yield OutboxError(
             "pyramid_tasks.delivery = outbox, but the application does not declare "
             "its table: call "

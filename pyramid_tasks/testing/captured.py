@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.json import loads
 
 from ..delivery.canvas import as_signature, copy, fix_ids
-from ..delivery.results import deferred_result
+from ..delivery.results import deferred_result, freeze
 from ..worker.contexts import HEADER
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Captured:
         app = signature.app
         tasks = fix_ids(signature)
         # A copy, as Celery adds things to a frozen canvas that must not run here.
-        self.result = deferred_result(as_signature(copy(signature), app).freeze(), self)
+        result = freeze(as_signature(copy(signature), app))
+        self.result = deferred_result(result, self)
         self.tasks = [
             _captured_task(registry, task, task["options"].copy(), signature)
             for task in tasks

@@ -97,7 +97,7 @@ class Deferred:
             call = self._call(func_or_name, args, kwargs)
             raise AssertionError(f"{call} was deferred.\n{self._list()}")
 
-    def run(self, at_most: int | None = None) -> list[Any]:
+    def run(self, at_most: int | None = None, *, twice: bool = False) -> list[Any]:
         """Run the deferred tasks, and the tasks that they defer, in order.
 
         Each task runs in this thread as in a worker: with its own request and, with
@@ -108,10 +108,12 @@ class Deferred:
         Args:
             at_most: The number of tasks to run; a chain, group or chord counts as one.
                 Default, all.
+            twice: Whether to run each task a second time, with the same id, as a broker
+                might deliver its message again.
 
         Returns:
-            The value that each of them returned. A chain and a chord have the value of
-            their last task, and a group has a list.
+            The value that each of them returned the first time. A chain and a chord
+            have the value of their last task, and a group has a list.
 
         Raises:
             Exception: The error of a task, after its last retry. The task does not run
@@ -132,6 +134,8 @@ class Deferred:
                     "how many to run: deferred.run(10)."
                 )
             results.append(self._run(captured))
+            if twice:
+                self._run(captured)
         return results
 
     def _run(self, captured: Captured) -> Any:
@@ -185,7 +189,7 @@ class Deferred:
             return
         try:
             # In a chain, not all arguments need to be there.
-            inspect.signature(task.run).bind_partial(task, *args, **kwargs)
+            inspect.signature(task.run).bind_partial(*args, **kwargs)
         except TypeError as error:
             call = call_repr(name, args, kwargs)
             raise TypeError(f"{call} cannot have been deferred: {error}") from None
@@ -208,7 +212,7 @@ class Deferred:
         with suppress(TypeError):
             if task is not None:
                 signature = inspect.signature(task.run)
-                bound = signature.bind(task, *args, **kwargs)
+                bound = signature.bind(*args, **kwargs)
                 bound.apply_defaults()
                 return bound.arguments
         return {"args": args, **kwargs}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from celery import signals
+from celery import Task, signals
 from celery.loaders.app import AppLoader
 from celery.platforms import EX_FAILURE
 
@@ -17,6 +17,7 @@ from ..events import (
     CeleryWorkerProcessInit,
     CeleryWorkerProcessShutdown,
 )
+from ..registry import tasks_with_inbox
 from .forking import leave_to_parent
 from .lifecycle import WorkerEvents, logged, notify_subscribers
 from .memory import freeze_before_forks
@@ -52,6 +53,9 @@ class PyramidLoader(AppLoader):
         self.app.steps["worker"].add(WorkerEvents)
         freeze_before_forks(self.registry)
         self.connect_beat()
+        for task in tasks_with_inbox(self.app):
+            if task.Request == Task.Request:
+                task.Request = "pyramid_tasks.worker.lost:InboxRequest"
 
     def connect_beat(self) -> None:
         """Send ``CeleryBeatInit`` if beat starts in this process or in a fork of it."""

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
 from pyramid.interfaces import IRequestExtensions, IRequestFactory, IRootFactory
 from pyramid.request import Request
 
-from .._pyramid import DefaultRootFactory, manager, run_finished_callbacks
+from .._pyramid import DefaultRootFactory, manager
 from ..events import AfterTask, BeforeTask, TaskFailed, TaskRetried, has_subscribers
 from ..registry import get_tasks
 from .contexts import restore_contexts
+from .ending import REPEATED, TASK_KEY, end_attempt, finish
 from .extensions import ExtendedClasses
 
 if TYPE_CHECKING:
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
     from .contexts import Contexts
 
 logger = logging.getLogger(__name__)
-
-#: The key of the environ of a request, and of the threadlocals, that has the task.
-TASK_KEY = "pyramid_tasks.task"
 
 #: The key of the environ that has the userid of the request that deferred the task.
 DEFERRED_BY = "pyramid_tasks.deferred_by"
@@ -79,12 +78,13 @@ class TaskRunner:
             try:
                 result = call(*args, **kwargs)
                 request = threadlocals["request"]
-                if has_subscribers(self.registry, AfterTask):
+                is_repeated = REPEATED in request.environ
+                if not is_repeated and has_subscribers(self.registry, AfterTask):
                     self.registry.notify(AfterTask(request, task, args, kwargs, result))
-                run_finished_callbacks(request)
+                finish(request)
             except BaseException as error:
                 self._notify_end(task, args, kwargs, threadlocals, error)
-                _end_attempt(task, threadlocals)
+                end_attempt(threadlocals, error)
                 raise
             return result
         finally:
@@ -94,7 +94,6 @@ class TaskRunner:
 
     def attempt(
         self,
-        task: Task,
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -103,7 +102,6 @@ class TaskRunner:
         """Call ``func(request, *args, **kwargs)``, inside :meth:`run`.
 
         Args:
-            task: The Celery task.
             func: The derived task.
             args: The positional arguments of the task.
             kwargs: The keyword arguments of the task.
@@ -112,11 +110,13 @@ class TaskRunner:
         stack = manager.stack
         while TASK_KEY not in (threadlocals := stack[-1]):
             stack.pop()  # left by the attempt before
+        task: Task = threadlocals[TASK_KEY]
         if threadlocals["request"] is not None:
-            _end_attempt(task, threadlocals)
+            end_attempt(threadlocals)
         request = self._enter_request(task, threadlocals, environ)
-        if has_subscribers(self.registry, BeforeTask):
-            self.registry.notify(BeforeTask(request, task, args, kwargs))
+        # An inbox finds out first whether the task runs.
+        if not getattr(task, "inbox", False):
+            notify_before_task(request, task, args, kwargs)
         return func(request, *args, **kwargs)
 
     def _enter_request(
@@ -185,6 +185,14 @@ class TaskRunner:
             )
 
 
+def notify_before_task(
+    request: Request, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Notify subscribers that a task is about to run."""
+    if has_subscribers(request.registry, BeforeTask):
+        request.registry.notify(BeforeTask(request, task, args, kwargs))
+
+
 def includeme(config: Configurator) -> None:
     """Put a :class:`TaskRunner` on the registry of an application."""
     registry = config.registry
@@ -230,21 +238,13 @@ def _environ_header(headers: dict[str, Any]) -> dict[str, str]:
 
 def _context_headers(task: Task) -> dict[str, Any]:
     """Return the headers that bring the context; a plain call has its caller's."""
-    if task.request.called_directly:
-        # Celery's map, starmap and chunks call a task in this way.
-        task = task.app.current_worker_task or task
-    return task.request.headers or {}
-
-
-def _end_attempt(task: Task, threadlocals: dict[str, Any]) -> None:
-    """Leave the request of a failed attempt, and log errors: the task has its own."""
-    request = threadlocals["request"]
-    if request is None:
-        return
-    try:
-        run_finished_callbacks(request)
-    except Exception:
-        logger.exception(
-            "A finished callback of %s[%s] failed", task.name, task.request.id
-        )
-    threadlocals["request"] = None
+    message = task.request
+    if message.called_directly:
+        # Celery's map, starmap and chunks call a task in this way. So does a failure: a
+        # link_error gets what failed, and the worker itself may be the caller.
+        failed = next(iter(message.args or ()), None)
+        if caller := task.app.current_worker_task:
+            message = caller.request
+        elif isinstance(failed, Context):
+            message = failed
+    return message.headers or {}

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from billiard.exceptions import WorkerLostError
 from celery import chain, chord, group
 from celery.exceptions import ChordError
 from pyramid.paster import get_app
@@ -76,6 +77,18 @@ CANVASES = {
     ),
     "chord": (lambda s: chord([s("add", 1, 2), s("add", 3, 4)], s("total")), 10),
     "chord of one": (lambda s: chord([s("add", 1, 2)], s("total")), 3),
+    "chord with own arguments": (
+        lambda s: chord([s("double"), s("add", 1)], s("total")).clone((5,)),
+        16,
+    ),
+    "chain with an empty group": (
+        lambda s: chain(s("add", 1, 2), group([]), s("double")),
+        6,
+    ),
+    "group of a chain that ends in a group": (
+        lambda s: group(s("add", 1, 2) | group(s("add", 1), s("add", 2))),
+        [4, 5],
+    ),
     "empty chord": (lambda s: chord([], s("total")), 0),
     "chain of group into chord": (
         lambda s: s("add", 1, 2) | group(s("add", 1), s("add", 2)) | s("total"),
@@ -325,19 +338,34 @@ def test_ids_and_context(defer, system):
 
 
 def test_error_in_the_middle(defer, system):
-    """What comes after an error does not run; link_error gets the id of the task."""
+    """What comes after an error does not run; a link_error gets the id or the error."""
     result = defer(
         lambda s: chain(
-            s("add", 1, 2), s("fail").on_error(s("hear")), s("double").set(queue="no")
+            s("add", 1, 2),
+            s("fail").on_error(s("hear")).on_error(s("explain")),
+            s("double").set(queue="no"),
         )
     )
     with pytest.raises(ValueError, match="as it should"):
         result.get(timeout=TIMEOUT)
-    runs = {run["name"]: run for run in system.web.runs(3)}
+    runs = {run["name"]: run for run in system.web.runs(4)}
+    explained = runs.pop("explain")
+    assert explained.pop("error") == "as it should"
+    assert explained == {**runs["canvasapp.fail"], "name": "explain"}
     assert set(runs) == {f"canvasapp.{name}" for name in ("add", "fail", "hear")}
     assert {run["url"] for run in runs.values()} == {"https://shop.example.com:8443/eu"}
     said = system.web.result(runs["canvasapp.hear"]["id"])
     assert said == f"heard {runs['canvasapp.fail']['id']}"
+
+
+def test_error_of_the_worker(defer, system):
+    """A link_error knows the context, also if the worker calls it itself."""
+    result = defer(lambda s: s("kill_worker").on_error(s("explain")))
+    with pytest.raises(WorkerLostError):
+        result.get(timeout=TIMEOUT)
+    _, explained = system.web.runs(2)
+    assert explained["id"] == result.id
+    assert explained["url"] == "https://shop.example.com:8443/eu"
 
 
 def test_error_in_a_chord(defer, system):

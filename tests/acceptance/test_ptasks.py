@@ -351,6 +351,33 @@ def test_outbox(factory: str, write: Callable[..., Path], tmp_path: Path) -> Non
     assert all("outbox_table(Base.metadata)" in line for line in found)
 
 
+INBOX = [
+    r"The task defers has an inbox, .*outbox_table\(Base.metadata\)",
+    r"pyramid_tasks.delivery = commit for a task that defers defers: .* is lost if",
+    r"pyramid_tasks.delivery = immediate for a task that defers defers: .* is sent al",
+    r"pyramid_tasks.delivery = immediate for a task that sends defers",
+    r"pyramid_tasks.inbox_keep = 3600 is less than the expires of the task sends \(36",
+    r"pyramid_tasks.inbox_keep = 3600 is less than the countdown of the schedule .*\(7",
+]
+
+
+def test_inbox(write: Callable[..., Path], tmp_path: Path) -> None:
+    """Tasks with an inbox are listed; what keeps them from effects once is found."""
+    pytest.importorskip("pyramid_tm")
+    pytest.importorskip("sqlalchemy")
+    includes = "pyramid.includes = pyramid_tm pyramid_tasks.contrib.pyramid_tm\n"
+    write("with_inbox", app=f"{includes}pyramid_tasks.inbox_keep = 3600")
+    found = problems_of(run("ptasks", "--check", "config.ini", cwd=tmp_path))
+    assert len(found) == len(INBOX), found
+    for pattern, line in zip(INBOX, found, strict=True):
+        assert re.match(pattern, line), line
+    listed = run("ptasks", "config.ini", "-g", "defers", cwd=tmp_path).stdout
+    assert "acks_late=True, inbox=True, reject_on_worker_lost=True" in listed
+    write("with_inbox", app=f"{includes}pyramid_tasks.max_deliveries = none")
+    (line,) = problems_of(run("ptasks", "--check", "config.ini", cwd=tmp_path))[:1]
+    assert "pyramid_tasks.max_deliveries = none is not a number" in line
+
+
 def test_outbox_settings(write: Callable[..., Path], tmp_path: Path) -> None:
     """A number of the outbox that is none is found without using the outbox."""
     pytest.importorskip("pyramid_tm")

@@ -75,5 +75,23 @@ def with_table(global_config, **settings):
     return main(global_config, **settings)
 
 
+def with_inbox(global_config, **settings):
+    """An application whose tasks have an inbox, and defer in several ways."""
+
+    def defers(request):
+        request.defer_task("mail")
+        request.defer_task_with_options("mail", delivery="immediate")
+        request.defer_task_with_options("mail", delivery="outbox")
+
+    def sends(request):
+        request.current_task.delay()
+
+    config = configure(settings)
+    config.register_task(defers, name="defers", inbox=True)
+    config.register_task(sends, name="sends", inbox=True, expires=3601)
+    config.add_periodic_task(60, "sends", countdown=7200)
+    return config.make_wsgi_app()
+
+
 def exits(global_config, **settings):
     sys.exit(0)

@@ -10,7 +10,7 @@ from pyramid.scripting import prepare
 from sqlalchemy import create_engine
 from transactional import TransactionalApp
 
-from pyramid_tasks.outbox.table import metadata
+from pyramid_tasks.contrib.outbox_table import metadata
 
 
 def add(request, x, y=0):

@@ -16,8 +16,8 @@ from transaction.interfaces import DoomedTransaction, ISynchronizer, TransientEr
 from transactional import TransactionalApp
 from zope.interface import implementer
 
+from pyramid_tasks.contrib.outbox_table import metadata
 from pyramid_tasks.exceptions import DeferError, ResultNotReady
-from pyramid_tasks.outbox.table import metadata
 
 
 def record(request, x): ...

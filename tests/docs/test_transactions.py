@@ -97,10 +97,7 @@ def test_session_and_table(import_snippets: Callable[..., ModuleType]) -> None:
     assert get_outbox(config.registry).session == "db"
     engine = create_engine("sqlite://")
     snippets.target_metadata().create_all(engine)
-    assert inspect(engine).get_table_names() == [
-        "pyramid_tasks_outbox",
-        "pyramid_tasks_outbox_relay",
-    ]
+    assert "pyramid_tasks_outbox" in inspect(engine).get_table_names()
 
 
 @pytest.mark.acceptance

@@ -15,8 +15,8 @@ from sqlalchemy import create_engine, select, update
 from sqlalchemy.orm import Session
 from transactional import TransactionalApp
 
+from pyramid_tasks.contrib.outbox_table import OutboxMessage, metadata
 from pyramid_tasks.outbox.relay import Relay
-from pyramid_tasks.outbox.table import OutboxMessage, metadata
 
 DOWN = "redis://:secret@localhost:1/0"
 

@@ -16,9 +16,9 @@ from databases import database
 from sqlalchemy import create_engine, text
 from support import environment, run, start, unique
 
+from pyramid_tasks.contrib.outbox_table import OutboxMessage, metadata
 from pyramid_tasks.outbox.command import outbox
 from pyramid_tasks.outbox.manage import get_status
-from pyramid_tasks.outbox.table import OutboxMessage, metadata
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +49,8 @@ def test_create_status_run(engine, make_app):
         assert "no table pyramid_tasks_outbox" in output
         assert "outbox create" in output
     for outcome in "made", "is there already":
-        tables = "pyramid_tasks_outbox", "pyramid_tasks_outbox_relay"
-        lines = [f"{table}: {outcome}.\n" for table in tables]
+        names = "inbox", "outbox", "outbox_relay"
+        lines = [f"pyramid_tasks_{name}: {outcome}.\n" for name in names]
         assert invoke(app, "create") == (0, "".join(lines))
     assert invoke(app, "status") == (
         0,
@@ -146,7 +146,7 @@ celery.task_default_queue = {unique()}
         )
         command = ("celery", "-A", "pyramid_tasks.loaders", "outbox", "--ini", ini)
         created = run(*command, "create", cwd=tmp_path)
-        assert created.stdout.startswith("pyramid_tasks_outbox: made.\n")
+        assert "pyramid_tasks_outbox: made." in created.stdout
         engine = create_engine(url)
         row = {
             "task": "outboxapp.fulfil",
@@ -173,7 +173,7 @@ def test_command_is_light(tmp_path):
     """Every celery command loads it, so it brings nothing heavy along."""
     code = (
         "import celery.bin.celery, sys;"
-        "import pyramid_tasks.outbox.command;"
+        "import pyramid_tasks.outbox.inbox_command;"
         "heavy = {'sqlalchemy', 'pyramid', 'transaction'} & set(sys.modules);"
         "assert not heavy, heavy"
     )

@@ -92,5 +92,7 @@ def test_table_for_alembic():
     own = MetaData()
     table = outbox_table(own)
     assert outbox_table(own) is table
-    assert set(own.tables) == {"pyramid_tasks_outbox", "pyramid_tasks_outbox_relay"}
+    names = {f"pyramid_tasks_{name}" for name in ("inbox", "outbox", "outbox_relay")}
+    assert set(own.tables) == names
+    assert outbox_table(MetaData(schema="x")).schema == "x"
     assert table.c.keys() == OutboxMessage.__table__.c.keys()

@@ -18,7 +18,7 @@ from support import unique
 
 from pyramid_tasks.exceptions import OutboxError, OutboxTableMissing, ResultNotReady
 from pyramid_tasks.outbox.configuration import get_outbox
-from pyramid_tasks.outbox.table import create_tables
+from pyramid_tasks.outbox.tables import create_tables
 
 
 def test_task_is_sent_after_the_commit(engine, make_app):

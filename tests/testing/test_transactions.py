@@ -17,6 +17,7 @@ from databases import database
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
+from pyramid_tasks.contrib.outbox_table import metadata
 from pyramid_tasks.testing import capture
 
 EXPLICIT = "pyramid_tm.explicit_manager"
@@ -71,8 +72,8 @@ def break_(request):
     raise ValueError("broken")
 
 
-def make_app(engine, manager, delivery="commit"):
-    settings = {
+def make_app(engine, manager, delivery="commit", **settings):
+    settings |= {
         "celery.broker_url": "redis://localhost:1/0",
         "pyramid_tasks.delivery": delivery,
     }
@@ -213,3 +214,25 @@ def test_transaction_of_the_test(engine):
         assert dbsession.scalars(query).all() == ["shipped"]
     tm.abort()
     assert states(engine) == []
+
+
+@pytest.mark.parametrize("inbox", [True, False])
+@pytest.mark.parametrize("of_test", [True, False])
+def test_twice(engine, inbox, of_test):
+    """A task runs twice, as a broker might deliver it; an inbox makes that once."""
+    app = make_app(engine, EXPLICIT, **{"pyramid_tasks.inbox": inbox})
+    environ = {}
+    metadata.create_all(engine)
+    if of_test:
+        tm = transaction.TransactionManager(explicit=True)
+        tm.begin()
+        tm.doom()
+        dbsession = Session(engine)
+        zope.sqlalchemy.register(dbsession, transaction_manager=tm)
+        environ = {"tm.active": True, "tm.manager": tm, "app.dbsession": dbsession}
+    with capture(app.registry, environ) as deferred:
+        WebTestApp(app, extra_environ=environ).get("/")
+        assert deferred.run(1, twice=True) == [1]
+    assert len(deferred.find(ship, 7, defer=False)) == (1 if inbox else 2)
+    if of_test:
+        tm.abort()

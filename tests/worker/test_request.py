@@ -261,7 +261,7 @@ def test_left_cleanly(run, caplog, error, state):
         with pytest.raises(type(error)):
             run(task, setup=setup)
     assert seen == [(42, True)]
-    (record,) = (r for r in caplog.records if r.name == "pyramid_tasks.worker.request")
+    (record,) = (r for r in caplog.records if r.name == "pyramid_tasks.worker.ending")
     assert record.levelname == "ERROR"
     assert record.getMessage().startswith("A finished callback of it[")
     assert str(record.exc_info[1]) == "callback"

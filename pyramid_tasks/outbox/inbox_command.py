@@ -1,0 +1,30 @@
+"""``celery ... inbox``: the command for the inbox of an application.
+
+Every ``celery`` command of every project in the environment imports this module. So it
+imports nothing heavy before its own command runs.
+"""
+
+from __future__ import annotations
+
+import click
+
+from .command import _opened
+
+
+@click.group()
+def inbox() -> None:
+    """Tasks that have changed the database of the application."""
+
+
+@inbox.command()
+@click.pass_context
+def purge(ctx: click.Context) -> None:
+    """Delete rows that are older than pyramid_tasks.inbox_keep."""
+    with _opened(ctx) as (registry, engine):
+        from .configuration import get_outbox
+        from .inbox_rows import purge
+        from .inbox_table import check_inbox_table
+
+        check_inbox_table(engine)
+        keep = get_outbox(registry).number("inbox_keep")
+        click.echo(f"Deleted: {purge(engine, keep)}")
