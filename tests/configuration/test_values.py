@@ -72,9 +72,14 @@ ROUNDS = [
 @pytest.mark.parametrize("settings", ROUNDS, ids=lambda settings: str(len(settings)))
 @pytest.mark.parametrize("section", ["app:main", "celery:main"])
 def test_wrong_value_of_every_setting(
-    section: str, settings: dict[str, str], write_ini: Callable[..., Path]
+    section: str,
+    settings: dict[str, str],
+    write_ini: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A sentence tells each with its place, or a worker runs tasks with it."""
+    monkeypatch.chdir(tmp_path)  # some name a file
 
     prefix = "celery." if section == "app:main" else ""
 
