@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 # Processes that run tests: more than cores, as tests wait for the processes they start.
-JOBS ?= 3
+JOBS ?= 4
 FAULTS ?= 1
 N ?= 60
 
@@ -17,10 +17,13 @@ REQUIREMENTS := pyproject.toml setup.py sample/setup.py
 EXTRAS := debugtoolbar,outbox,redis,retry
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
+# Without compiled files, each process that tests start compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo serve check test faults mutants bench lint format docs dist
-.PHONY: celery-tests release-check style clean
+.PHONY: celery-tests screenshots release-check style clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -32,7 +35,8 @@ serve: $(STAMPS)/demo  ## run the sample until Ctrl-C, on http://localhost:6543
 	$(BIN)/python sample/demo.py --serve
 
 check: style  ## while working: style, types, the tests without processes and servers
-	$(BIN)/pytest --quiet --numprocesses=$(JOBS) -m "not acceptance and not faults and not server"
+	$(BIN)/pytest --quiet --numprocesses=$(JOBS) --dist=worksteal \
+		-m "not acceptance and not faults and not server"
 
 # The processes that tests start work in other folders, and measure themselves too.
 test: export COVERAGE_FILE := $(CURDIR)/.coverage
@@ -69,6 +73,10 @@ lint: style  ## check style and types
 
 format: $(STAMPS)/lint  ## format the code
 	$(BIN)/ruff format .
+
+screenshots: $(STAMPS)/test  ## take the pictures of the sample and the panel again, for docs/
+	SCREENSHOTS=1 $(BIN)/pytest --quiet -n 2 -k "no_worker or from_pending" \
+		tests/sample/test_sample_browser.py tests/docs/test_debugtoolbar.py
 
 # A warning is an error, and so is a reference to what is not there.
 docs: $(STAMPS)/docs  ## build the documentation, in docs/_build/html/index.html

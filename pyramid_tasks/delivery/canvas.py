@@ -49,7 +49,7 @@ class Node(NamedTuple):
     @property
     def is_task(self) -> bool:
         """Whether the node is a single task."""
-        return self.signature.get("subtask_type") not in {"chain", "group", "chord"}
+        return not is_canvas(self.signature)
 
     @property
     def results_before(self) -> tuple[Any, ...]:
@@ -66,6 +66,11 @@ def as_signature(canvas: Canvas, app: Celery) -> Signature:
         if isinstance(node.signature, Signature):
             set_app(node.signature, app)
     return signature
+
+
+def is_canvas(signature: Canvas) -> bool:
+    """Whether a signature is a chain, group or chord, and no single task."""
+    return signature.get("subtask_type") in {"chain", "group", "chord"}
 
 
 def nodes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from .canvas import as_signature, copy, fix_ids, nodes
+from .canvas import as_signature, copy, fix_ids, is_canvas, nodes
 from .result_backends import QuietBackend
 from .results import DeferredResult, deferred_result, freeze
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from celery.result import ResultBase
 
     from ..application import PyramidCelery
-    from .canvas import Node
+    from .canvas import Canvas, Node
 
 
 class Message:
@@ -52,6 +52,8 @@ class Message:
                 if node.is_first:
                     options["parent_id"] = parent.request.id
         fix_ids(signature)
+        if not is_canvas(signature):
+            _fix_options(app, signature)
         self.result = self._result()
         self.id: str = self.result.id
 
@@ -61,7 +63,7 @@ class Message:
 
     def _result(self) -> ResultBase:
         signature = self.signature
-        if "subtask_type" not in signature or signature["subtask_type"] is None:
+        if not is_canvas(signature):
             result = DeferredResult(signature["options"]["task_id"], app=self._app)
             result.message = self
             return result
@@ -86,3 +88,24 @@ def _fix_times(app: PyramidCelery, node: Node) -> None:
         expires = getattr(app.tasks.get(node.signature["task"]), "expires", None)
     if isinstance(expires, (int, float)):
         options["expires"] = now + timedelta(seconds=expires)
+
+
+#: The options of a call that a task may have for all calls.
+_TASK_OPTIONS = (
+    *("queue", "exchange", "routing_key", "priority", "delivery_mode"),
+    *("serializer", "compression", "time_limit", "soft_time_limit", "ignore_result"),
+)
+
+
+def _fix_options(app: PyramidCelery, call: Canvas) -> None:
+    """Give a call the options of its task, which whoever sends it may not know."""
+    task, options = app.tasks.get(call["task"]), call["options"]
+    if task is None:
+        return
+    for name in _TASK_OPTIONS:
+        if name not in options and (value := getattr(task, name, None)) is not None:
+            options[name] = value
+    if "shadow" not in options:
+        shadow = task.shadow_name(call["args"], call["kwargs"], options)
+        if shadow is not None:
+            options["shadow"] = shadow

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu import pools
-from kombu.exceptions import KombuError, LimitExceeded, OperationalError
+from kombu.exceptions import LimitExceeded, OperationalError
 
-from .canvas import as_signature
-from .result_backends import BrokerDown, SendingBackend
+from .canvas import as_signature, is_canvas
+from .result_backends import BrokerDown, SendingBackend, SendingFailed
 
 if TYPE_CHECKING:
     from kombu.connection import Connection
@@ -23,9 +24,20 @@ if TYPE_CHECKING:
 _AMQP = {"amqp", "amqps", "pyamqp"}
 _REDIS = {"redis", "rediss", "sentinel"}
 
-# Answers of Redis about its own state, whatever the message.
-_REDIS_STATES = {"BusyLoadingError", "OutOfMemoryError", "ReadOnlyError"}
-_REDIS_WORDS = ("LOADING", "MISCONF", "NOREPLICAS", "OOM", "READONLY")
+# Errors about the state of a broker or the rights that it gives, whatever the message:
+# of Redis, and of RabbitMQ.
+_STATES = {
+    *("BusyLoadingError", "OutOfMemoryError", "ReadOnlyError", "NoPermissionError"),
+    *("AuthenticationError", "AccessRefused", "MessageNacked", "ResourceError"),
+    "TimeoutError",
+}
+_REDIS_WORDS = (
+    *("LOADING", "MISCONF", "NOREPLICAS", "OOM", "READONLY"),
+    *("NOPERM", "NOAUTH"),
+)
+
+# Words of a broker or its client about the content of a message.
+_CONTENT_WORDS = ("too large", "larger than", "overflow", "bulk length", "too long")
 
 
 class Publisher:
@@ -91,6 +103,7 @@ class Publisher:
 
         Raises:
             BrokerDown: The broker cannot be reached, or takes no message.
+            SendingFailed: The broker may be the cause, and the message may be.
             Exception: Any other error is about this message.
         """
         if producer is None:
@@ -107,8 +120,10 @@ class Publisher:
                     raise
                 if _is_state(error):
                     raise BrokerDown(_in_words(error)) from error
-                if is_last:
+                if is_last and _names_content(error):
                     raise
+                if is_last:
+                    raise SendingFailed(_in_words(error)) from error
                 self._connect(producer)
             else:
                 return
@@ -117,7 +132,19 @@ class Publisher:
         app = self.app
         backend = SendingBackend(app, self.timeout)
         with app.sending(_WithoutRetry(producer), backend):
-            as_signature(canvas, app).apply_async()
+            if is_canvas(canvas):
+                as_signature(canvas, app).apply_async()
+                return
+            # By name: the process that deferred the task has checked the call, and may
+            # know another version of the task.
+            name = canvas["task"]
+            app.send_task(
+                name,
+                canvas["args"],
+                canvas["kwargs"],
+                task_type=app.tasks.get(name),
+                **canvas["options"],
+            )
 
     def _pool(self) -> Any:
         app = self.app
@@ -130,9 +157,11 @@ class Publisher:
         # Another application of the process may have another limit, and be using it.
         pools.set_limit(app.conf.broker_pool_limit, ignore_errors=True)
         connection = app.connection_for_write(connect_timeout=self.timeout)
-        connection.transport_options.update(
-            _transport_options(connection.transport_cls, self.timeout)
-        )
+        options = connection.transport_options
+        options.update(_transport_options(connection.transport_cls, self.timeout))
+        if connection.transport_cls == "sentinel":
+            given = options.get("sentinel_kwargs") or {}
+            options["sentinel_kwargs"] = _sentinel_options(self.timeout) | given
         self._pools = {key: pools.producers[connection]}
         return self._pools[key]
 
@@ -154,8 +183,11 @@ class Publisher:
             if connection.transport_cls in _REDIS:
                 # The client looks at a connection as it takes it from its own pool.
                 _look_at_redis(connection.default_channel.client.connection_pool)
-        # If kombu calls errors of the transport irrecoverable, they come as they are.
-        except (KombuError, OSError, *connection.connection_errors) as error:
+        except SoftTimeLimitExceeded:
+            raise
+        # Whatever goes wrong here, such as a setting that the client of the broker does
+        # not understand, no message is the cause.
+        except Exception as error:
             connection.collect()
             raise BrokerDown(_in_words(error)) from error
 
@@ -190,6 +222,21 @@ def _transport_options(driver: Any, timeout: float) -> dict[str, Any]:
     return {}
 
 
+def _sentinel_options(timeout: float) -> dict[str, Any]:
+    """Return the options that limit the waits for a sentinel.
+
+    The client would ask a sentinel that does not answer ten times.
+    """
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+    }
+
+
 def _is_alive(connection: Connection) -> bool:
     """Whether the socket of a connection is open, as far as this side can know."""
     if connection.transport_cls not in _AMQP:
@@ -216,19 +263,24 @@ def _look_at_redis(clients: Any) -> None:
 def _is_of_transport(error: Exception, connection: Connection) -> bool:
     kinds = (OperationalError, OSError)
     kinds += connection.connection_errors + connection.channel_errors
+    kinds += connection.recoverable_connection_errors
     return isinstance(error, kinds)
 
 
 def _is_state(error: BaseException | None) -> bool:
     """Whether an error is about the state of a broker that accepts connections."""
     while error is not None:
-        name = type(error).__name__
-        if isinstance(error, TimeoutError) or name in {"TimeoutError", *_REDIS_STATES}:
+        if isinstance(error, TimeoutError) or type(error).__name__ in _STATES:
             return True
         if str(error).startswith(_REDIS_WORDS):
             return True
         error = error.__cause__
     return False
+
+
+def _names_content(error: Exception) -> bool:
+    words = str(error).lower()
+    return any(each in words for each in _CONTENT_WORDS)
 
 
 def _in_words(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from ..delivery.result_backends import BrokerDown
+from ..delivery.result_backends import BrokerDown, SendingFailed
 from .rows import delete_sent, refuse
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from ..delivery.publisher import Publisher
     from .rows import Row
+
+# So many messages that are refused for one reason are not its cause.
+_MANY = 3
 
 
 @dataclass
@@ -44,24 +47,38 @@ def send(
             returns ``False``, this row and the rest are left.
     """
     result = Round()
+    doubtful: SendingFailed | None = None
     try:
         with publisher.producer() as producer:
             for row in rows:
-                if not may_send(row):
+                if not may_send(row) or _is_of_all(result):
                     break
                 try:
                     publisher.publish(row.canvas, producer)
                 except (BrokerDown, SoftTimeLimitExceeded):
                     raise
+                except SendingFailed as error:
+                    doubtful = error
+                    result.refused.append((row, error))
                 except Exception as error:  # noqa: BLE001 whatever a message can cause
                     result.refused.append((row, error))
                 else:
                     result.sent.append(row)
     except BrokerDown as error:
         result.broker_down = error
+    if not result.sent and (doubtful is not None or _is_of_all(result)):
+        reason = result.refused[-1][1]
+        result.broker_down = BrokerDown(f"it takes no message: {reason}")
+        result.refused = []
     tried = len(result.sent) + len(result.refused)
     result.left = list(rows[tried:])
     return result
+
+
+def _is_of_all(result: Round) -> bool:
+    """Whether messages are refused for one reason, and none is sent."""
+    reasons = {repr(error) for _, error in result.refused}
+    return not result.sent and len(result.refused) >= _MANY and len(reasons) == 1
 
 
 def settle(connection: Connection, result: Round, max_attempts: int) -> None:

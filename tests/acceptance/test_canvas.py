@@ -272,10 +272,7 @@ def defer(deferring):
 
     def defer(build, **options):
         with deferring() as (http, delivery):
-            canvas = build(
-                lambda name, *args: http.task_signature(name_of(name), *args)
-            )
-            return http.defer_canvas(canvas, delivery=delivery, **options)
+            return http.defer_canvas(build(signer(http)), delivery=delivery, **options)
 
     return defer
 
@@ -291,15 +288,23 @@ def defer_tasks(deferring):
     return defer_tasks
 
 
+def signer(http):
+    """Return a function that makes the signature of a task."""
+    return lambda name, *args: http.task_signature(name_of(name), *args)
+
+
 def name_of(task):
     return f"canvasapp.{task}"
 
 
-@pytest.mark.parametrize("name", CANVASES)
-def test_result(defer, name):
+def test_results(deferring):
     """The result of each is what it should be, on each broker, by each delivery."""
-    build, expected = CANVASES[name]
-    assert defer(build).get(timeout=TIMEOUT) == expected
+    results = {}
+    with deferring() as (http, delivery):
+        for name, (build, _) in CANVASES.items():
+            results[name] = http.defer_canvas(build(signer(http)), delivery=delivery)
+    found = {name: result.get(timeout=TIMEOUT) for name, result in results.items()}
+    assert found == {name: expected for name, (_, expected) in CANVASES.items()}
 
 
 def test_ids_and_context(defer, system):
@@ -384,7 +389,7 @@ def test_error_in_a_chord(defer, system):
     assert {run["url"] for run in runs} == {"https://shop.example.com:8443/eu"}
 
 
-@pytest.mark.parametrize("count", [0, 1, 1000])
+@pytest.mark.parametrize("count", [0, 1, 100])
 def test_defer_tasks(defer_tasks, system, count):
     """Many calls of one task, from a generator, have their results in order."""
     result = defer_tasks("double", ((number,) for number in range(count)))

@@ -272,7 +272,7 @@ PROBLEMS = [
     r".*listedapp.py:\d+: .* has no name of its own",
     r".*listedapp.py:\d+: schedule '99 \* \* \* \*' is not a cron",
     r".*listedapp.py:\d+: No task 'ad' is registered",
-    r".*listedapp.py:\d+: .*takes \d positional arguments but \d",
+    r".*listedapp.py:\d+: .*takes 2 positional arguments but 3",
     r".*listedapp.py:\d+: config.add_fork_safe\(\) takes",
     r".*listedapp.py:\d+: TASK is a reserved task deriver name",
 ]

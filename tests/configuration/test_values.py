@@ -79,8 +79,7 @@ def test_wrong_value_of_every_setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A sentence tells each with its place, or a worker runs tasks with it."""
-    monkeypatch.chdir(tmp_path)  # some name a file
-
+    monkeypatch.chdir(tmp_path)  # some are the names of files
     prefix = "celery." if section == "app:main" else ""
 
     def write(settings: dict[str, str]) -> str:

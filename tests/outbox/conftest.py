@@ -70,14 +70,13 @@ class App(TransactionalApp):
 
     def before_sending(self, hook):
         """Call a function with the argument of each task before it is sent."""
-        task = self.celery.tasks["record"]
-        apply_async = task.apply_async
+        send_task = self.celery.send_task
 
-        def send(args, kwargs, **options):
+        def send(name, args, kwargs, **options):
             hook(*args)
-            return apply_async(args, kwargs, **options)
+            return send_task(name, args, kwargs, **options)
 
-        task.apply_async = send
+        self.celery.send_task = send
 
     @contextmanager
     def request(self):

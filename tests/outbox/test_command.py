@@ -169,6 +169,7 @@ celery.task_default_queue = {unique()}
         engine.dispose()
 
 
+@pytest.mark.acceptance
 def test_command_is_light(tmp_path):
     """Every celery command loads it, so it brings nothing heavy along."""
     code = (
