@@ -10,26 +10,7 @@ two to the metadata that Alembic compares with the database::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ..outbox import inbox_table, table
 from ..outbox.inbox_table import InboxRow
-from ..outbox.table import OutboxMessage, database_time, metadata
-
-if TYPE_CHECKING:
-    from sqlalchemy import MetaData, Table
+from ..outbox.table import OutboxMessage, database_time, metadata, outbox_table
 
 __all__ = ["InboxRow", "OutboxMessage", "database_time", "metadata", "outbox_table"]
-
-
-def outbox_table(metadata: MetaData) -> Table:
-    """Add the tables to the metadata of an application, for Alembic.
-
-    Args:
-        metadata: The ``target_metadata`` of Alembic's ``env.py``.
-
-    Returns:
-        The table of the outbox in that metadata.
-    """
-    inbox_table.inbox_table(metadata)
-    return table.outbox_table(metadata)

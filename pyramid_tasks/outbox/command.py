@@ -79,14 +79,12 @@ def status(ctx: click.Context) -> None:
 @outbox.command()
 @click.pass_context
 def create(ctx: click.Context) -> None:
-    """Make the tables of the outbox and of the inbox."""
+    """Make the tables."""
     with _opened(ctx) as (_, engine):
-        from .inbox_table import TABLE_NAME as INBOX
-        from .inbox_table import create_inbox_table
-        from .table import TABLE_NAME, create_table
+        from . import inbox_table  # noqa: F401 its table is made too
+        from .table import create_tables
 
-        for name, create in (INBOX, create_inbox_table), (TABLE_NAME, create_table):
-            made = create(engine)
+        for name, made in create_tables(engine).items():
             click.echo(f"{name}: {'made' if made else 'is there already'}.")
 
 

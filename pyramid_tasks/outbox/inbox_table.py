@@ -9,10 +9,10 @@ from sqlalchemy.dialects.mysql import LONGBLOB, VARCHAR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from ..exceptions import OutboxTableMissing
-from .table import database_time, metadata
+from .table import database_name, database_time, metadata
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, MetaData, Table
+    from sqlalchemy import Connection, Engine
 
 TABLE_NAME = "pyramid_tasks_inbox"
 
@@ -64,24 +64,4 @@ def check_inbox_table(bind: Engine | Connection) -> None:
         sqlalchemy.exc.DBAPIError: The database cannot be reached.
     """
     if not inspect(bind).has_table(TABLE_NAME):
-        url = bind.engine.url.set(query={})
-        raise OutboxTableMissing(TABLE_NAME, url.render_as_string(hide_password=True))
-
-
-def create_inbox_table(engine: Engine) -> bool:
-    """Make the table if it is missing, and return whether it was missing."""
-    if inspect(engine).has_table(TABLE_NAME):
-        return False
-    metadata.tables[TABLE_NAME].create(engine)
-    return True
-
-
-def inbox_table(target: MetaData) -> Table:
-    """Add the table of the inbox to the metadata of an application, for Alembic.
-
-    Args:
-        target: The ``target_metadata`` of Alembic's ``env.py``.
-    """
-    if TABLE_NAME in target.tables:
-        return target.tables[TABLE_NAME]
-    return metadata.tables[TABLE_NAME].to_metadata(target)
+        raise OutboxTableMissing(TABLE_NAME, database_name(bind.engine))

@@ -81,27 +81,36 @@ def check_table(bind: Engine | Connection) -> None:
         raise OutboxTableMissing(TABLE_NAME, str(bind.engine.url))
 
 
-def create_table(engine: Engine) -> bool:
-    """Make the table if it is missing, and return whether it was missing."""
-    if inspect(engine).has_table(TABLE_NAME):
-        return False
-    metadata.create_all(engine)
-    return True
+def create_tables(engine: Engine) -> dict[str, bool]:
+    """Make the tables that are missing, and return for each whether it was."""
+    inspector = inspect(engine)
+    missing = {
+        table: not inspector.has_table(table.name) for table in metadata.sorted_tables
+    }
+    metadata.create_all(engine, tables=[each for each in missing if missing[each]])
+    return {table.name: missing[table] for table in missing}
 
 
 def outbox_table(metadata: MetaData) -> Table:
-    """Add the table of the outbox to the metadata of an application, for Alembic.
+    """Add the tables of the outbox to the metadata of an application, for Alembic.
 
     Args:
         metadata: The ``target_metadata`` of Alembic's ``env.py``.
 
     Returns:
-        The table in that metadata.
+        The table of the messages in that metadata.
     """
-    if TABLE_NAME in metadata.tables:
-        return metadata.tables[TABLE_NAME]
-    # If the other tables have a default schema, this table is put there too.
-    return OutboxMessage.__table__.to_metadata(metadata)  # type: ignore[attr-defined,no-any-return]
+    # If the other tables have a default schema, these tables are put there too.
+    prefix = f"{metadata.schema}." if metadata.schema else ""
+    for table in _Base.metadata.sorted_tables:
+        if prefix + table.name not in metadata.tables:
+            table.to_metadata(metadata)
+    return metadata.tables[prefix + TABLE_NAME]
+
+
+def database_name(engine: Engine) -> str:
+    """Return the URL of a database without its password and its options."""
+    return engine.url.set(query={}).render_as_string(hide_password=True)
 
 
 class database_time(FunctionElement[float]):  # noqa: N801 as SQLAlchemy's functions
