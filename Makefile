@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 # Processes that run tests: more than cores, as tests wait for the processes they start.
-JOBS ?= 3
+JOBS ?= 4
 FAULTS ?= 1
 N ?= 60
 
@@ -17,10 +17,13 @@ REQUIREMENTS := pyproject.toml setup.py sample/setup.py
 EXTRAS := debugtoolbar,outbox,redis,retry
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
+# Without compiled files, each process that tests start compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo serve check test faults mutants bench lint format docs dist
-.PHONY: release-check style clean
+.PHONY: celery-tests screenshots release-check style clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -32,7 +35,8 @@ serve: $(STAMPS)/demo  ## run the sample until Ctrl-C, on http://localhost:6543
 	$(BIN)/python sample/demo.py --serve
 
 check: style  ## while working: style, types, the tests without processes and servers
-	$(BIN)/pytest --quiet --numprocesses=$(JOBS) -m "not acceptance and not faults and not server"
+	$(BIN)/pytest --quiet --numprocesses=$(JOBS) --dist=worksteal \
+		-m "not acceptance and not faults and not server"
 
 # The processes that tests start work in other folders, and measure themselves too.
 test: export COVERAGE_FILE := $(CURDIR)/.coverage
@@ -54,6 +58,11 @@ mutants: $(STAMPS)/test  ## break the package in N=60 places, one at a time; SEE
 bench: $(STAMPS)/test  ## measure against plain Celery; QUICK=1 to try, WRITE=1 for docs/
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(WRITE),--write docs/benchmarks.md)
 
+# On the source distribution of the installed Celery. The applications are the package's.
+celery-tests: export PYTHONPATH := $(CURDIR)/tests
+celery-tests: $(STAMPS)/celery-tests  ## run Celery's own tests; PARTS=unit for those without a worker
+	$(BIN)/python -m celery_tests --folder $(VENV)/celery-tests --jobs $(JOBS) $(PARTS)
+
 style: $(STAMPS)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,6 +73,10 @@ lint: style  ## check style and types
 
 format: $(STAMPS)/lint  ## format the code
 	$(BIN)/ruff format .
+
+screenshots: $(STAMPS)/test  ## take the pictures of the sample and the panel again, for docs/
+	SCREENSHOTS=1 $(BIN)/pytest --quiet -n 2 -k "no_worker or from_pending" \
+		tests/sample/test_sample_browser.py tests/docs/test_debugtoolbar.py
 
 # A warning is an error, and so is a reference to what is not there.
 docs: $(STAMPS)/docs  ## build the documentation, in docs/_build/html/index.html
@@ -99,6 +112,10 @@ $(STAMPS)/demo: $(STAMPS)/venv $(REQUIREMENTS)
 $(STAMPS)/test: $(STAMPS)/venv $(REQUIREMENTS)
 	$(PIP_INSTALL) --editable '.[$(EXTRAS)]' --group test --editable sample
 	touch $@ $(STAMPS)/demo
+
+$(STAMPS)/celery-tests: $(STAMPS)/test
+	$(PIP_INSTALL) --group celery-tests
+	touch $@
 
 $(STAMPS)/release: $(STAMPS)/test
 	$(PIP_INSTALL) --group release

@@ -147,5 +147,5 @@ def _in_transaction(site: _Site) -> Iterator[Row]:
         "commit": deferring("commit"),
         "outbox": deferring("outbox"),
     }
-    number = site.effort.pick(100, 5)
+    number = site.effort.pick(300, 5)
     yield from site.measure("in a transaction", calls, number, cpu=False)

@@ -56,18 +56,25 @@ class Row:
     @property
     def quartiles(self) -> tuple[float, float]:
         """A quarter of the values is below the first, another above the second."""
-        if len(self.values) == 1:
-            return self.values[0], self.values[0]
-        first, _, third = statistics.quantiles(self.values, n=4, method="inclusive")
-        return first, third
+        return _quartiles(self.values)
+
+    @property
+    def ratios(self) -> list[float]:
+        """The ratios to plain Celery, each within one turn; empty without any."""
+        if not all(self.plain) or not self.plain:
+            return []
+        pairs = zip(self.values, self.plain, strict=True)
+        return [ours / plain for ours, plain in pairs]
 
     @property
     def ratio(self) -> float | None:
-        """The median of the ratios to plain Celery, each within one turn."""
-        if not all(self.plain) or not self.plain:
-            return None
-        pairs = zip(self.values, self.plain, strict=True)
-        return statistics.median(ours / plain for ours, plain in pairs)
+        """The median of the ratios."""
+        return statistics.median(self.ratios) if self.ratios else None
+
+    @property
+    def ratio_quartiles(self) -> tuple[float, float]:
+        """The quartiles of the ratios."""
+        return _quartiles(self.ratios)
 
     @property
     def difference(self) -> float | None:
@@ -76,6 +83,13 @@ class Row:
             return None
         pairs = zip(self.values, self.plain, strict=True)
         return statistics.median(ours - plain for ours, plain in pairs)
+
+
+def _quartiles(values: list[float]) -> tuple[float, float]:
+    if len(values) == 1:
+        return values[0], values[0]
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return first, third
 
 
 def take_turns(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _WIDTH = 52
 _COLUMNS = ("median", "quartiles", "ratio", "difference")
 _PACKAGES = ("pyramid-tasks", "celery", "kombu", "billiard", "pyramid", "SQLAlchemy")
+#: More are no picture.
+_MOST_BARS = 24
 _MARKS = "<!-- figures -->", "<!-- end of figures -->"
 
 
@@ -102,7 +104,20 @@ def _markdown(sections: Iterable[Section], minutes: float) -> Iterator[str]:
         yield "|---|" + "---:|" * len(_COLUMNS)
         for row in section.rows:
             yield f"| {row.label} | {' | '.join(cells(row))} |"
+        yield from _chart(section)
     yield ""
+
+
+def _chart(section: Section) -> Iterator[str]:
+    """Give the lines of a picture of the ratios, which docs/_extensions draws."""
+    rows = [row for row in section.rows if row.ratio is not None]
+    if not 0 < len(rows) <= _MOST_BARS:
+        return
+    yield f"\n:::{{ratios}} {section.title}: ratios to plain Celery, with quartiles"
+    for row in rows:
+        figures = (row.ratio, *row.ratio_quartiles)
+        yield f"{row.label} | " + " | ".join(f"{figure:.3f}" for figure in figures)
+    yield ":::"
 
 
 def _commit() -> str:

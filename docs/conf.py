@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sphinx import addnodes
@@ -19,7 +21,10 @@ _metadata = metadata("pyramid-tasks")
 version = release = _metadata["Version"]
 _urls = dict(url.split(", ") for url in _metadata.get_all("Project-URL"))
 
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+
 extensions = [
+    "diagrams",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
@@ -49,6 +54,8 @@ html_theme_options = {
     "source_branch": "main",
     "source_directory": "docs/",
 }
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"pyramid_tasks {version}"
 html_copy_source = False
 html_show_copyright = False  # LICENSE has it
@@ -63,8 +70,10 @@ nitpick_ignore_regex = [
         r"AsyncResult|BaseSchedule|ConfigLoader|Engine|GroupResult|Registry|Request",
     ),
     ("py:class", r"Session|Signature|Task|timedelta"),
+    # The module that has the private names of PasteDeploy.
+    ("py:class", r"pyramid_tasks\.loaders\._pastedeploy\..*"),
     # Too plain to be described.
-    ("py:class", r"Capture|Restore|TaskDeriverInfo|TaskFunc|TaskLike"),
+    ("py:class", r"CallOptions|Capture|Restore|TaskDeriverInfo|TaskFunc|TaskLike"),
 ]
 
 #: What a user writes before the name of a function, which takes that as its first

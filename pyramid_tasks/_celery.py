@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import _state
@@ -17,6 +18,8 @@ from celery import _state
 # Celery reads the setting names of Celery 3 too, and only this table has them.
 from celery.app.defaults import _TO_NEW_KEY as NEW_SETTING_NAMES
 from celery.app.defaults import NAMESPACES, flatten
+from celery.backends.base import Backend
+from celery.utils.functional import arity_greater
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -77,6 +80,11 @@ def keeping_state() -> Iterator[None]:
         yield
 
 
+def active_apps() -> list[Celery]:
+    """Return the applications of this process, in no order."""
+    return list(_state._get_active_apps())
+
+
 def new_backend(app: Celery) -> Any:
     """Return a new result backend; the users of ``app.backend`` share one."""
     return app._get_backend()
@@ -108,6 +116,20 @@ def dump_models(
     """
     dump = getattr(task, "_dump_pydantic_arguments", None)
     return dump(args, kwargs) if dump else (args, kwargs)
+
+
+def takes_error(task: Task, errback: Signature) -> bool:
+    """Whether Celery calls a ``link_error`` with the request, the error, the traceback.
+
+    If not, Celery sends it with the id of the task that failed, as it always does for a
+    bound task.
+    """
+    header = getattr(task, "__header__", None)
+    if header is None or isinstance(header, partial):
+        return False
+    # Celery 5.7 counts the arguments that the signature does not have yet.
+    count = getattr(Backend, "_errback_arity_greater", None)
+    return bool(count(None, errback, 1) if count else arity_greater(header, 1))
 
 
 @contextmanager

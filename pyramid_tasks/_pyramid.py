@@ -16,7 +16,20 @@ from pyramid.threadlocal import manager
 # An application whose registry was not set up by a Configurator has no root factory.
 from pyramid.traversal import DefaultRootFactory
 
-__all__ = ["DefaultRootFactory", "manager", "run_finished_callbacks"]
+__all__ = [
+    "DefaultRootFactory",
+    "is_outermost_request",
+    "manager",
+    "run_finished_callbacks",
+]
+
+
+def is_outermost_request() -> bool:
+    """Whether the current request of this thread is inside no other one.
+
+    Pyramid's functions tell only which request is the current one.
+    """
+    return len(manager.stack) < 2  # noqa: PLR2004 this one and the one outside
 
 
 def run_finished_callbacks(request: Any) -> None:

@@ -7,13 +7,19 @@ from contextlib import contextmanager
 from threading import local
 from typing import TYPE_CHECKING, Any
 
+from billiard.context import get_spawning_popen
 from celery import Celery
 from celery.signals import after_task_publish, before_task_publish
+from celery.utils import uuid
 
-from ._celery import as_current_app, own_backend
+from ._celery import active_apps, as_current_app, own_backend
 
 if TYPE_CHECKING:
     from pyramid.registry import Registry
+
+
+#: A function and its arguments that load an application.
+Origin = tuple[Callable[..., "Celery"], tuple[Any, ...]]
 
 
 class _Sending(local):
@@ -31,33 +37,34 @@ class PyramidCelery(Celery):
         origin: A function and its arguments that load the application again, if it was
             loaded from a configuration file. A prefork pool that spawns its children
             needs them (``worker_pool_start_method = spawn``, the default on macOS).
+        pickled_as: The name of this object in a pickle that its own process reads.
         limited_backends: Result backends that wait for a limited time, by the limit in
             seconds.
     """
 
-    origin: tuple[Callable[..., Celery], tuple[Any, ...]] | None = None
+    origin: Origin | None = None
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, **options: Any) -> None:
         self.registry = registry
         self.limited_backends: dict[float, Any] = {}
         self._sending = _Sending()
-        super().__init__(
-            registry.package_name,
+        self.pickled_as = uuid()
+        own = {
+            "main": registry.package_name,
             # By name, as imports go downward: the room of the loader is above.
-            loader="pyramid_tasks.worker.loader:PyramidLoader",
+            "loader": "pyramid_tasks.worker.loader:PyramidLoader",
             # Several applications in one process must not see each other's tasks.
-            set_as_current=False,
-        )
+            "set_as_current": False,
+            # Celery's is for Django, and would import what Django's variable names.
+            "fixups": (),
+        }
+        super().__init__(**{**own, **options})
 
     def __reduce__(self) -> tuple[Callable[..., Celery], tuple[Any, ...]]:
-        # Celery pickles an application for a process that it spawns, and only then.
-        if self.origin is None:
-            raise TypeError(
-                "This application was not loaded from an ini, so a spawned process "
-                "cannot load it: start the worker with --ini, or set "
-                "worker_pool_start_method = fork"
-            )
-        return _load_in_spawned_process, self.origin
+        # A copy is the same application, as a request and a registry have only one.
+        if self.origin is None and get_spawning_popen() is not None:
+            raise TypeError(_NO_ORIGIN)
+        return _unpickle, (self.pickled_as, self.origin)
 
     @contextmanager
     def sending(self, producer: Any = None, backend: Any = None) -> Iterator[None]:
@@ -102,13 +109,29 @@ class PyramidCelery(Celery):
         return self._sending.backend or own_backend(self) or super().backend
 
 
-def _load_in_spawned_process(
-    load: Callable[..., Celery], args: tuple[Any, ...]
-) -> Celery:
-    app = load(*args)
+_NO_ORIGIN = (
+    "This application was not loaded from an ini, so a spawned process cannot load it: "
+    "start the worker with --ini, or set worker_pool_start_method = fork"
+)
+
+
+def _unpickle(key: str, origin: Origin | None) -> Celery:
+    """Return the application of this process; only a process without it loads it."""
+    known = [each for each in active_apps() if isinstance(each, PyramidCelery)]
+    for app in known:
+        if app.pickled_as == key:
+            return app
+    # The pickle of another process: beat keeps its schedule in a file.
+    alike = [each for each in known if each.origin == origin]
+    if len(alike) == 1 or (alike and origin):
+        return alike[0]
+    if origin is None:
+        raise TypeError(_NO_ORIGIN)
+    load, args = origin
+    loaded = load(*args)
     # Celery does not call on_worker_init() in the spawned beat of ``worker -B``.
-    app.loader.connect_beat()
-    return app
+    loaded.loader.connect_beat()
+    return loaded
 
 
 def names_broker(app: Celery) -> bool:

@@ -217,4 +217,4 @@ class TaskDeliveryFailed(_AboutTask):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     options: dict[str, Any]
-    exception: Exception
+    exception: BaseException

@@ -131,17 +131,25 @@ class BrokerUnavailable(PyramidTasksError, OperationalError):
 
 
 class ResultNotReady(PyramidTasksError, RuntimeError):
-    """A caller waited for the result of a task that has not been sent yet.
+    """A caller waited for the result of a task that has not been sent.
 
     Attributes:
         task_id: The id of the task.
+        aborted: Whether the task never will be, as its transaction was aborted.
     """
 
-    def __init__(self, task_id: str) -> None:
-        super().__init__(task_id)
+    def __init__(self, task_id: str, aborted: bool = False) -> None:  # noqa: FBT001, FBT002 pickled by position
+        super().__init__(task_id, aborted)
         self.task_id = task_id
+        self.aborted = aborted
 
     def __str__(self) -> str:
+        if self.aborted:
+            return (
+                f"The task {self.task_id} was not sent: the transaction that deferred "
+                "it was aborted, or rolled back to an earlier savepoint. Its result "
+                "will never be there."
+            )
         return (
             f"The task {self.task_id} is sent when the transaction commits, so waiting "
             "for its result before that would never end. Commit first, or defer it "

@@ -20,10 +20,10 @@ class ITaskDeriverInfo(Interface):
     """The facts that a deriver gets about the task it wraps."""
 
     registry = Attribute("The registry of the application.")
-    package = Attribute("The package the task was registered from.")
-    name = Attribute("The name the task is registered under.")
-    options = Attribute("The options it was registered with.")
-    original_func = Attribute("The function, before anything wrapped it.")
+    package = Attribute("The package that registered the task.")
+    name = Attribute("The name of the task.")
+    options = Attribute("The options that the task was registered with.")
+    original_func = Attribute("The function itself, without any deriver.")
 
 
 class ITaskDerivers(Interface):

@@ -45,11 +45,22 @@ def tasks_registry(request: pytest.FixtureRequest) -> Registry:
 
 
 @pytest.fixture
-def deferred_tasks(tasks_registry: Registry) -> Iterator[Deferred]:
-    """The tasks that the application defers, not sent. See pyramid_tasks.testing."""
+def deferred_tasks(
+    request: pytest.FixtureRequest, tasks_registry: Registry
+) -> Iterator[Deferred]:
+    """The tasks that the application defers, not sent. See pyramid_tasks.testing.
+
+    A test that uses the fixtures ``tm`` and ``dbsession`` of Pyramid's cookiecutter has
+    one transaction, which never commits. The tasks run in this transaction too.
+    """
     from .testing import capture
 
-    with capture(tasks_registry) as deferred:
+    environ: dict[str, Any] = {}
+    if {"tm", "dbsession"} <= set(request.fixturenames):
+        environ["tm.active"] = True
+        environ["tm.manager"] = request.getfixturevalue("tm")
+        environ["app.dbsession"] = request.getfixturevalue("dbsession")
+    with capture(tasks_registry, environ) as deferred:
         yield deferred
 
 

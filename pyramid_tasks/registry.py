@@ -85,6 +85,9 @@ class Tasks:
         contexts: For each task context its name and its two functions.
         section_settings: The Celery settings that the ini has outside the application:
             the keys of ``[celery:NAME]``, schedules and routes.
+        section: The file and the section that they are from, for messages.
+        is_worker: Whether the application is loaded for a worker, or another command of
+            Celery, and not for a web process.
         deliveries: The deliveries that the application can choose, by name.
         delivery: The name of the default delivery.
         execution_policy: Runs a task, once or more often; ``None`` runs it once.
@@ -94,6 +97,8 @@ class Tasks:
         self.app = app
         self.contexts: dict[str, tuple[Capture, Restore]] = {}
         self.section_settings: Settings = {}
+        self.section: str | None = None
+        self.is_worker = False
         self.deliveries: dict[str, Delivery] = {}
         self.delivery = "immediate"
         self.execution_policy: ExecutionPolicy | None = None
@@ -113,7 +118,7 @@ class Tasks:
         """Make a Celery task, and return it.
 
         Args:
-            run: The function that Celery binds to the task and runs.
+            run: The function that Celery runs.
             func: The function of the application. :meth:`find` knows the task by it.
             name: The name of the task.
             options: The options of ``Celery.task``.
@@ -127,7 +132,7 @@ class Tasks:
         # in the process.
         options = {**options, "shared": False, "lazy": False}
         self._found.clear()
-        task = self.app.task(run, name=name, bind=True, **options)
+        task = self.app.task(run, name=name, **options)
         self._names[_identity(func)][name] = None
         qualname = getattr(func, "__qualname__", None)
         if qualname is not None:

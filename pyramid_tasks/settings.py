@@ -6,22 +6,32 @@ module never falls behind it.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
+from itertools import chain
 from typing import Any
 
 from celery.app.utils import HIDDEN_SETTINGS
-from pyramid.settings import falsey, truthy
 
 from ._celery import NEW_SETTING_NAMES, SETTING_TYPES
+from .coercion import NESTING, TYPES, coerce
 from .exceptions import SettingError, UnknownSetting
 
 logger = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
+
+#: The settings of well-known schedulers for beat, by the module of the scheduler.
+_OF_SCHEDULERS = {
+    "redbeat": {
+        *("redbeat_key_prefix", "redbeat_redis_url", "redbeat_redis_use_ssl"),
+        *("redbeat_redis_options", "redbeat_lock_key", "redbeat_lock_timeout"),
+    },
+    "celery_sqlalchemy_scheduler": {"beat_dburi"},
+    "sqlalchemy_celery_beat": {"beat_dburi", "beat_schema", "beat_engine_options"},
+}
 
 #: Takes a mistake in the settings, and may raise it.
 Report = Callable[[SettingError], None]
@@ -83,30 +93,101 @@ def coerce_settings(
     # The shortest keys first, so that a value is met before what nests below it.
     for key in sorted(settings, key=lambda key: (key.count("."), key)):
         try:
-            _add(result, key, settings[key], prefix, report)
+            _add(result, key, settings, prefix, report)
         except SettingError as error:
             report(error)
     return result
 
 
-def _add(result: Settings, key: str, value: Any, prefix: str, report: Report) -> None:
-    name, *nested = key.split(".")
-    if name == "celery" and nested and not prefix:
+def _add(
+    result: Settings, key: str, settings: Mapping[str, Any], prefix: str, report: Report
+) -> None:
+    given, *nested = key.split(".")
+    if given == "celery" and nested and not prefix:
         problem = "is no setting in [celery:NAME], where the prefix is left out."
         report(UnknownSetting(key, problem, ".".join(nested)))
         return
-    expected = _expected_type(name, prefix, report)
-    name = NEW_SETTING_NAMES.get(name, name)
+    name = known_name(given, settings)
+    expected = "any" if name is None else SETTING_TYPES[name]
+    if name is None:
+        name = given
+        if _is_misspelt_secret(name):
+            problem = (
+                "is not a setting that Celery knows; it is left out, since "
+                "celery report would show it."
+            )
+            hint = get_close_matches(name.lower(), SETTING_TYPES, n=1)[0]
+            report(UnknownSetting(prefix + key, problem, prefix + hint))
+            return
+        if not _is_known_to_scheduler(name):
+            report(_unknown(key, prefix))
+    elif expected not in TYPES:
+        expected = "any"
     if not nested:
-        result[name] = _coerce(prefix + key, value, expected)
+        result[name] = coerce(prefix + key, settings[key], expected)
         return
-    if expected not in _NESTING:
+    if expected not in NESTING:
         raise SettingError(
             prefix + key,
             f"nests below {prefix}{name}, which is not a dictionary but "
-            f"{_COERCE[expected][0]}; give {prefix}{name} a value instead",
+            f"{TYPES[expected][0]}; give {prefix}{name} a value instead",
         )
-    _nest(result, [name, *nested], _coerce(prefix + key, value, "nested"), prefix)
+    value = coerce(prefix + key, settings[key], "nested")
+    _nest(result, [name, *nested], value, prefix)
+
+
+def known_name(given: str, settings: Container[str] = ()) -> str | None:
+    """Return the name that Celery has today for a setting, or ``None``.
+
+    Older packages for Pyramid ignore the case of a name. The name in small letters
+    wins.
+
+    Args:
+        given: The name, without a prefix.
+        settings: All names that are given.
+    """
+    if given in SETTING_TYPES:
+        return given
+    if given in NEW_SETTING_NAMES:
+        return str(NEW_SETTING_NAMES[given])
+    lower = given.lower()
+    return lower if lower in SETTING_TYPES and lower not in settings else None
+
+
+def _is_known_to_scheduler(name: str) -> bool:
+    return any(
+        name in names and find_spec(module) for module, names in _OF_SCHEDULERS.items()
+    )
+
+
+def _is_misspelt_secret(name: str) -> bool:
+    near = get_close_matches(name.lower(), SETTING_TYPES, n=1, cutoff=0.9)
+    return bool(near and HIDDEN_SETTINGS.search(near[0]))
+
+
+def _unknown(key: str, prefix: str) -> UnknownSetting:
+    if key == "USE_CELERYCONFIG":
+        problem = (
+            "is not a setting: no celeryconfig.py is read. Write the settings of that "
+            "module here."
+        )
+        return UnknownSetting(prefix + key, problem, None)
+    problem = (
+        "is not a setting that this version of Celery knows; it is passed on as it is."
+    )
+    parts = key.lower().split(".")
+    # Dots nest, but celery.broker.url is meant to be celery.broker_url.
+    for count in range(len(parts), 1, -1):
+        name = "_".join(parts[:count])
+        if name in SETTING_TYPES:
+            nearest = ".".join([name, *parts[count:]])
+            return UnknownSetting(prefix + key, problem, prefix + nearest)
+    known = {*SETTING_TYPES, *chain(*_OF_SCHEDULERS.values())}
+    for name, rest in (parts[0], parts[1:]), ("_".join(parts), []):
+        for near in get_close_matches(name, known, n=1):
+            nearest = ".".join([near, *rest])
+            return UnknownSetting(prefix + key, problem, prefix + nearest)
+    return UnknownSetting(prefix + key, problem, None)
 
 
 def merge_settings(base: Settings, override: Settings) -> Settings:
@@ -128,103 +209,6 @@ def merge_settings(base: Settings, override: Settings) -> Settings:
         else:
             merged[key] = value
     return merged
-
-
-def coerce_nested(value: Any) -> Any:
-    """Read a string as JSON if it is JSON; keep it as a string otherwise."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        if value.lstrip().startswith(("{", "[")):
-            raise
-        return value
-
-
-def _to_bool(value: str) -> bool:
-    word = value.strip().lower()
-    if word in truthy:
-        return True
-    if word in falsey or not word:
-        return False
-    raise ValueError(value)
-
-
-def _to_list(value: str) -> list[Any]:
-    if value.lstrip().startswith("["):
-        return list(json.loads(value))
-    return re.split(r"[\s,]+", value.strip(" \t\r\n,")) if value.strip(" ,\n") else []
-
-
-def _to_dict(value: str) -> dict[str, Any]:
-    loaded = json.loads(value)
-    if not isinstance(loaded, dict):
-        raise TypeError(value)
-    return loaded
-
-
-def _to_bool_or_dict(value: str) -> bool | dict[str, Any]:
-    return _to_dict(value) if value.lstrip().startswith("{") else _to_bool(value)
-
-
-def _to_int_or_auto(value: str) -> int | str:
-    return value if value == "auto" else int(value)
-
-
-#: A type as Celery names it: what to call it in a message, and how to read it.
-_COERCE: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "any": ("JSON or a string", coerce_nested),
-    "bool": ("a boolean (true or false)", _to_bool),
-    "bool or dict": ("a boolean or a JSON object", _to_bool_or_dict),
-    "bytes": ("a string", str.encode),
-    "dict": ('a dictionary (a JSON object such as {"key": "value"})', _to_dict),
-    "float": ("a number (float)", float),
-    "int": ("a whole number (int)", int),
-    "int or auto": ("a whole number (int), or auto", _to_int_or_auto),
-    "list": ("a list (words, or a JSON array)", _to_list),
-    "nested": ("JSON or a string", coerce_nested),
-    "string": ("a string", str),
-    "tuple": ("a list (words, or a JSON array)", _to_list),
-}
-_NESTING = {"any", "bool or dict", "dict"}
-
-
-def _expected_type(name: str, prefix: str, report: Report) -> str:
-    expected = SETTING_TYPES.get(NEW_SETTING_NAMES.get(name, name))
-    if expected is not None:
-        return expected if expected in _COERCE else "any"
-    nearest = get_close_matches(name.lower(), SETTING_TYPES, n=1)
-    problem = (
-        "is not a setting that this version of Celery knows; it is passed on as it is."
-    )
-    hint = prefix + nearest[0] if nearest else None
-    report(UnknownSetting(prefix + name, problem, hint))
-    return "any"
-
-
-def _coerce(key: str, value: Any, expected: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    if value.strip() == "null" and expected != "string":
-        return None
-    description, coerce = _COERCE[expected]
-    try:
-        return coerce(value)
-    except (TypeError, ValueError) as error:
-        detail = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
-        # Not "from error": what Python says of a number shows the value.
-        raise SettingError(
-            key, f"= {_displayed(key, value)} is not {description}{detail}"
-        ) from None
-
-
-def _displayed(key: str, value: str) -> str:
-    """Return a value for a message, without what may be a secret."""
-    text = f"{key} {value}"
-    if HIDDEN_SETTINGS.search(text) or re.search(r"://\S*@", text):
-        return "********"
-    return repr(value)
 
 
 def _nest(result: Settings, path: list[str], value: Any, prefix: str) -> None:

@@ -6,11 +6,12 @@ type that its task returns. Everything else is checked without it too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+    from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, Unpack
 
     from celery import Task
     from celery.canvas import Signature
@@ -63,6 +64,73 @@ if TYPE_CHECKING:
         ) -> AsyncResult[Any]: ...
 
 
+class CallOptions(TypedDict, total=False):
+    """The options of Celery's ``Task.apply_async``, and ``delivery``."""
+
+    delivery: str | None
+    # When, and for how long.
+    countdown: float | None
+    eta: datetime | None
+    expires: float | datetime | None
+    time_limit: float | None
+    soft_time_limit: float | None
+    # The call and its neighbours.
+    task_id: str | None
+    shadow: str | None
+    link: Any
+    link_error: Any
+    ignore_result: bool | None
+    add_to_parent: bool
+    parent_id: str | None
+    root_id: str | None
+    group_id: str | None
+    group_index: int | None
+    chain: Any
+    chord: Any
+    retries: int
+    reply_to: str | None
+    replaced_task_nesting: int
+    task_type: Any
+    argsrepr: str | None
+    kwargsrepr: str | None
+    # Where to.
+    queue: Any
+    exchange: Any
+    exchange_type: str | None
+    routing_key: str | None
+    priority: int | None
+    delivery_mode: int | str | None
+    route_name: str | None
+    router: Any
+    declare: Sequence[Any] | None
+    # How it is sent.
+    connection: Any
+    producer: Any
+    publisher: Any
+    result_cls: Any
+    retry: bool | None
+    retry_policy: Mapping[str, Any] | None
+    timeout: float | None
+    confirm_timeout: float | None
+    mandatory: bool
+    immediate: bool
+    expiration: float | None
+    # The message.
+    headers: Mapping[str, Any] | None
+    stamped_headers: Sequence[str] | None
+    serializer: str | None
+    compression: str | None
+    content_type: str | None
+    content_encoding: str | None
+    correlation_id: str | None
+    origin: str | None
+    message_id: str | None
+    app_id: str | None
+    user_id: str | None
+    cluster_id: str | None
+    timestamp: Any
+
+
 class RequestWithTasks(Protocol):
     """A request with the methods of this package, for annotations.
 
@@ -93,14 +161,14 @@ class RequestWithTasks(Protocol):
             func_or_name: TaskLike,
             args: Iterable[Any] = (),
             kwargs: Mapping[str, Any] | None = None,
-            **options: Any,
+            **options: Unpack[CallOptions],
         ) -> AsyncResult[Any]: ...
 
         def defer_tasks(
             self,
             func_or_name: TaskLike,
             iterable: Iterable[tuple[Any, ...] | Mapping[str, Any]],
-            **options: Any,
+            **options: Unpack[CallOptions],
         ) -> GroupResult: ...
 
         def task_signature(
@@ -108,7 +176,7 @@ class RequestWithTasks(Protocol):
         ) -> Signature[Any]: ...
 
         def defer_canvas(
-            self, canvas: Signature[Any], **options: Any
+            self, canvas: Signature[Any], **options: Unpack[CallOptions]
         ) -> AsyncResult[Any] | GroupResult: ...
 
         def get_task_result(self, task_id: str) -> AsyncResult[Any]: ...

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,14 +95,19 @@ class Process:
         try:
             status = self._popen.wait(DEADLINE)
         except subprocess.TimeoutExpired:
-            os.killpg(self._popen.pid, signal.SIGKILL)
-            self._popen.wait()
+            self.kill()
             message = f"{self.name} did not stop and was killed"
             raise DemoError(message) from None
         print(f"{self.name} has stopped with exit status {status}")
         if status:
             message = f"{self.name} stopped with exit status {status}"
             raise DemoError(message)
+
+    def kill(self) -> None:
+        """End the process and its children at once, if any of them is left."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
 
     def read_log(self) -> str:
         """Return what the process has said."""
@@ -191,14 +197,19 @@ def demonstrate(processes: list[Process], scratch: Path) -> None:
 def serve(processes: list[Process], scratch: Path) -> None:
     """Run both processes until Ctrl-C."""
     url = "http://localhost:6543"
+    if is_taken(url):
+        message = f"another program listens on {url}. Stop that program first."
+        raise DemoError(message)
     start(processes, INI, scratch, url)
     with contextlib.suppress(KeyboardInterrupt):
-        print(f"\nOpen {url} in a browser. Ctrl-C stops both processes.", flush=True)
+        logs = " and ".join(str(process.log) for process in processes)
+        print(f"\nThe logs are {logs}.")
+        print(f"Open {url} in a browser. Ctrl-C stops both processes.", flush=True)
         while True:
             for process in processes:
                 process.check()
             time.sleep(CHECK_EVERY)
-    print()
+    print("\nStopping both processes. Ctrl-C again kills what is left.", flush=True)
 
 
 def start(processes: list[Process], ini: Path, scratch: Path, url: str) -> None:
@@ -208,7 +219,7 @@ def start(processes: list[Process], ini: Path, scratch: Path, url: str) -> None:
     web = Process(["pserve", str(ini)], scratch / "pserve.log", signal.SIGINT)
     processes.append(web)
     worker = Process(
-        ["celery", "-A", "pyramid_tasks.loaders", "--ini", str(ini), "worker"],
+        ["celery", "--ini", str(ini), "worker"],
         scratch / "celery.log",
         signal.SIGTERM,
     )
@@ -236,15 +247,29 @@ def stopping(processes: list[Process]) -> Iterator[None]:
 
 
 def stop_all(processes: list[Process]) -> None:
-    """Stop every process, even if one of them cannot be stopped."""
-    with contextlib.ExitStack() as stack:
+    """Stop every process, even if one of them cannot be stopped.
+
+    A Ctrl-C meanwhile kills all of them.
+    """
+    errors: list[DemoError] = []
+    try:
+        for process in reversed(processes):
+            try:
+                process.stop()
+            except DemoError as error:
+                errors.append(error)
+    except KeyboardInterrupt:
         for process in processes:
-            stack.callback(process.stop)
+            process.kill()
+        raise
+    if errors:
+        raise errors[0]
 
 
 def wait_until(check: Callable[[], Any], claim: str, processes: list[Process]) -> Any:
     """Return what the check returns, once that is true."""
     begin = time.monotonic()
+    print(f"Waiting until {claim} ...", flush=True)
     while True:
         result = check()
         seconds = time.monotonic() - begin
@@ -282,6 +307,16 @@ def answers(url: str) -> bool:
         raise DemoError(message) from error
     except OSError:
         return False
+
+
+def is_taken(url: str) -> bool:
+    """Tell whether a program listens on the port already."""
+    parts = urllib.parse.urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def expect(what: str, found: object, expected: object) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import (
+    BrowserContext,
     ConsoleMessage,
     Page,
     WebError,
@@ -23,6 +26,18 @@ expect.set_options(timeout=DEADLINE * 1000)
 COMMANDS = ("chromium", "google-chrome")
 
 
+#: Where the pictures of the documentation are.
+SCREENSHOTS = Path(__file__).parents[1] / "docs" / "_static" / "screenshots"
+
+
+def keep_screenshot(page: Page, name: str, height: int) -> None:
+    """Put the top of a page into the documentation, for ``make screenshots``."""
+    if os.environ.get("SCREENSHOTS"):
+        width = page.viewport_size["width"]
+        clip = {"x": 0, "y": 0, "width": width, "height": height}
+        page.screenshot(path=SCREENSHOTS / f"{name}.png", clip=clip)
+
+
 class Browser:
     """A browser of one test.
 
@@ -34,6 +49,7 @@ class Browser:
     def __init__(self, chromium: Chromium) -> None:
         self.errors: list[str] = []
         self._chromium = chromium
+        self._contexts: list[BrowserContext] = []
 
     def open(self, url: str, *, width: int = 1280, **options: Any) -> Page:
         """Open a page as somebody else than before: no cookies, no cache.
@@ -47,12 +63,19 @@ class Browser:
         """
         viewport = {"width": width, "height": 800}
         context = self._chromium.new_context(viewport=viewport, **options)
+        self._contexts.append(context)
         context.set_default_timeout(DEADLINE * 1000)
         context.on("console", self._keep_message)
         context.on("weberror", self._keep_error)
         page = context.new_page()
         page.goto(url)
         return page
+
+    def close(self) -> None:
+        """Close the pages; there must be no errors of them."""
+        for context in self._contexts:
+            context.close()
+        assert not self.errors, "\n".join(self.errors)
 
     def _keep_message(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -63,11 +86,11 @@ class Browser:
 
 
 @contextmanager
-def start_browser() -> Iterator[Browser]:
-    """Start a browser; at the end there must be no errors of its pages.
+def start_chromium() -> Iterator[Chromium]:
+    """Start what one module shares.
 
-    Not shared by tests: until it is closed, an event loop runs in this thread, where
-    ``asyncio.run()`` is refused.
+    Until it is closed, an event loop runs in this thread, where ``asyncio.run()`` is
+    refused.
     """
     path = next(filter(None, map(shutil.which, COMMANDS)), None)
     if path is None:
@@ -77,6 +100,4 @@ def start_browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=arguments)
         with chromium:
-            browser = Browser(chromium)
-            yield browser
-    assert not browser.errors, "\n".join(browser.errors)
+            yield chromium

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser, start_browser
+from browser import Browser, Chromium, start_chromium
 from pyramid.config import Configurator
 from pyramid.threadlocal import manager
 from support import APPS, example_config, filesystem_settings, need_service, unique
@@ -187,8 +187,16 @@ def redis_queue(redis_broker: dict[str, str]) -> dict[str, str]:
     return redis_broker | {"task_default_queue": unique()}
 
 
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chromium]:
+    """Start Chromium for the tests of one module."""
+    with start_chromium() as chromium:
+        yield chromium
+
+
 @pytest.fixture
-def browser() -> Iterator[Browser]:
-    """Start a browser; errors of its pages fail the test."""
-    with start_browser() as browser:
-        yield browser
+def browser(chromium: Chromium) -> Iterator[Browser]:
+    """Return a browser of one test; errors of its pages fail the test."""
+    browser = Browser(chromium)
+    yield browser
+    browser.close()

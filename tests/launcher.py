@@ -286,7 +286,7 @@ def _become(
     sys.argv[:] = args
     path = env.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = [str(Path(args[0]).parent), *filter(None, path)]
-    if "COVERAGE_PROCESS_CONFIG" in env:
+    if env.get("COVERAGE_PROCESS_CONFIG"):
         import coverage
 
         coverage.process_startup()

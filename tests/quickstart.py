@@ -6,13 +6,15 @@ import re
 from pathlib import Path
 
 from documents import Document
-from support import start, wait_until
+from support import UNMEASURED, start, wait_until
 
 #: What a command of Celery prints once it has loaded the application.
 _PRINTED = {
     "worker": "> app:         hello",
     "beat": "beat",
     "inspect": "No nodes replied",
+    "report": "filesystem",
+    "status": "No nodes replied",
     "inbox": "The application has no outbox",
     "outbox": "The application has no outbox",  # the quickstart needs none
 }
@@ -39,8 +41,9 @@ def check_celery_command(command: str, folder: Path) -> None:
     """Run a command on the quickstart until it has loaded the application."""
     write_quickstart(folder)
     program, *arguments = command.split()
-    (name,) = set(arguments) & set(_PRINTED)
-    with start(program, *arguments, cwd=folder, PYTHONPATH=str(folder)) as process:
+    name = next(each for each in arguments if each in _PRINTED)
+    env = {"PYTHONPATH": str(folder)} | UNMEASURED
+    with start(program, *arguments, cwd=folder, **env) as process:
         wait_until(
             lambda: _PRINTED[name] in process.output, what=lambda: process.output
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -12,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from support import (
@@ -27,6 +29,7 @@ from support import (
 
 pytest.importorskip("pyramid_tm")
 pytest.importorskip("zope.sqlalchemy")
+from kombu import Connection
 from redis import Redis
 from servers import listens
 from sqlalchemy import create_engine, text
@@ -52,6 +55,7 @@ class Shop:
 
     Attributes:
         application: The module of the application.
+        server: The URL of the broker, where ``broker`` is that of a proxy.
     """
 
     application = "outboxapp"
@@ -60,7 +64,7 @@ class Shop:
         self.folder = folder
         self.queue = unique("faults")
         QUEUES.append(self.queue)
-        self.broker = broker
+        self.broker = self.server = broker
         self.port = free_port()
         self.ini = self.write_ini("shop.ini", url, broker, **settings)
         sys.path.append(str(APPS))
@@ -97,6 +101,13 @@ class Shop:
             )
 
     @contextmanager
+    def pserve(self) -> Iterator[Process]:
+        """Start waitress, with its threads."""
+        with start("pserve", self.ini, cwd=self.folder) as process:
+            wait_until(lambda: listens(self.port), PATIENCE, lambda: process.output)
+            yield process
+
+    @contextmanager
     def relay(self, *options: object) -> Iterator[Process]:
         command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", self.ini)
         with start(
@@ -126,8 +137,66 @@ class Shop:
 
     def sent(self) -> Counter[str]:
         """Return how often each task is in the queue."""
-        messages = Redis.from_url(self.broker).lrange(self.queue, 0, -1)
+        if self.server.startswith("amqp"):
+            return Counter(each.headers["id"] for each in self._in_rabbitmq())
+        messages = Redis.from_url(self.server).lrange(self.queue, 0, -1)
         return Counter(json.loads(found)["headers"]["id"] for found in messages)
+
+    def _in_rabbitmq(self) -> Iterator[Any]:
+        with Connection(self.server) as connection:
+            channel = connection.channel()
+            while message := channel.basic_get(self.queue, no_ack=True):
+                yield message
+            channel.queue_delete(self.queue)
+
+
+class Load:
+    """Clients that place orders, one after the other, as long as a test lets them.
+
+    Attributes:
+        answers: The status and the text of the answer to each order; -1 for none.
+        slowest: The longest time that an answer took, in seconds.
+    """
+
+    def __init__(self, shop: Shop, clients: int = 4) -> None:
+        self.answers: dict[int, tuple[int, str]] = {}
+        self.slowest = 0.0
+        self._url = f"http://localhost:{shop.port}/orders"
+        self._stopping = threading.Event()
+        self._clients = [
+            threading.Thread(target=self._ask, args=(number, clients))
+            for number in range(clients)
+        ]
+
+    def __enter__(self) -> Self:
+        for client in self._clients:
+            client.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for client in self._clients:
+            client.join()
+
+    @property
+    def statuses(self) -> dict[int, int]:
+        """How many answers had which status."""
+        return dict(Counter(status for status, _ in self.answers.values()))
+
+    def promised(self) -> set[int]:
+        """Return the orders that were answered with success."""
+        return {key for key, (status, _) in self.answers.items() if status == 200}
+
+    def _ask(self, number: int, step: int) -> None:
+        while not self._stopping.is_set():
+            begin = time.monotonic()
+            try:
+                self.answers[number] = place(f"{self._url}/{number}", PATIENCE)
+            except OSError as error:
+                self.answers[number] = (-1, str(error))
+            self.slowest = max(self.slowest, time.monotonic() - begin)
+            number += step
+            self._stopping.wait(0.05)
 
 
 def place(url: str, timeout: float) -> tuple[int, str]:

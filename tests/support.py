@@ -36,11 +36,25 @@ FORKED = {"celery", "proutes", "pserve", "pshell", "ptasks", "ptweens", "pviews"
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """Return the environment for a process: nothing of ours but the applications."""
+    """Return the environment for a process: nothing of ours but the applications.
+
+    Coverage is not measured: it makes the start of a process longer by half.
+    """
     environ = {
-        key: value for key, value in os.environ.items() if not key.startswith("CELERY_")
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("CELERY_", "COVERAGE_"))
     }
     return environ | {"PYTHONPATH": str(APPS), "PYTHONUNBUFFERED": "1"} | extra
+
+
+def measured() -> dict[str, str]:
+    """Return the variables of a process that measures coverage, if this one does."""
+    return {key: os.environ[key] for key in os.environ if key[:9] == "COVERAGE_"}
+
+
+#: The variables of a process whose children, which are started afresh, do not measure.
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
 
 
 def run(
@@ -48,10 +62,15 @@ def run(
     cwd: Path,
     stdin: str = "",
     timeout: float = DEADLINE,
-    fresh: bool = False,
+    fresh: bool | None = None,
     **env: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a console script of the environment to its end."""
+    """Run a console script of the environment to its end.
+
+    Args:
+        fresh: Not in a fork that has imported other packages. If ``False``, a script
+            in Python that is not of the environment runs in a fork too.
+    """
     with TemporaryFile("w+") as input_, TemporaryFile() as out, TemporaryFile() as err:
         input_.write(stdin)
         input_.seek(0)
@@ -74,16 +93,17 @@ def _launch(
     files: Mapping[str, IO[Any]],
     *,
     cwd: Path,
-    fresh: bool,
+    fresh: bool | None,
     env: Mapping[str, str],
     new_session: bool = False,
 ) -> launcher.Child | subprocess.Popen[bytes]:
     program, *arguments = map(str, command)
+    script = program in FORKED if fresh is None else not fresh
     return launcher.start(
         [str(BIN / program), *arguments],
         cwd=cwd,
-        env=environment(**env),
-        script=program in FORKED and not fresh,
+        env=environment(**(measured() if script else {}) | env),
+        script=script,
         new_session=new_session,
         **files,
     )
@@ -143,7 +163,7 @@ class Process:
 
 @contextmanager
 def start(
-    *command: object, cwd: Path, fresh: bool = False, **env: str
+    *command: object, cwd: Path, fresh: bool | None = None, **env: str
 ) -> Iterator[Process]:
     """Start a console script of the environment; kill it at the end.
 
@@ -164,7 +184,11 @@ def start(
 
 @contextmanager
 def start_worker(
-    config_uri: object, *options: object, cwd: Path, fresh: bool = False, **env: str
+    config_uri: object,
+    *options: object,
+    cwd: Path,
+    fresh: bool | None = None,
+    **env: str,
 ) -> Iterator[Process]:
     """Start a worker as the README does, and wait until it is ready."""
     command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", config_uri, "worker")

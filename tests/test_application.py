@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+import warnings
 
 import pytest
+from billiard.context import set_spawning_popen
 from celery import _state, current_app, shared_task, signals
+from celery.schedules import crontab
 from pyramid.scripting import prepare
 from pyramid.threadlocal import get_current_registry
 from support import unique
@@ -44,30 +48,61 @@ def test_sending(configure):
     assert app.backend is backend
 
 
+APPS = []
+
+
+def load(_name):
+    return APPS.pop()
+
+
+def pickled(app):
+    return pickle.loads(pickle.dumps(app))
+
+
+@pytest.mark.parametrize("how", [pickled, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("origin", [None, (load, ("config.ini",))])
+def test_copy(configure, how, origin):
+    """A copy of an application is the application itself: nothing is loaded."""
+    app, other = (configure().make_celery_app() for _ in "12")
+    app.origin = other.origin = origin
+    assert how(app) is app
+    assert how(crontab(app=app)).app is app
+
+
 def test_spawned_process_cannot_load_it(configure):
-    """An application that no file made says so when it is pickled."""
-    with pytest.raises(TypeError, match="was not loaded from an ini.*with --ini"):
-        pickle.dumps(configure().make_celery_app())
+    """An application that no file made says so where a process is spawned."""
+    set_spawning_popen("a process")
+    try:
+        with pytest.raises(TypeError, match=r"was not loaded from an ini.*with --ini"):
+            pickle.dumps(configure().make_celery_app())
+    finally:
+        set_spawning_popen(None)
 
 
-APPS = {}
+def test_another_process(configure):
+    """Another process loads it, for several pickles once; beat's subscribers know."""
+    app, loaded = (configure().make_celery_app() for _ in "12")
+    app.origin = loaded.origin = load, (unique(),)
+    APPS.append(loaded)
+    pickles = [pickle.dumps(app), pickle.dumps(crontab(app=app))]
+    for each in app, loaded:
+        each.close()  # as if this process had neither
+    assert pickle.loads(pickles[0]) is loaded
+    assert any(loaded.loader._uid in key for key, _ in signals.beat_init.receivers)
+    _state._register_app(loaded)
+    assert pickle.loads(pickles[1]).app is loaded
+    two = [configure().make_celery_app() for _ in "12"]
+    unpickle, _ = two[0].__reduce__()
+    with pytest.raises(TypeError, match="not loaded from an ini"):
+        unpickle("from another process", None)
 
 
-def find(name):
-    return APPS[name]
-
-
-def test_spawned_process_loads_it(configure):
-    """A pickle of an application loads it again, with what tells beat's subscribers."""
-    app = APPS["it"] = configure().make_celery_app()
-    app.origin = find, ("it",)
-
-    def is_connected():
-        return any(app.loader._uid in key for key, _ in signals.beat_init.receivers)
-
-    assert not is_connected()
-    assert pickle.loads(pickle.dumps(app)) is app
-    assert is_connected()
+def test_django(configure, monkeypatch):
+    """A Django project in the same environment does not matter."""
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "no.such")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not configure().make_celery_app().fixups
 
 
 # Several applications in one process.

@@ -14,6 +14,7 @@ from sources import MODULES, PACKAGE, imported
 LAYERS = [
     {"exceptions", "interfaces", "typing", "_celery", "_pyramid"},
     {"events"},
+    {"coercion"},
     {"settings"},
     {"application"},
     {"registry"},

@@ -6,11 +6,14 @@ A test that fails here says what to look at in the new version of the package.
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
 
 import celery
+import click
+import click_plugins
 import pytest
 from celery import Celery, _state, current_app
 from celery.app import defaults
@@ -21,6 +24,7 @@ from pyramid.threadlocal import get_current_request
 from sources import MODULES
 
 from pyramid_tasks import _celery, _pyramid
+from pyramid_tasks.loaders import _click_plugins, _pastedeploy
 
 # The functions that take the name of an attribute as a string.
 BY_STRING = {"getattr", "setattr", "hasattr", "delattr", "object"}
@@ -205,6 +209,43 @@ def test_celery_signature_app(app):
     assert signature.app is app
 
 
+@look_at("celery._state._get_active_apps(), which must have all applications")
+def test_celery_active_apps(app):
+    """The applications of a process are known until they are closed."""
+    assert app in _celery.active_apps()
+    app.close()
+    assert app not in _celery.active_apps()
+
+
+@look_at("Backend._call_task_errbacks() in celery.backends.base, and what it asks")
+@pytest.mark.parametrize(
+    ("errback", "bind", "expected"),
+    [
+        (lambda task_id: task_id, False, 1),
+        (lambda failed, error, traceback: failed.id, False, 3),
+        (lambda *args: args[0].id, False, 3),
+        (lambda self, *args: args[0], True, 1),
+    ],
+)
+def test_celery_errbacks(app, errback, bind, expected):
+    """It is known how Celery calls a link_error."""
+    told = []
+
+    def fail():
+        raise ValueError
+
+    def called(*args):
+        told.append(len(args) - bind)
+        return errback(*args)
+
+    called.__signature__ = inspect.signature(errback)
+    task = app.task(called, name="called", bind=bind, shared=False)
+    fail = app.task(fail, shared=False)
+    assert _celery.takes_error(task, task.s()) == (expected == 3)
+    fail.apply(task_id="id", link_error=task.s())
+    assert told == [expected]
+
+
 @look_at("Task._dump_pydantic_arguments in celery.app.task")
 def test_celery_pydantic(app):
     """Models become dictionaries where Celery 5.7 does that when it sends a task."""
@@ -223,6 +264,94 @@ def test_celery_pydantic(app):
         it = app.task(it, pydantic=True)
         assert _celery.dump_models(it, *call) == (({"x": 1},), {"y": {"x": 2}})
     assert _celery.dump_models(None, *call) == call
+
+
+# click-plugins, as Celery uses it.
+
+
+@look_at(
+    "click_plugins.with_plugins and celery.bin.celery: entry points must be loaded in "
+    "a function whose local variable 'group' is the command"
+)
+def test_click_plugins_group(monkeypatch):
+    """An entry point finds the command that it is loaded for."""
+    found = []
+
+    class EntryPoint:
+        name = "contract"
+
+        def load(self):
+            found.append(_click_plugins.find_celery_group())
+            return click.Command("contract")
+
+    celery_command = click.Group("celery")
+    assert click_plugins.with_plugins([EntryPoint()])(celery_command) is celery_command
+    assert found == [celery_command]
+    assert _click_plugins.find_celery_group() is None
+
+
+# PasteDeploy.
+
+
+@look_at("paste.deploy.loadwsgi.APP.config_prefixes")
+def test_pastedeploy_app_prefixes():
+    """The prefixes of the sections that make an application are words."""
+    assert {"app", "composite", "pipeline"} <= {*_pastedeploy.APP_PREFIXES}
+    assert all(isinstance(prefix, str) for prefix in _pastedeploy.APP_PREFIXES)
+
+
+@look_at(
+    "paste.deploy.loadwsgi: _ObjectType, and get_context(), find_config_section() and "
+    "_context_from_explicit() of ConfigLoader"
+)
+@pytest.mark.parametrize("section", ["celery", "celery:main", "celery:x"])
+def test_pastedeploy_sections(section, tmp_path):
+    """A section of a kind of our own is found, and its factory gets the loader."""
+    path = tmp_path / "config.ini"
+    path.write_text(f"[{section}]\nkey = value\n")
+    loader = _pastedeploy.CeleryConfigLoader(str(path))
+    context = loader.get_context(_pastedeploy.CELERY, section.partition(":")[2] or None)
+    assert context.local_conf == {"key": "value"}
+    assert context.protocol == "paste.celery_factory"
+    context.object = lambda loader, global_conf, key: (loader, key)
+    assert context.create() == (loader, "value")
+
+
+@look_at("ConfigLoader.update_defaults() and get_context() in paste.deploy.loadwsgi")
+def test_pastedeploy_included_file(tmp_path):
+    """The section of an included file is read by the same reader."""
+    (tmp_path / "base.ini").write_text("[celery]\nkey = %(value)s\n")
+    path = tmp_path / "config.ini"
+    path.write_text("[celery:main]\nuse = config:base.ini\n")
+    loader = _pastedeploy.CeleryConfigLoader(str(path))
+    context = loader.get_context(_pastedeploy.CELERY, "main", {"value": "a%b"})
+    assert context.local_conf == {"key": "a%b"}
+
+
+@look_at("ConfigLoader in paste.deploy.loadwsgi: what it calls for each section")
+def test_pastedeploy_place_of_an_error(tmp_path):
+    """An error knows the section and the key that it is about."""
+    path = tmp_path / "config.ini"
+    path.write_text("[pipeline:main]\npipeline = lost\n[app:x]\nuse = egg:lost\n")
+    loader = _pastedeploy.CeleryConfigLoader(str(path))
+    for name, place in (
+        ("main", "[pipeline:main], pipeline = lost"),
+        ("x", "[app:x], use = egg:lost"),
+    ):
+        with pytest.raises(Exception, match="lost") as caught:
+            loader.app_context(name)
+        assert caught.value.place == f"{path}, {place}"
+
+
+@look_at("paste.deploy.util.fix_call(), which must add the signature to a TypeError")
+def test_pastedeploy_signature():
+    """A factory that does not take a key is told with its signature."""
+
+    def factory(loader, global_conf):
+        pass
+
+    with pytest.raises(TypeError, match="key"):
+        _pastedeploy.fix_call(factory, None, {}, key="value")
 
 
 # Pyramid.

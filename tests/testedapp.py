@@ -68,7 +68,7 @@ def dbsession(): ...
 
 
 @pytest.fixture
-def testapp(app, tm):
+def testapp(app, tm, dbsession):
     environ = {"tm.active": True, "tm.manager": tm}
     return TestApp(app, extra_environ=environ)
 """

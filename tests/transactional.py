@@ -6,8 +6,10 @@ import zope.sqlalchemy
 from kombu import Connection
 from pyramid.config import Configurator
 from sqlalchemy.orm import Session
-from support import unique
+from support import DEADLINE, unique
 
+from pyramid_tasks.outbox.configuration import get_outbox
+from pyramid_tasks.outbox.manage import get_status
 from pyramid_tasks.registry import get_tasks
 
 
@@ -43,8 +45,19 @@ class TransactionalApp:
         zope.sqlalchemy.register(session, transaction_manager=request.tm)
         return session
 
+    def flush(self):
+        """Wait for the thread that sends what this process has committed."""
+        assert get_outbox(self.registry).sender.flush(DEADLINE)
+
+    def waiting(self):
+        """Return how many messages wait in the outbox."""
+        self.flush()
+        with self.engine.connect() as connection:
+            return get_status(connection).waiting
+
     def received(self, queue=None):
         """Return the messages that are in a queue, and empty it."""
+        self.flush()
         messages = []
         with Connection("memory://localhost") as connection:
             channel = connection.channel()

@@ -30,6 +30,8 @@ def misuses(request: RequestWithTasks) -> None:
     request.defer_task_with_options(add, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     request.defer_task_with_options(add, (1,), [2])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     request.defer_task_with_options(17)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    request.defer_task_with_options(add, (1,), countdwn=60)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    request.defer_task_with_options(add, (1,), countdown="60")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     request.defer_tasks(add)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     request.defer_tasks(add, [1, 2])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     request.task_signature()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -12,10 +12,13 @@ from ..registry import KEY, Tasks, get_tasks
 from ..settings import extract_celery_settings, merge_settings
 from .load import current_load, report_setting, reporting
 from .own_settings import check_own_settings
+from .values import check_environment, check_values
 
 if TYPE_CHECKING:
     from celery import Celery
     from pyramid.config import Configurator
+
+    from ..exceptions import SettingError
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +31,27 @@ def includeme(config: Configurator) -> None:
     load = current_load()
     if load:
         tasks.section_settings = load.settings
+        tasks.section = load.section
+        tasks.is_worker = True
         load.created.append((app, registry))
+
+    def report_value(name: str, problem: SettingError) -> None:
+        if name in tasks.section_settings:
+            problem.source = tasks.section
+        else:
+            problem.key = f"celery.{name}"
+        report_setting(problem)
 
     def configure() -> None:
         settings = config.get_settings()
         tasks.delivery = settings.get("pyramid_tasks.delivery", tasks.delivery)
         check_own_settings(settings, report_setting)
+        with reporting():
+            check_environment()
         own = extract_celery_settings(settings, report_setting)
-        app.config_from_object(merge_settings(own, tasks.section_settings), force=True)
+        merged = merge_settings(own, tasks.section_settings)
+        check_values(merged, report_value, is_worker=tasks.is_worker)
+        app.config_from_object(merged, force=True)
         if not (load or names_broker(app) or app.conf.task_always_eager):
             logger.warning(
                 "celery.broker_url is not set: tasks go to Celery's default, amqp://"
@@ -52,5 +68,7 @@ def make_celery_app(config: Configurator) -> Celery:
 
     The twin of ``config.make_wsgi_app()``, for a module that ``celery -A`` names.
     """
+    tasks = get_tasks(config.registry)
+    tasks.is_worker = True
     config.commit()
-    return get_tasks(config.registry).app
+    return tasks.app

@@ -38,11 +38,13 @@ class Load:
     Attributes:
         settings: The Celery settings of the worker, which win over those of the
             application.
+        section: The file and the section of these settings, for messages.
         created: The Celery applications created so far, with their registries.
         problems: The problems found so far, or ``None`` when the first one is raised.
     """
 
     settings: dict[str, Any]
+    section: str | None = None
     created: list[tuple[Celery, Registry]] = field(default_factory=list)
     problems: list[Exception] | None = None
 
@@ -56,9 +58,9 @@ def current_load() -> Load | None:
 
 
 @contextmanager
-def begin_load(settings: dict[str, Any]) -> Iterator[Load]:
+def begin_load(settings: dict[str, Any], section: str | None = None) -> Iterator[Load]:
     """Watch the applications that are created inside the ``with`` block."""
-    with _as_current(Load(settings, problems=current_problems())) as load:
+    with _as_current(Load(settings, section, problems=current_problems())) as load:
         yield load
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from ..coercion import coerce
 from ..exceptions import SettingError, UnknownSetting
 from ..settings import Report, raise_or_log
 
@@ -20,9 +22,13 @@ NUMBERS = {
     "max_deliveries": 5.0,
 }
 
+#: The settings that are true or false, without their prefix.
+BOOLEANS = ("gc_freeze", "inbox")
+
 #: The settings without their prefix.
 OWN_SETTINGS = (
-    *("base_url", "config_uri", "context", "delivery", "gc_freeze", "inbox"),
+    *("base_url", "config_uri", "context", "delivery", "outbox_send"),
+    *BOOLEANS,
     *NUMBERS,
 )
 
@@ -30,7 +36,7 @@ OWN_SETTINGS = (
 def check_own_settings(
     settings: Mapping[str, Any], report: Report = raise_or_log
 ) -> None:
-    """Report the settings that begin with ``pyramid_tasks.`` and are none of its own.
+    """Report what is wrong with the settings that begin with ``pyramid_tasks.``.
 
     Args:
         settings: The settings of a Pyramid application.
@@ -43,6 +49,14 @@ def check_own_settings(
             hint = _PREFIX + nearest[0] if nearest else None
             problem = "is not a setting of pyramid_tasks."
             report(UnknownSetting(key, problem, hint))
+    for name in (*NUMBERS, *BOOLEANS):
+        try:
+            if name in NUMBERS:
+                number_setting(settings, name)
+            else:
+                coerce(_PREFIX + name, settings.get(_PREFIX + name), "bool")
+        except SettingError as error:
+            report(error)
 
 
 def number_setting(settings: Mapping[str, Any], name: str) -> float:
@@ -53,11 +67,14 @@ def number_setting(settings: Mapping[str, Any], name: str) -> float:
         name: The setting without its prefix ``pyramid_tasks.``.
 
     Raises:
-        SettingError: The value is not a number.
+        SettingError: The value is not a positive number.
     """
     key = _PREFIX + name
     value = settings.get(key, NUMBERS[name])
     try:
-        return float(value)
-    except ValueError:
+        number = float(value)
+    except (TypeError, ValueError):
         raise SettingError(key, f"= {value} is not a number.") from None
+    if not 0 < number < math.inf:  # false for nan too
+        raise SettingError(key, f"= {value} must be more than 0, and finite.")
+    return number

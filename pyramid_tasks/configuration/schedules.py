@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from celery.schedules import ParseException, crontab
 from pyramid.exceptions import ConfigurationError
 
 from ..registry import check_arguments, get_tasks, relate
+from .call_options import misspelt_options
 from .load import reporting, reporting_directive
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from celery.schedules import BaseSchedule
     from pyramid.config import Configurator
 
+_ENTRY_KEYS = {"task", "type", "schedule", "args", "kwargs", "options", "relative"}
 _CRON_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 
 
@@ -45,7 +48,8 @@ def add_periodic_task(
             <https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html>`_.
 
     Raises:
-        pyramid.exceptions.ConfigurationError: The schedule cannot be read.
+        pyramid.exceptions.ConfigurationError: The schedule cannot be read, or an option
+            is misspelt.
         TaskNotRegistered: The application has no such task, once committed.
     """
     tasks = get_tasks(config.registry)
@@ -55,6 +59,8 @@ def add_periodic_task(
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
     args, kwargs = tuple(args), dict(kwargs or {})
+    for option, near in misspelt_options(opts.keys() - {"name"}):
+        raise ConfigurationError(f"{option} is no option. Did you mean {near}?")
     title = opts.pop("name", None) or _call_repr(func_or_name, args, kwargs)
 
     def register() -> None:
@@ -112,6 +118,65 @@ def parse_schedule(text: str, type_: str | None = None) -> float | timedelta | c
             else "a cron expression of five fields or a number of seconds"
         )
         raise ValueError(f"schedule {text!r} is not {expected} ({error})") from error
+
+
+class ScheduleError(ValueError):
+    """Entries of ``beat_schedule`` cannot be read.
+
+    Attributes:
+        problems: What is wrong with each.
+        readable: The other entries.
+    """
+
+    def __init__(self, problems: list[str], readable: dict[str, Any]) -> None:
+        super().__init__(problems, readable)
+        self.problems = problems
+        self.readable = readable
+
+
+def read_schedule(entries: Any) -> dict[str, Any]:
+    """Return the value of ``beat_schedule``, with what beat needs as its schedules.
+
+    Args:
+        entries: For each name an entry. The schedule of an entry may be written as in
+            ``[celerybeat:NAME]``, with a ``type`` or without.
+
+    Raises:
+        ScheduleError: An entry cannot be read.
+    """
+    problems, readable = [], {}
+    if not isinstance(entries, Mapping):
+        problems.append('is no dictionary: write {"NAME": {"task": ..., ...}}.')
+        entries = {}
+    for name, entry in entries.items():
+        try:
+            readable[name] = _read_entry(entry)
+        except ValueError as error:
+            problems.append(f"has an entry {name!r} that cannot be read: {error}")
+    if problems:
+        raise ScheduleError(problems, readable)
+    return readable
+
+
+def _read_entry(entry: Any) -> Any:
+    if hasattr(entry, "schedule"):  # as beat has it
+        return entry
+    if not isinstance(entry, Mapping):
+        raise ValueError("it is no dictionary.")  # noqa: TRY004 a value
+    for key in "task", "schedule":
+        if not entry.get(key):
+            raise ValueError(f"{key} is missing.")
+    for key in entry.keys() - _ENTRY_KEYS:  # another scheduler may have more keys
+        for near in get_close_matches(key, _ENTRY_KEYS, n=1, cutoff=0.75):
+            raise ValueError(f"it has {key}. Did you mean {near}?")
+    read = {key: value for key, value in entry.items() if key != "type"}
+    schedule, type_ = entry["schedule"], entry.get("type")
+    if isinstance(schedule, (str, dict)):
+        if isinstance(schedule, dict) and not type_:
+            raise ValueError("schedule is a JSON object; add type = crontab, say.")
+        text = schedule if isinstance(schedule, str) else json.dumps(schedule)
+        read["schedule"] = parse_schedule(text, type_)
+    return read
 
 
 def _seconds(value: Any) -> float:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..exceptions import TaskError
 
 if TYPE_CHECKING:
     from celery import Celery
+
+_POSITIONAL = {
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+}
 
 
 def default_name(app: Celery, func: Callable[..., Any]) -> str:
@@ -31,45 +38,44 @@ def default_name(app: Celery, func: Callable[..., Any]) -> str:
 def signature_less_request(
     func: Callable[..., Any], name: str, *, bind: bool
 ) -> inspect.Signature:
-    """Return the signature of a task for its callers: without the request.
-
-    The first parameter is the task that Celery binds. Its name is not ``self``, so that
-    a parameter of the task can have that name.
+    """Return the signature that a task would have in Celery: without the request.
 
     Raises:
         TaskError: The function does not take a request first.
     """
-    original = inspect.signature(func)
+    original = _signature(func)
     parameters = list(original.parameters.values())
-    positional = {
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    }
-    for leading in ("self", "request") if bind else ("request",):
-        if parameters and parameters[0].kind in positional:
-            del parameters[0]
-        elif not parameters or parameters[0].kind != inspect.Parameter.VAR_POSITIONAL:
+    for index, leading in enumerate(("self", "request") if bind else ("request",)):
+        kind = parameters[index].kind if index < len(parameters) else None
+        if kind == inspect.Parameter.VAR_POSITIONAL:
+            return original
+        if kind not in _POSITIONAL:
             expected = "(self, request, ...)" if bind else "(request, ...)"
             raise TaskError(
                 f"The task {name!r} must take {expected}, but {func!r} has no "
                 f"positional parameter for {leading}"
             )
-    return inspect.Signature(
-        [
-            inspect.Parameter("_celery_task", inspect.Parameter.POSITIONAL_ONLY),
-            *parameters,
-        ],
-        return_annotation=original.return_annotation,
-    )
+    del parameters[bind]
+    return original.replace(parameters=parameters)
 
 
 def present_as(
-    run: Callable[..., Any], func: Callable[..., Any], signature: inspect.Signature
+    run: Callable[..., Any],
+    func: Callable[..., Any],
+    signature: inspect.Signature,
+    *,
+    evaluate: bool,
 ) -> None:
     """Show Celery the name and the signature of the task, without the request.
 
-    Celery checks arguments against this signature, and ``pydantic=True`` validates
-    them by its annotations.
+    Celery checks arguments against this signature, tells by it how to call a
+    ``link_error``, and ``pydantic=True`` validates by its annotations.
+
+    Args:
+        run: The function for Celery.
+        func: The function of the application.
+        signature: The signature that ``run`` gets.
+        evaluate: Whether to evaluate annotations that are strings, if possible.
     """
     name = getattr(func, "__name__", "")
     # Celery puts the name into source code, where "<lambda>" is a syntax error.
@@ -78,11 +84,25 @@ def present_as(
     run.__qualname__ = getattr(func, "__qualname__", run.__name__)
     run.__module__ = func.__module__
     run.__doc__ = func.__doc__
-    annotations = getattr(func, "__annotations__", {})
     run.__annotations__ = {
-        name: annotation
-        for name, annotation in annotations.items()
-        if name == "return" or name in signature.parameters
+        each.name: each.annotation
+        for each in signature.parameters.values()
+        if each.annotation is not inspect.Parameter.empty
     }
-    run.__wrapped__ = func  # type: ignore[attr-defined]  # whose globals name the types
+    if signature.return_annotation is not inspect.Signature.empty:
+        run.__annotations__["return"] = signature.return_annotation
+    # No __wrapped__: Celery's annotation "@run" would go around the function behind it.
     run.__signature__ = signature  # type: ignore[attr-defined]
+    if evaluate:
+        names = getattr(inspect.unwrap(func), "__globals__", {})
+        with suppress(Exception):  # a name that only type checkers import
+            run.__annotations__ = get_type_hints(run, names, include_extras=True)
+
+
+def _signature(func: Callable[..., Any]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        # A name that only type checkers import is no error.
+        return inspect.signature(func, annotation_format=Format.FORWARDREF)
+    return inspect.signature(func)

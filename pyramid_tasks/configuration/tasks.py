@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from functools import partial, update_wrapper
+from functools import update_wrapper
+from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import venusian
@@ -19,6 +21,8 @@ from .signature import default_name, present_as, signature_less_request
 if TYPE_CHECKING:
     from celery import Task
     from pyramid.config import Configurator
+
+    from ..worker.request import TaskRunner
 
 _Func = TypeVar("_Func", bound=Callable[..., Any])
 
@@ -62,12 +66,14 @@ def register_task(
         innermost = _innermost(original, bind=bind)
         derived = derive_task(innermost, info, introspectable)
         runner = get_runner(config.registry)
-        run = _make_run(derived, runner.attempt, tasks.execution_policy)
-        present_as(run, original, signature)
-        task = tasks.add(run, original, name, options)
+        run = _make_run(derived, runner.attempt, tasks.execution_policy, bind=bind)
+        evaluate = bool(options.get("pydantic"))
+        present_as(run, original, signature, evaluate=evaluate)
+        task = tasks.add(run, original, name, {**options, "bind": bind})
         # Celery has put autoretry_for around the function. The request goes around
         # both, so that subscribers of a retry get it.
-        task.run = update_wrapper(partial(runner.run, task, task.run), task.run)
+        seen = MethodType(run, task) if bind else run
+        task.run = task.__wrapped__ = _with_request(runner, task, original, seen)
 
     introspectable = config.introspectable("tasks", name, name, "task")
     introspectable.update(
@@ -133,17 +139,35 @@ def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:
 
 
 def _make_run(
-    derived: TaskFunc, attempt: Callable[..., Any], policy: ExecutionPolicy | None
+    derived: TaskFunc,
+    attempt: Callable[..., Any],
+    policy: ExecutionPolicy | None,
+    *,
+    bind: bool,
 ) -> Callable[..., Any]:
-    """Return the function that Celery runs: the derived task, with a request."""
+    """Return the function that is the task for Celery: it makes a request."""
 
-    def run(self: Task, /, *args: Any, **kwargs: Any) -> Any:
-        return attempt(self, derived, args, kwargs)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if policy is None:
+            return attempt(derived, args, kwargs)
+        return policy(lambda environ: attempt(derived, args, kwargs, environ))
 
-    if policy is None:
-        return run
+    def bound_run(_self: Task, /, *args: Any, **kwargs: Any) -> Any:
+        return run(*args, **kwargs)
 
-    def run_by_policy(self: Task, /, *args: Any, **kwargs: Any) -> Any:
-        return policy(lambda environ: attempt(self, derived, args, kwargs, environ))
+    return bound_run if bind else run
 
-    return run_by_policy
+
+def _with_request(
+    runner: TaskRunner, task: Task, func: TaskFunc, seen: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Return ``task.run``, with a request around it, that looks as ``seen`` does."""
+    inner = task.run
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return runner.run(task, inner, *args, **kwargs)
+
+    update_wrapper(run, seen)
+    run.__signature__ = inspect.signature(seen)  # type: ignore[attr-defined]
+    run.__wrapped__ = func  # type: ignore[attr-defined]  # where the source is
+    return run

@@ -10,9 +10,9 @@ the extra ``pyramid-tasks[outbox]``, a session that ``zope.sqlalchemy`` has made
 the transaction, the table (``celery ... outbox create``) and a relay
 (``celery ... outbox run``).
 
-After the commit, the process that deferred the task sends it and deletes the row. If
-that process dies or the broker is down, the relay sends the task. A task can be sent
-twice, with the same id.
+After the commit, a thread of the process that deferred the task sends it and deletes
+the row. If that process dies or the broker is down, the relay sends the task. A task
+can be sent twice, with the same id.
 
 Settings:
 
@@ -22,8 +22,12 @@ Settings:
 ``pyramid_tasks.outbox_max_attempts``
     How often a message may be refused for its content, for example because the task
     does not exist, before it is set aside; default 5.
+``pyramid_tasks.outbox_send``
+    What sends committed rows: ``thread``, the default; ``request``, which sends before
+    it ends; or ``relay``, so that the process never talks to the broker.
 ``pyramid_tasks.delivery_timeout``
-    How many seconds a request waits for the broker after its commit; default 2.
+    How many seconds the process has, at its end, to send what it has committed, and how
+    many a ``request`` has; default 2.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ two to the metadata that Alembic compares with the database::
 
 from __future__ import annotations
 
-from ..outbox.inbox_table import InboxRow
-from ..outbox.table import OutboxMessage, database_time, metadata, outbox_table
+from ..outbox.table import OutboxMessage, database_time, metadata
+from ..outbox.tables import InboxRow, outbox_table
 
 __all__ = ["InboxRow", "OutboxMessage", "database_time", "metadata", "outbox_table"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from celery.app.routes import MapRoute
+from celery.canvas import Signature
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu.serialization import dumps, loads
 
-from .._celery import dump_models
-from ..delivery.canvas import nodes
+from .._celery import dump_models, takes_error
+from ..configuration.call_options import CALL_OPTIONS, misspelt_options
+from ..delivery.canvas import Node, nodes
 from ..events import BeforeDeferTask, has_subscribers
 from ..exceptions import DeferError
 from ..registry import check_arguments
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
     from celery import Celery, Task
     from pyramid.request import Request
 
-    from ..delivery.canvas import Canvas, Node
+    from ..delivery.canvas import Canvas
     from ..registry import Delivery, Tasks
 
 #: Tasks of Celery that call another task for each item, and how.
@@ -47,9 +51,13 @@ def prepare(
             task = tasks.find(node.signature["task"])
             announce(request, task, node.signature, headers)
             check_call(node, task, tasks)
-        elif options.get("headers"):
-            # Celery puts these in the place of the headers of the tasks.
-            options["headers"] = {**headers, **options["headers"]}
+        else:
+            if options.get("headers"):
+                # Celery puts these in the place of the headers of the tasks.
+                options["headers"] = {**headers, **options["headers"]}
+            own = Node({**node.signature, "kwargs": {}}, is_first=True)
+            serialize_arguments(tasks.app, own)  # a chord gives them to its header
+            node.signature["args"] = own.signature["args"]
         if delivery := options.pop("delivery", None):
             deliveries.add(delivery)
     return deliveries
@@ -58,7 +66,11 @@ def prepare(
 def announce(
     request: Request, task: Task, call: Canvas, headers: dict[str, str]
 ) -> None:
-    """Add the headers to the options of a call, and notify subscribers of the call."""
+    """Add the headers to the options of a call, and notify subscribers of the call.
+
+    Raises:
+        DeferError: An option is misspelt.
+    """
     options = call["options"]
     if headers:
         options["headers"] = {**headers, **(options.get("headers") or {})}
@@ -67,6 +79,25 @@ def announce(
         event = BeforeDeferTask(request, task, args, call["kwargs"], options)
         request.registry.notify(event)
         call["args"], call["kwargs"] = event.args, event.kwargs
+    if not options.keys() <= CALL_OPTIONS:
+        _check_options(task, options)
+
+
+def _check_options(task: Task, options: dict[str, Any]) -> None:
+    """Check the options that are none of Celery's.
+
+    A router of the application can read options of its own, and a stamp is one.
+
+    Raises:
+        DeferError: An option is misspelt.
+    """
+    if all(isinstance(router, MapRoute) for router in task.app.amqp.routes):
+        stamps = options.get("stamped_headers") or ()
+        for option, near in misspelt_options(options.keys() - {*stamps}):
+            raise DeferError(
+                f"{task.name} was deferred with the option {option!r}, which nobody "
+                f"reads. Did you mean {near!r}?"
+            )
 
 
 def check_call(node: Node, task: Task, tasks: Tasks) -> None:
@@ -87,7 +118,11 @@ def check_call(node: Node, task: Task, tasks: Tasks) -> None:
         # As map.apply_async() does, for the routes of the task.
         call["options"].setdefault("route_name", mapped.name)
     else:
-        check_arguments(task, (*node.results_before, *call["args"]), call["kwargs"])
+        before = node.results_before
+        if before and node.is_errback:
+            errback = Signature.from_dict(call, app=tasks.app)
+            before = (None,) * (3 if takes_error(task, errback) else 1)
+        check_arguments(task, (*before, *call["args"]), call["kwargs"])
     serialize_arguments(tasks.app, node)
 
 
@@ -106,6 +141,8 @@ def serialize_arguments(app: Celery, node: Node) -> None:
         content_type, encoding, body = dumps(
             (tuple(args)[len(before) :], kwargs), serializer
         )
+    except SoftTimeLimitExceeded:  # of the task that defers
+        raise
     except Exception as error:
         raise DeferError(
             f"The arguments of {name} cannot be sent as {serializer}: {error}"

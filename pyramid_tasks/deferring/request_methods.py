@@ -16,12 +16,21 @@ from ..worker.contexts import context_headers
 from .call import announce, check_call, choose_delivery, prepare
 
 if TYPE_CHECKING:
-    from typing import Concatenate
+    from typing import Concatenate, Unpack
 
     from celery.result import AsyncResult, GroupResult, ResultBase
     from pyramid.request import Request
 
-    from ..typing import AnyRequest, AnyTask, P, R, RequestT, TaskLike, TaskT
+    from ..typing import (
+        AnyRequest,
+        AnyTask,
+        CallOptions,
+        P,
+        R,
+        RequestT,
+        TaskLike,
+        TaskT,
+    )
 
 
 @overload
@@ -77,7 +86,7 @@ def defer_task_with_options(
     func_or_name: TaskLike,
     args: Iterable[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
-    **options: Any,
+    **options: Unpack[CallOptions],
 ) -> AsyncResult:
     """Queue a task with options such as ``countdown``, ``queue`` or ``priority``.
 
@@ -90,20 +99,16 @@ def defer_task_with_options(
             and ``delivery``: ``immediate``, or with
             ``pyramid_tasks.contrib.pyramid_tm`` ``commit`` or ``outbox``.
 
-    Returns:
-        The result, as :func:`defer_task` does.
-
     Raises:
-        DeferError: The call cannot be kept until the commit, or its linked tasks cannot
-            be called.
+        DeferError: An option is misspelt, the call cannot be kept until the commit, or
+            its linked tasks cannot be called.
         Exception: The errors of :func:`defer_task`.
     """
     tasks = get_tasks(request.registry)
     task = tasks.find(func_or_name)
     if "link" in options or "link_error" in options:
-        delivery = options.pop("delivery", None)
         signature = task.signature(tuple(args), dict(kwargs or {}), **options)
-        return defer_canvas(request, signature, delivery=delivery)
+        return defer_canvas(request, signature)
     call = {"args": tuple(args), "kwargs": dict(kwargs or {}), "options": options}
     announce(request, task, call, context_headers(tasks.contexts, request))
     delivery = tasks.get_delivery(options.pop("delivery", None))
@@ -118,7 +123,7 @@ def defer_tasks(
     request: Request,
     func_or_name: TaskLike,
     iterable: Iterable[tuple[Any, ...] | Mapping[str, Any]],
-    **options: Any,
+    **options: Unpack[CallOptions],
 ) -> GroupResult:
     """Queue many calls of one task at once.
 
@@ -165,7 +170,9 @@ def defer_tasks(
     return DeferredGroupResult(uuid(), results, app=tasks.app)
 
 
-def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultBase:
+def defer_canvas(
+    request: Request, canvas: Signature, **options: Unpack[CallOptions]
+) -> ResultBase:
     """Queue a chain, a group, a chord or a signature, as a whole.
 
     Each task in the canvas has a :class:`~pyramid_tasks.BeforeDeferTask` event, and
@@ -175,8 +182,9 @@ def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultB
     nothing. They fix the ids of its tasks before the commit. They cannot fix the id of
     a group inside a chain: Celery makes a new one when it sends the chain.
 
-    Celery calls a ``link_error`` with the id of the task that failed. If that task is
-    in the header of a chord, it calls the ``link_error`` with the id of the body.
+    Celery runs a ``link_error`` with the id of the task that failed, or with what
+    failed, as its signature says. If that task is in the header of a chord, the id is
+    that of the body.
 
     Args:
         canvas: A `canvas
@@ -207,9 +215,8 @@ def defer_canvas(request: Request, canvas: Signature, **options: Any) -> ResultB
     name = options.pop("delivery", None)
     whole = copy(canvas)
     whole["options"].update(copy(options))
-    deliveries = prepare(
-        request, tasks, whole, context_headers(tasks.contexts, request)
-    )
+    headers = context_headers(tasks.contexts, request)
+    deliveries = prepare(request, tasks, whole, headers)
     delivery = choose_delivery(tasks, deliveries, name)
     return delivery.deliver(request, [as_signature(whole, tasks.app)])[0]
 
@@ -233,8 +240,7 @@ def task_signature(
         it as ``task.si()`` does.
 
     Raises:
-        TaskNotRegistered: The application has no such task.
-        AmbiguousTask: The function is registered under several names.
+        Exception: The errors of :func:`defer_task` about the name of a task.
     """
     return get_tasks(request.registry).find(func_or_name).s(*args, **kwargs)
 

@@ -8,18 +8,23 @@ from __future__ import annotations
 from collections import UserList
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery.canvas import Signature, chunks
 from celery.utils import uuid
 
 from .._celery import set_app
+from ..exceptions import DeferError
 
 if TYPE_CHECKING:
     from celery import Celery
 
 #: A signature and all that is in it, in plain dictionaries and lists.
 Canvas = dict[str, Any]
+
+#: The largest number of items that a generator in a canvas may give.
+MAX_GENERATED = 100_000
 
 #: The argument that has the tasks which Celery sends at the same time.
 _MEMBERS = {"group": "tasks", "chord": "header"}
@@ -31,25 +36,25 @@ class Node(NamedTuple):
     Attributes:
         signature: The part of the canvas. A change of the part changes the canvas.
         is_first: Whether it is sent with the canvas, and not later by a worker.
+        before: The arguments that Celery adds in front of its own ones. The result of
+            the task before, or the list of results of the group before, is ``None``.
+        is_errback: Whether it is the ``link_error`` of another node.
     """
 
     signature: Canvas
     is_first: bool
+    before: tuple[Any, ...] = ()
+    is_errback: bool = False
 
     @property
     def is_task(self) -> bool:
         """Whether the node is a single task."""
-        return self.signature.get("subtask_type") not in {"chain", "group", "chord"}
+        return not is_canvas(self.signature)
 
     @property
-    def results_before(self) -> tuple[None, ...]:
-        """A ``None`` in the place of the argument that Celery adds in a worker.
-
-        Celery adds the result of the task before, or a list with the results of the
-        group before. To a ``link_error`` it adds the id of the task that failed.
-        """
-        follows = not (self.is_first or self.signature.get("immutable"))
-        return (None,) if follows else ()
+    def results_before(self) -> tuple[Any, ...]:
+        """The arguments that Celery adds, none if the signature is immutable."""
+        return () if self.signature.get("immutable") else self.before
 
 
 def as_signature(canvas: Canvas, app: Celery) -> Signature:
@@ -63,8 +68,18 @@ def as_signature(canvas: Canvas, app: Celery) -> Signature:
     return signature
 
 
+def is_canvas(signature: Canvas) -> bool:
+    """Whether a signature is a chain, group or chord, and no single task."""
+    return signature.get("subtask_type") in {"chain", "group", "chord"}
+
+
 def nodes(
-    canvas: Canvas, *, is_first: bool = True, with_linked: bool = True
+    canvas: Canvas,
+    *,
+    is_first: bool = True,
+    with_linked: bool = True,
+    before: tuple[Any, ...] = (),
+    is_errback: bool = False,
 ) -> Iterator[Node]:
     """Iterate over a canvas and the parts of it.
 
@@ -72,24 +87,32 @@ def nodes(
         canvas: The canvas, which comes first.
         is_first: Whether the canvas is sent now, and not later by a worker.
         with_linked: Whether to include the tasks that ``link`` and ``link_error`` name.
+        before: As in :class:`Node`.
+        is_errback: As in :class:`Node`.
     """
     kwargs, options = canvas["kwargs"], canvas["options"]
-    yield Node(canvas, is_first)
-    within = partial(nodes, with_linked=with_linked)
+    node = Node(canvas, is_first, before, is_errback)
+    yield node
+    first = partial(nodes, with_linked=with_linked, is_first=is_first)
+    later = partial(nodes, is_first=False, before=(None,))
+    # A group has no arguments of its own for Celery; a chain and a chord have.
+    own = (*node.results_before, *canvas["args"])
     match canvas.get("subtask_type"):
         case "chain":
-            for number, each in enumerate(kwargs["tasks"]):
-                yield from within(each, is_first=is_first and number == 0)
+            for each in kwargs["tasks"][:1]:
+                yield from first(each, before=own)
+            for each in kwargs["tasks"][1:]:
+                yield from later(each, with_linked=with_linked)
         case "group":
             for each in kwargs["tasks"]:
-                yield from within(each, is_first=is_first)
+                yield from first(each, before=before)
         case "chord":
             for each in _as_list(kwargs["header"]):
-                yield from within(each, is_first=is_first)
-            yield from within(kwargs["body"], is_first=False)
+                yield from first(each, before=own)
+            yield from later(kwargs["body"], with_linked=with_linked)
     for key in ("link", "link_error") if with_linked else ():
         for each in _as_list(options.get(key)):
-            yield from nodes(each, is_first=False)
+            yield from later(each, is_errback=key == "link_error")
 
 
 def leaves(canvas: Canvas, *, with_linked: bool = True) -> Iterator[Node]:
@@ -128,14 +151,29 @@ def copy(value: Any) -> Any:
         if value.get("task") == "celery.chunks":
             value = _as_group(value)
         copied = {key: copy(each) for key, each in value.items()}
-        if members := _MEMBERS.get(copied.get("subtask_type") or ""):
+        kind = copied.get("subtask_type") or ""
+        if members := _MEMBERS.get(kind):
             copied["kwargs"][members] = _flat(copied["kwargs"][members])
+        elif kind == "chain":
+            copied["kwargs"]["tasks"] = _without_empty(copied["kwargs"]["tasks"])
         return copied
-    if isinstance(value, (list, UserList)):  # Celery's regen() is a UserList
+    if isinstance(value, UserList):  # Celery's regen(), around a generator
+        return _copy_generated(value)
+    if isinstance(value, list):
         return [copy(each) for each in value]
     if type(value) is tuple:
         return tuple(map(copy, value))
     return value
+
+
+def _copy_generated(generated: UserList[Any]) -> list[Any]:
+    copied = [copy(each) for each in islice(generated, MAX_GENERATED + 1)]
+    if len(copied) > MAX_GENERATED:
+        raise DeferError(
+            f"A generator in a canvas may give {MAX_GENERATED} items: all of them are "
+            "checked before the first is sent. Give a list of more"
+        )
+    return copied
 
 
 def _as_group(signature: Canvas) -> Canvas:
@@ -158,6 +196,16 @@ def _flat(signatures: Canvas | list[Canvas]) -> Canvas | list[Canvas]:
         is_group = each.get("subtask_type") == "group"
         flat += each["kwargs"]["tasks"] if is_group else [each]
     return flat
+
+
+def _without_empty(steps: list[Canvas]) -> list[Canvas]:
+    """Leave out the empty groups of a chain, as Celery 5.7 does when it sends them."""
+    some = [
+        each
+        for each in steps
+        if each.get("subtask_type") != "group" or each["kwargs"]["tasks"]
+    ]
+    return some or steps[:1]
 
 
 def _as_list(signatures: Canvas | Iterable[Canvas] | None) -> Iterable[Canvas]:

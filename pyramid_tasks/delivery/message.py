@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from .canvas import nodes
+from .canvas import as_signature, copy, fix_ids, is_canvas, nodes
 from .result_backends import QuietBackend
-from .results import deferred_result
+from .results import DeferredResult, deferred_result, freeze
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
+    from celery.result import ResultBase
 
     from ..application import PyramidCelery
+    from .canvas import Canvas, Node
 
 
 class Message:
@@ -24,8 +26,9 @@ class Message:
 
     Attributes:
         signature: The call as it will be sent.
-        result: The result for the caller.
+        id: The id of the result.
         sent: Whether it has been sent.
+        dropped: Whether it will never be sent, as its transaction was aborted.
 
     Raises:
         NotImplementedError: The result backend cannot count the tasks of a chord.
@@ -33,27 +36,76 @@ class Message:
 
     def __init__(self, app: PyramidCelery, signature: Signature) -> None:
         self.sent = False
+        self.dropped = False
         self.signature = signature
-        backend = QuietBackend(app)
+        self._app = app
+        parent = app.current_worker_task
         for node in nodes(signature):
+            options = node.signature["options"]
             if node.signature.get("subtask_type") == "chord":
-                backend.ensure_chords_allowed()
+                QuietBackend(app).ensure_chords_allowed()
             if node.is_first:
-                _fix_times(node.signature["options"])
-        ids = {}
-        # Celery looks for the parent when it sends, and a relay sends outside the task.
-        if parent := app.current_worker_task:
-            ids["root_id"] = parent.request.root_id or parent.request.id
-            ids["parent_id"] = parent.request.id
-        with app.sending(backend=backend):
-            result = signature.freeze(signature.options.get("task_id"), **ids)
-        self.result = deferred_result(result, self)
+                _fix_times(app, node)
+            # Celery looks for the parent when it sends, and that is outside the task.
+            if parent:
+                options["root_id"] = parent.request.root_id or parent.request.id
+                if node.is_first:
+                    options["parent_id"] = parent.request.id
+        fix_ids(signature)
+        if not is_canvas(signature):
+            _fix_options(app, signature)
+        self.result = self._result()
+        self.id: str = self.result.id
+
+    def drop(self) -> None:
+        """Take note that the transaction did not commit."""
+        self.dropped = True
+
+    def _result(self) -> ResultBase:
+        signature = self.signature
+        if not is_canvas(signature):
+            result = DeferredResult(signature["options"]["task_id"], app=self._app)
+            result.message = self
+            return result
+        # A copy, as Celery writes the body of a chord into each task of its header.
+        # JSON would have the body as often as that.
+        frozen = as_signature(copy(signature), self._app)
+        with self._app.sending(backend=QuietBackend(self._app)):
+            result = freeze(frozen, signature["options"].get("task_id"))
+        found: ResultBase = deferred_result(result, self)
+        return found
 
 
-def _fix_times(options: dict[str, Any]) -> None:
+def _fix_times(app: PyramidCelery, node: Node) -> None:
     """Make times that count from now of times that would count from the commit."""
+    options: dict[str, Any] = node.signature["options"]
     now = datetime.now(UTC)
     if (countdown := options.pop("countdown", None)) is not None:
         options["eta"] = now + timedelta(seconds=countdown)
-    if isinstance(expires := options.get("expires"), (int, float)):
+    expires = options.get("expires")
+    if expires is None and node.is_task:
+        # The task as it is registered may say so.
+        expires = getattr(app.tasks.get(node.signature["task"]), "expires", None)
+    if isinstance(expires, (int, float)):
         options["expires"] = now + timedelta(seconds=expires)
+
+
+#: The options of a call that a task may have for all calls.
+_TASK_OPTIONS = (
+    *("queue", "exchange", "routing_key", "priority", "delivery_mode"),
+    *("serializer", "compression", "time_limit", "soft_time_limit", "ignore_result"),
+)
+
+
+def _fix_options(app: PyramidCelery, call: Canvas) -> None:
+    """Give a call the options of its task, which whoever sends it may not know."""
+    task, options = app.tasks.get(call["task"]), call["options"]
+    if task is None:
+        return
+    for name in _TASK_OPTIONS:
+        if name not in options and (value := getattr(task, name, None)) is not None:
+            options[name] = value
+    if "shadow" not in options:
+        shadow = task.shadow_name(call["args"], call["kwargs"], options)
+        if shadow is not None:
+            options["shadow"] = shadow

@@ -1,17 +1,18 @@
-"""Sending a message to the broker within a time limit."""
+"""Sending to the broker within a time limit, through the connections of a pool."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu import pools
-from kombu.exceptions import KombuError, LimitExceeded, OperationalError
+from kombu.exceptions import LimitExceeded, OperationalError
 
-from ..exceptions import TaskNotRegistered
-from .canvas import as_signature, leaves
-from .result_backends import BrokerDown, SendingBackend
+from .canvas import as_signature, is_canvas
+from .result_backends import BrokerDown, SendingBackend, SendingFailed
 
 if TYPE_CHECKING:
     from kombu.connection import Connection
@@ -20,43 +21,98 @@ if TYPE_CHECKING:
     from ..application import PyramidCelery
     from .canvas import Canvas
 
-# Answers of Redis about its own state, whatever the message.
-_REDIS_STATES = {"BusyLoadingError", "OutOfMemoryError", "ReadOnlyError"}
-_REDIS_WORDS = ("LOADING", "MISCONF", "NOREPLICAS", "OOM", "READONLY")
+_AMQP = {"amqp", "amqps", "pyamqp"}
+_REDIS = {"redis", "rediss", "sentinel"}
+
+# Errors about the state of a broker or the rights that it gives, whatever the message:
+# of Redis, and of RabbitMQ.
+_STATES = {
+    *("BusyLoadingError", "OutOfMemoryError", "ReadOnlyError", "NoPermissionError"),
+    *("AuthenticationError", "AccessRefused", "MessageNacked", "ResourceError"),
+    "TimeoutError",
+}
+_REDIS_WORDS = (
+    *("LOADING", "MISCONF", "NOREPLICAS", "OOM", "READONLY"),
+    *("NOPERM", "NOAUTH"),
+)
+
+# Words of a broker or its client about the content of a message.
+_CONTENT_WORDS = ("too large", "larger than", "overflow", "bulk length", "too long")
 
 
-def publish(app: PyramidCelery, canvas: Canvas, timeout: float) -> None:
-    """Send a canvas once.
+class Publisher:
+    """Sends canvases with a time limit for each wait for the broker.
 
-    Celery would wait much longer for a broker, or a result backend, that is down.
+    Celery itself would wait much longer for a broker, or a result backend, that is
+    down.
 
     Args:
         app: The Celery application that sends.
-        canvas: The task, chain, group or chord.
-        timeout: The number of seconds that each wait for the broker may take.
-
-    Raises:
-        BrokerDown: The broker cannot be reached, or takes no message.
-        Exception: Any other error is about this message.
+        timeout: The number of seconds that each wait may take.
     """
-    _check_tasks(app, canvas)
-    signature = as_signature(canvas, app)
-    if app.conf.task_always_eager:
-        signature.apply_async()
-        return
-    backend = SendingBackend(app, timeout)
-    # A connection of the pool may have died since its last use. Then try a new one: an
-    # error on that is about the message.
-    for renew in (False, True):
-        with _producer(app, timeout) as producer:
-            connection = producer.connection
-            if renew:
-                connection.collect()
-            is_new = not connection.connected
-            _connect(connection, timeout)
+
+    def __init__(self, app: PyramidCelery, timeout: float) -> None:
+        self.app = app
+        self.timeout = timeout
+        self._pools: dict[tuple[Any, ...], Any] = {}
+
+    def acquire(self) -> Producer | None:
+        """Return a producer of the pool, whose connection is alive.
+
+        Whoever acquires a producer has to release it. If the application runs its tasks
+        eagerly, there is none.
+
+        Raises:
+            BrokerDown: The broker cannot be reached, or all connections are in use.
+        """
+        if self.app.conf.task_always_eager:
+            return None
+        producer: Producer
+        try:
+            producer = self._pool().acquire(block=True, timeout=self.timeout)
+        except LimitExceeded as error:
+            raise BrokerDown(
+                "all connections of broker_pool_limit are in use"
+            ) from error
+        try:
+            self._connect(producer)
+        except BaseException:
+            producer.release()
+            raise
+        return producer
+
+    @contextmanager
+    def producer(self) -> Iterator[Producer | None]:
+        """Acquire a producer, and release it afterwards; see :meth:`acquire`."""
+        producer = self.acquire()
+        try:
+            yield producer
+        finally:
+            if producer is not None:
+                producer.release()
+
+    def publish(self, canvas: Canvas, producer: Producer | None) -> None:
+        """Send a canvas once.
+
+        A connection can die at any time. Then the canvas is sent again on a new one,
+        once, as Celery would do.
+
+        Args:
+            canvas: The task, chain, group or chord.
+            producer: What :meth:`acquire` returned.
+
+        Raises:
+            BrokerDown: The broker cannot be reached, or takes no message.
+            SendingFailed: The broker may be the cause, and the message may be.
+            Exception: Any other error is about this message.
+        """
+        if producer is None:
+            as_signature(canvas, self.app).apply_async()
+            return
+        connection = producer.connection
+        for is_last in (False, True):
             try:
-                with app.sending(_WithoutRetry(producer), backend):
-                    signature.apply_async()
+                self._send(canvas, producer)
             except Exception as error:
                 # After an error RabbitMQ closes at least the channel.
                 connection.collect()
@@ -64,16 +120,74 @@ def publish(app: PyramidCelery, canvas: Canvas, timeout: float) -> None:
                     raise
                 if _is_state(error):
                     raise BrokerDown(_in_words(error)) from error
-                if is_new:
+                if is_last and _names_content(error):
                     raise
+                if is_last:
+                    raise SendingFailed(_in_words(error)) from error
+                self._connect(producer)
             else:
                 return
 
+    def _send(self, canvas: Canvas, producer: Producer) -> None:
+        app = self.app
+        backend = SendingBackend(app, self.timeout)
+        with app.sending(_WithoutRetry(producer), backend):
+            if is_canvas(canvas):
+                as_signature(canvas, app).apply_async()
+                return
+            # By name: the process that deferred the task has checked the call, and may
+            # know another version of the task.
+            name = canvas["task"]
+            app.send_task(
+                name,
+                canvas["args"],
+                canvas["kwargs"],
+                task_type=app.tasks.get(name),
+                **canvas["options"],
+            )
 
-def _check_tasks(app: PyramidCelery, canvas: Canvas) -> None:
-    for leaf in leaves(canvas):
-        if leaf.signature["task"] not in app.tasks:
-            raise TaskNotRegistered(leaf.signature["task"])
+    def _pool(self) -> Any:
+        app = self.app
+        # A forked process has pools of its own, and a test has settings of its own.
+        key = os.getpid(), app.conf.broker_write_url, app.conf.broker_transport
+        try:
+            return self._pools[key]
+        except KeyError:
+            pass
+        # Another application of the process may have another limit, and be using it.
+        pools.set_limit(app.conf.broker_pool_limit, ignore_errors=True)
+        connection = app.connection_for_write(connect_timeout=self.timeout)
+        connection.transport_options.update(
+            _transport_options(connection.transport_cls, self.timeout)
+        )
+        self._pools = {key: pools.producers[connection]}
+        return self._pools[key]
+
+    def _connect(self, producer: Producer) -> None:
+        """Make the connection of a producer alive, in one attempt for each host."""
+        connection = producer.connection
+        others = max(len(connection.alt) - 1, 0)
+        try:
+            if connection.connected and not _is_alive(connection):
+                connection.collect()
+            if not connection.connected:
+                connection.ensure_connection(
+                    max_retries=others,
+                    interval_start=0,
+                    interval_step=0,
+                    timeout=self.timeout,
+                )
+                producer.revive(connection)
+            if connection.transport_cls in _REDIS:
+                # The client looks at a connection as it takes it from its own pool.
+                _look_at_redis(connection.default_channel.client.connection_pool)
+        except SoftTimeLimitExceeded:
+            raise
+        # Whatever goes wrong here, such as a setting that the client of the broker does
+        # not understand, no message is the cause.
+        except Exception as error:
+            connection.collect()
+            raise BrokerDown(_in_words(error)) from error
 
 
 class _WithoutRetry:
@@ -92,66 +206,64 @@ class _WithoutRetry:
         return self._producer.publish(*args, **{**options, "retry": False})
 
 
-@contextmanager
-def _producer(app: PyramidCelery, timeout: float) -> Iterator[Producer]:
-    # Another application of the process may have another limit, and be using it.
-    pools.set_limit(app.conf.broker_pool_limit, ignore_errors=True)
-    connection = app.connection_for_write(connect_timeout=timeout)
-    driver = connection.transport_cls
-    connection.transport_options.update(_transport_options(driver, timeout))
-    pool = pools.producers[connection]
-    try:
-        producer = pool.acquire(block=True, timeout=timeout)
-    except LimitExceeded as error:
-        raise BrokerDown("all connections of broker_pool_limit are in use") from error
-    try:
-        yield producer
-    finally:
-        producer.release()
-
-
 def _transport_options(driver: Any, timeout: float) -> dict[str, Any]:
     """Return the options that limit the waits of a transport, and confirm messages."""
-    if driver in {"amqp", "amqps", "pyamqp"}:
+    if driver in _AMQP:
         # Without confirmation, a message that RabbitMQ has not read is lost if it dies.
         return {
             "confirm_publish": True,
             "read_timeout": timeout,
             "write_timeout": timeout,
         }
-    if driver in {"redis", "rediss", "sentinel"}:
+    if driver in _REDIS:
         return {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     return {}
 
 
-def _connect(connection: Connection, timeout: float) -> None:
-    # Try each host of the URL once.
-    others = max(len(connection.alt) - 1, 0)
+def _is_alive(connection: Connection) -> bool:
+    """Whether the socket of a connection is open, as far as this side can know."""
+    if connection.transport_cls not in _AMQP:
+        return True
+    # RabbitMQ says goodbye before it hangs up, and that may wait to be read.
     try:
-        connection.ensure_connection(
-            max_retries=others, interval_start=0, interval_step=0, timeout=timeout
-        )
-    # The errors of the transport come as they are if kombu calls them irrecoverable.
-    except (KombuError, OSError, *connection.connection_errors) as error:
-        raise BrokerDown(_in_words(error)) from error
+        while True:
+            connection.drain_events(timeout=0)
+    except TimeoutError:
+        return True
+    except (OSError, *connection.connection_errors, *connection.channel_errors):
+        return False
+
+
+def _look_at_redis(clients: Any) -> None:
+    """Take a connection from a pool of the client, which replaces a dead one."""
+    try:
+        client = clients.get_connection()
+    except TypeError:  # before redis 5.3
+        client = clients.get_connection("PING")
+    clients.release(client)
 
 
 def _is_of_transport(error: Exception, connection: Connection) -> bool:
     kinds = (OperationalError, OSError)
     kinds += connection.connection_errors + connection.channel_errors
+    kinds += connection.recoverable_connection_errors
     return isinstance(error, kinds)
 
 
 def _is_state(error: BaseException | None) -> bool:
     """Whether an error is about the state of a broker that accepts connections."""
     while error is not None:
-        name = type(error).__name__
-        if isinstance(error, TimeoutError) or name in {"TimeoutError", *_REDIS_STATES}:
+        if isinstance(error, TimeoutError) or type(error).__name__ in _STATES:
             return True
         if str(error).startswith(_REDIS_WORDS):
             return True
         error = error.__cause__
     return False
+
+
+def _names_content(error: Exception) -> bool:
+    words = str(error).lower()
+    return any(each in words for each in _CONTENT_WORDS)
 
 
 def _in_words(error: BaseException) -> str:

@@ -15,6 +15,10 @@ class BrokerDown(Exception):  # noqa: N818 a state, not a mistake
     """The broker takes no message at the moment, whatever the message is."""
 
 
+class SendingFailed(Exception):  # noqa: N818 of the broker or of the message
+    """The broker did not take a message, and does not say whose fault that is."""
+
+
 class QuietBackend:
     """A result backend that does not subscribe to results.
 

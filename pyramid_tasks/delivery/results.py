@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from celery.canvas import Signature, chord, group
 from celery.result import AsyncResult, GroupResult, ResultBase
 from vine import barrier
 
@@ -11,9 +12,10 @@ from ..exceptions import ResultNotReady
 
 
 class Sendable(Protocol):
-    """A message that is sent when a transaction commits."""
+    """A message that is sent when a transaction commits, or dropped."""
 
     sent: bool
+    dropped: bool
 
 
 class DeferredResult(AsyncResult):
@@ -26,6 +28,11 @@ class DeferredResult(AsyncResult):
         """Whether the task has been sent."""
         return self.message is None or self.message.sent
 
+    @property
+    def dropped(self) -> bool:
+        """Whether the task will never be sent, as its transaction was aborted."""
+        return self.message is not None and self.message.dropped
+
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the result, as in Celery.
 
@@ -33,7 +40,7 @@ class DeferredResult(AsyncResult):
             ResultNotReady: The task has not been sent.
         """
         if not self.sent:
-            raise ResultNotReady(self.id)
+            raise ResultNotReady(self.id, aborted=self.dropped)
         return super().get(*args, **kwargs)
 
     wait = get
@@ -62,6 +69,11 @@ class DeferredGroupResult(GroupResult):
         """Whether all tasks have been sent."""
         return all(getattr(result, "sent", True) for result in self.results)
 
+    @property
+    def dropped(self) -> bool:
+        """Whether a task will never be sent, as its transaction was aborted."""
+        return any(getattr(result, "dropped", False) for result in self.results)
+
     def join(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the results, as in Celery.
 
@@ -88,11 +100,28 @@ class DeferredGroupResult(GroupResult):
 
     def _subscribe(self, *, even_if_not_sent: bool = False) -> None:
         if not (self.sent or even_if_not_sent):
-            raise ResultNotReady(self.id)
+            raise ResultNotReady(self.id, aborted=self.dropped)
         if not self._barrier.finalized:
             for result in self.results:
                 self._barrier.add(result)
             self._barrier.finalize()
+
+
+def freeze(signature: Signature, task_id: str | None = None, **ids: Any) -> Any:
+    """Fix the ids of a canvas, and return the result that sending it would return."""
+    result = signature.freeze(task_id, **ids)
+    if isinstance(signature, group):
+        # group(a | group(b, c)) has two results, those of b and c.
+        if len(result) == 1 and isinstance(result[0], GroupResult):
+            return result[0]
+    elif isinstance(signature, chord):
+        # The parent is the header, also if the body is a chain.
+        header = result
+        while header.parent is not None:
+            header = header.parent
+        if header is not result:
+            result.parent = header
+    return result
 
 
 def deferred_result(result: ResultBase | None, message: Sendable) -> Any:

@@ -13,6 +13,7 @@ section. The module was tried on PasteDeploy 3.0 and 3.1. It needs:
 
 from __future__ import annotations
 
+import configparser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,6 +22,7 @@ from paste.deploy import loadwsgi
 from paste.deploy.util import fix_call
 
 from ..exceptions import LoadError
+from .errors import as_text
 
 __all__ = ["APP_PREFIXES", "CELERY", "CeleryConfigLoader"]
 
@@ -45,24 +47,85 @@ APP_PREFIXES = [
     prefix for prefixes in loadwsgi.APP.config_prefixes for prefix in prefixes
 ]
 
+#: The keys of a section that name other sections, modules or distributions.
+_NAMING = {"use", "filter-with", "pipeline", "next", "require"}
+
 
 class CeleryConfigLoader(loadwsgi.ConfigLoader):
     """PasteDeploy's reader of a file, in which ``[celery:NAME]`` may be short.
 
     ``[celery]`` is ``[celery:main]``, and a missing ``use`` is ``egg:pyramid_tasks``.
+
+    Attributes:
+        celery_section: The file and the section that is loaded, for messages.
     """
+
+    celery_section: str | None = None
 
     def get_context(
         self, object_type: Any, name: str | None = None, global_conf: Any = None
+    ) -> loadwsgi.LoaderContext:
+        try:
+            return self._get_context(object_type, name, global_conf)
+        except Exception as error:
+            self._add_place(error, object_type, name)
+            raise
+
+    def _get_context(
+        self, object_type: Any, name: str | None, global_conf: Any
     ) -> loadwsgi.LoaderContext:
         if name and name.startswith("config:"):
             # A section of another file may be as short. PasteDeploy itself also finds
             # that file from an absolute path only.
             path, _, name = name.removeprefix("config:").partition("#")
             other = CeleryConfigLoader(str(Path(self.filename).parent / unquote(path)))
-            other.update_defaults(global_conf or {}, overwrite=False)
+            # PasteDeploy would read the values as the text of that file.
+            other.update_defaults(as_text(global_conf or {}), overwrite=False)
             return other.get_context(object_type, name or "main", global_conf)
         return super().get_context(object_type, name, global_conf)
+
+    def find_key(self, word: str, *keys: str) -> tuple[str, str] | None:
+        """Return a section and its key whose value has a word; of all keys, or some."""
+        for section in self.parser.sections():
+            for key in self.parser.options(section):
+                words = self._raw(section, key).split()
+                if word in words and (key in keys or not keys):
+                    return section, key
+        return None
+
+    def uses(self, variable: str) -> bool:
+        """Whether a value of the file has ``%(variable)s``."""
+        return any(
+            f"%({variable})s" in self._raw(section, key)
+            for section in self.parser.sections()
+            for key in self.parser.options(section)
+        )
+
+    def _add_place(self, error: Any, object_type: Any, name: str | None) -> None:
+        """Give an error the file, the section and the key that it is about."""
+        if hasattr(error, "place") or isinstance(error, configparser.Error):
+            return
+        try:
+            section = self.find_config_section(object_type, name)
+        except LookupError:  # the place is where this name stands
+            if found := self.find_key(str(name)):
+                self._set_place(error, *found)
+            return
+        missing = getattr(error, "name", None)
+        keys = [
+            key
+            for key in self.parser.options(section)
+            if key in _NAMING or key.endswith("_factory")
+        ]
+        naming = [key for key in keys if missing and missing in self._raw(section, key)]
+        self._set_place(error, section, next(iter(naming or keys), None))
+
+    def _set_place(self, error: Any, section: str, key: str | None) -> None:
+        ending = f", {key} = {self._raw(section, key)}" if key else ""
+        error.place = f"{self.filename}, [{section}]{ending}"
+
+    def _raw(self, section: str, key: str) -> str:
+        return str(self.parser.get(section, key, raw=True))
 
     def find_config_section(self, object_type: Any, name: str | None = None) -> str:
         sections = self.parser.sections()

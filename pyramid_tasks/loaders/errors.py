@@ -6,9 +6,11 @@ An error in the application's own code keeps its class and its traceback.
 from __future__ import annotations
 
 import configparser
+import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
 
 from pyramid.exceptions import ConfigurationExecutionError
 
@@ -61,8 +63,19 @@ def plain_errors(filename: str) -> Iterator[None]:
         if _raised_by_reader(error):
             # The broken file may be one that use = config:... includes.
             filename = getattr(error, "source", None) or filename
-            raise LoadError(f"{filename}: {_describe(error)}", filename) from error
+            place = getattr(error, "place", filename)
+            raise LoadError(f"{place}: {_describe(error)}", filename) from error
         raise
+
+
+def as_text(values: Mapping[str, str]) -> dict[str, str]:
+    """Return values as the text of a file, in which a percent sign has a meaning.
+
+    ``%%`` and ``%(name)s`` keep the meaning that they have for ``pserve``.
+    """
+    return {
+        key: re.sub(r"(?<!%)%(?![%(])", "%%", value) for key, value in values.items()
+    }
 
 
 def explain(error: Exception, config_uri: str) -> str:
@@ -104,7 +117,7 @@ def _is_in(module: str, packages: tuple[str, ...]) -> bool:
     return any(f"{module}.".startswith(f"{package}.") for package in packages)
 
 
-def _describe(error: Exception) -> str:  # noqa: PLR0911 one for each case
+def _describe(error: Exception) -> str:  # noqa: C901, PLR0911 one for each case
     """Return a message without the values of the file, which may be secret."""
     match error:
         case configparser.InterpolationMissingOptionError():
@@ -118,6 +131,16 @@ def _describe(error: Exception) -> str:  # noqa: PLR0911 one for each case
                 f"[{error.section}] {error.option} cannot be read; a percent sign in "
                 "a value must be doubled: %%."
             )
+        case configparser.MissingSectionHeaderError(line=line) if "[" in line:
+            return "the file begins with a byte order mark; save it without one."
+        case UnicodeDecodeError():
+            return (
+                f"the byte {error.object[error.start]:#x} is none of the encoding "
+                f"{error.encoding}, in which this process reads files; save the file "
+                f"in {error.encoding}."
+            )
+        case PackageNotFoundError():
+            return f"no distribution {error.name} is installed."
         case configparser.MissingSectionHeaderError():
             return f"line {error.lineno} stands before the first [section]."
         case configparser.ParsingError():

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from logging.handlers import WatchedFileHandler
+from typing import Any
 
 from celery import Celery, signals
-from kombu.utils.url import maybe_sanitize_url
 
 from .._celery import new_backend
 from ..application import names_broker
+from ..configuration.addresses import shown, without_secrets
 from ..configuration.load import reporting
 from ..exceptions import LoadError
 from .protocol import Defaults, find_loader
 
 # The name of the section in an ini, and in the formats of other loaders.
 _LOGGING_SECTIONS = {"loggers", "logging"}
+#: The name of the handler for ``--logfile``.
+_LOGFILE = "pyramid_tasks.logfile"
 
 
 def open_app(
@@ -51,9 +55,13 @@ def open_app(
     if configures_logging and not app.conf.value_set_for("worker_hijack_root_logger"):
         # Celery leaves logging alone if its signal has a receiver.
         signals.setup_logging.connect(_keep_logging)
-    reopen = partial(open_app, setup_logging=setup_logging)
-    app.origin = (reopen, (config_uri, name, variables))
+    app.origin = (_reopen, (config_uri, name, variables, setup_logging))
     return app
+
+
+def _reopen(*args: Any) -> Celery:
+    *where, setup_logging = args
+    return open_app(*where, setup_logging=setup_logging)
 
 
 def _check_servers(app: Celery, config_uri: str) -> None:
@@ -67,13 +75,15 @@ def _check_servers(app: Celery, config_uri: str) -> None:
                 "default would be amqp://.",
                 config_uri,
             )
-        server = (
-            f"The broker {_sanitize(conf.broker_read_url or conf.broker_transport)}"
-        )
-        with _usable(server, config_uri), app.connection_for_read() as connection:
+        broker = conf.broker_read_url or conf.broker_transport
+        with (
+            _usable("The broker", broker, config_uri),
+            app.connection_for_read() as connection,
+        ):
             connection.transport  # noqa: B018 makes the transport, does not connect
-    server = f"The result backend {_sanitize(conf.result_backend)}"
-    with reporting(), _usable(server, config_uri), _without_tables(app):
+    backend = conf.result_backend
+    usable = _usable("The result backend", backend, config_uri)
+    with reporting(), usable, _without_tables(app):
         new_backend(app)
 
 
@@ -91,27 +101,34 @@ def _without_tables(app: Celery) -> Iterator[None]:
 
 
 @contextmanager
-def _usable(server: str, config_uri: str) -> Iterator[None]:
+def _usable(server: str, address: object, config_uri: str) -> Iterator[None]:
     """Turn any error of Celery's about a server into a ``LoadError``."""
     try:
         yield
     except Exception as error:
         text = error.args[0] if isinstance(error, KeyError) else error  # not its repr
-        reason = " ".join(str(text).split())
+        reason = without_secrets(" ".join(str(text).split()), address)
         if reason[-1:] not in {".", "?"}:
             reason += "."
         message = (
-            f"{config_uri}: {server} cannot be used: {reason} Is its name right, "
-            "and the package installed that Celery needs for it, as in "
+            f"{config_uri}: {server} {shown(address)} cannot be used: {reason} Is its "
+            "name right, and the package installed that Celery needs for it, as in "
             "pip install 'celery[redis]'?"
         )
         raise LoadError(message, config_uri) from error
 
 
-def _sanitize(url: object) -> str:
-    """Return a URL, or several separated by semicolons, without passwords."""
-    return ";".join(maybe_sanitize_url(part) for part in str(url).split(";"))
-
-
-def _keep_logging(**_: object) -> None:
-    """Leave logging as the file configured it."""
+def _keep_logging(logfile: str | None = None, **options: Any) -> None:
+    """Leave logging as the file configured it, and add the file of ``--logfile``."""
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if each.name == _LOGFILE]:
+        # Celery asks again in a child of the pool, if the name has the child's number.
+        root.removeHandler(handler)
+        handler.close()
+    if logfile:
+        formatters = (each.formatter for each in root.handlers if each.formatter)
+        added = WatchedFileHandler(logfile, encoding="utf-8")
+        added.set_name(_LOGFILE)
+        of_celery = logging.Formatter(options.get("format"))
+        added.setFormatter(next(formatters, of_celery))
+        root.addHandler(added)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import re
+import traceback
+from configparser import ConfigParser
+from contextlib import suppress
+from difflib import get_close_matches
+from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import plaster_pastedeploy
 from celery import Celery
 
-from ..configuration.load import begin_load, report_setting
+from ..configuration.load import begin_load, report, report_setting, warn
 from ..exceptions import LoadError
 from ..settings import Settings, coerce_settings
 from ._pastedeploy import APP_PREFIXES, CELERY, CeleryConfigLoader
-from .errors import plain_errors, setting_source
+from .errors import as_text, plain_errors, setting_source
+from .logging_sections import find_misspelt, find_mistake, read_logging
 from .merge import add_sections, merge_sections
 from .protocol import Defaults, the_only
-from .sections import read_sections, warn_of_misspelt
+from .sections import check_sections, read_sections
 
-if TYPE_CHECKING:
-    from paste.deploy.loadwsgi import ConfigLoader
+logger = logging.getLogger(__name__)
 
 
 def celery_factory(
-    loader: ConfigLoader,
+    loader: CeleryConfigLoader,
     global_conf: dict[str, str],
     app: str = "main",
     **settings: str,
@@ -41,11 +48,45 @@ def celery_factory(
         LoadError: The section loads no application with tasks, or several.
         SettingError: A setting cannot be used.
     """
-    with begin_load(coerce_settings(settings, report=report_setting)) as load:
+    own = coerce_settings(settings, report=report_setting)
+    with begin_load(own, loader.celery_section) as load:
         section = f"[app:{app}]"
         with setting_source(f"{loader.filename}, {section}"):
-            loader.get_app(app, global_conf=global_conf)
+            _load_app(loader, app, global_conf)
     return the_only(load, loader.filename, section)
+
+
+def _check_variables(reader: CeleryConfigLoader, variables: dict[str, str]) -> None:
+    """Report a value that has more variables in it, as an older package wrote them."""
+    for name, value in variables.items():
+        for other in re.findall(r",\s*(\w+)\s*=", value):
+            if other not in variables and reader.uses(other):
+                wrong = (
+                    f"{reader.filename}: the variable {name} has {other} in its value. "
+                    f"Pass each on its own: --ini-var {name}=... --ini-var {other}=... "
+                    f"(to ptasks, {name}=... {other}=...)."
+                )
+                report(LoadError(wrong, reader.filename))
+
+
+def _load_app(
+    loader: CeleryConfigLoader, app: str, global_conf: dict[str, str]
+) -> None:
+    try:
+        loader.get_app(app, global_conf=global_conf)
+    except ModuleNotFoundError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        found = loader.find_key(str(error.name), "pyramid.includes")
+        # Not an import in the code of the application.
+        if not found or frame.f_globals.get("__name__") != "pyramid.path":
+            raise
+        section, key = found
+        nearest = get_close_matches(str(error.name), packages_distributions(), n=1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        message = f"there is no module {error.name}.{hint}"
+        raise LoadError(
+            f"{loader.filename}, [{section}], {key}: {message}", loader.filename
+        ) from error
 
 
 class Loader(plaster_pastedeploy.Loader):
@@ -64,7 +105,8 @@ class Loader(plaster_pastedeploy.Loader):
                 app = celery_factory(reader, global_conf, app=name)
             else:
                 context = reader.get_context(CELERY, name, global_conf)
-                with setting_source(f"{self.uri.path}, [{section}]"):
+                reader.celery_section = f"{self.uri.path}, [{section}]"
+                with setting_source(reader.celery_section):
                     app = context.create()
                 if not isinstance(app, Celery):
                     raise LoadError(
@@ -98,14 +140,32 @@ class Loader(plaster_pastedeploy.Loader):
 
     def setup_logging(self, defaults: Defaults = None) -> None:
         """Set up logging from the file, as ``pserve`` does."""
-        with plain_errors(self.uri.path):
-            super().setup_logging(defaults)
+        path = self.uri.path
+        with plain_errors(path):
+            try:
+                super().setup_logging(as_text(defaults or {}))
+            except Exception as error:
+                mistake = None
+                with suppress(Exception):  # an error of the application's own code
+                    mistake = find_mistake(self._logging_sections(defaults))
+                if mistake:
+                    raise LoadError(f"{path}, {mistake}", path) from error
+                raise
+            if "loggers" in self.get_sections():
+                for mistake in find_misspelt(self._logging_sections(defaults)):
+                    warn(logger, LoadError(f"{path}, {mistake}", path))
+
+    def _logging_sections(self, defaults: Defaults) -> ConfigParser:
+        here = {"__file__": self.filepath, "here": str(Path(self.filepath).parent)}
+        variables = {**here, **self.uri.options, **(defaults or {})}
+        return read_logging(self.uri.path, variables)
 
     def _read(self, defaults: Defaults) -> tuple[CeleryConfigLoader, dict[str, str]]:
         reader = CeleryConfigLoader(self.uri.path)
         global_conf = {**self.uri.options, **(defaults or {})}
-        reader.update_defaults(global_conf, overwrite=False)
-        warn_of_misspelt(reader)
+        reader.update_defaults(as_text(global_conf), overwrite=False)
+        _check_variables(reader, global_conf)
+        check_sections(reader)
         return reader, global_conf
 
     def _celery_section(self, reader: CeleryConfigLoader, name: str) -> str | None:

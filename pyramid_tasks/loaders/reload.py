@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ import click
 import hupper
 
 from .keys import COMMAND_KEY, ENVIRON_KEY, RELOADED, VARIABLES_KEY
+from .patching import without_workdir
 from .reloaded import SHUTDOWN_TIMEOUT, limit_shutdown, run_command
 from .watched import find_ignored
 
@@ -64,7 +65,7 @@ def start_reloader(config_uri: str | None, variables: dict[str, str]) -> None:
     ignored: list[str] = []
     with suppress(Exception):  # the command raises the error again, and reports it
         ignored = find_ignored(config_uri, variables) if config_uri else []
-    sys.argv[:] = _without_workdir()
+    sys.argv[:] = without_workdir(sys.argv)
     if {"gevent", "eventlet"} & sys.modules.keys():
         _run_afresh(ignored)
     run_reloader(ignored)
@@ -90,13 +91,3 @@ def _run_afresh(ignored: list[str]) -> NoReturn:
         f"from {__name__} import {run_reloader.__name__} as run; run({ignored!r})"
     )
     os.execv(sys.executable, [sys.executable, "-c", code])  # noqa: S606 no shell
-
-
-def _without_workdir() -> Iterator[str]:
-    """Return the arguments without ``--workdir``: Celery has entered it already."""
-    arguments = iter([*sys.argv])
-    for argument in arguments:
-        if argument == "--workdir":
-            next(arguments, None)
-        elif not argument.startswith("--workdir="):
-            yield argument

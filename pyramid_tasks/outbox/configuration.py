@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pyramid.scripting import prepare
 
 from ..configuration.own_settings import number_setting
-from ..exceptions import OutboxError
-from ..registry import relate
+from ..delivery.publisher import Publisher
+from ..exceptions import OutboxError, SettingError
+from ..registry import get_tasks, relate
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -18,8 +22,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
+    from .sender import Sender
+
+logger = logging.getLogger(__name__)
+
 #: The key of the outbox on the registry.
 KEY = "pyramid_tasks.outbox"
+
+#: The setting that says what sends committed rows.
+SEND_KEY = "pyramid_tasks.outbox_send"
 
 
 def set_task_outbox(
@@ -77,7 +88,6 @@ class Outbox:
         session: As in :func:`set_task_outbox`.
         engine: As in :func:`set_task_outbox`.
         checked: Whether this process has found the table.
-        left_last: The id of the last row that this process left to a relay, if any.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -85,7 +95,6 @@ class Outbox:
         self.session: Any = "dbsession"
         self.engine: Any = None
         self.checked = False
-        self.left_last: int | None = None
 
     def number(self, name: str) -> float:
         """Return a setting of this package that is a number.
@@ -94,6 +103,54 @@ class Outbox:
             SettingError: The value is not a number.
         """
         return number_setting(self.registry.settings, name)
+
+    @cached_property
+    def lease(self) -> float:
+        """For how many seconds a row belongs to the process that wrote it."""
+        return 0.0 if self.send == "relay" else self.number("outbox_lease")
+
+    @cached_property
+    def send(self) -> str:
+        """What sends committed rows: the setting ``pyramid_tasks.outbox_send``."""
+        send: str = self.registry.settings.get(SEND_KEY, "thread")
+        if send == "thread" and not _has_threads():
+            logger.error(
+                "uWSGI runs without threads, so each request sends its tasks itself. "
+                "Set enable-threads in uWSGI, or %s = request.",
+                SEND_KEY,
+            )
+            return "request"
+        return send
+
+    def check_send(self) -> None:
+        """Check the setting ``pyramid_tasks.outbox_send``.
+
+        Raises:
+            SettingError: It has another value than it may have.
+        """
+        send = self.registry.settings.get(SEND_KEY, "thread")
+        if send not in {"thread", "request", "relay"}:
+            raise SettingError(
+                SEND_KEY, f"= {send} is not one of thread, request and relay."
+            )
+
+    def sends_in_thread(self, engine: Engine) -> bool:
+        """Whether a thread sends the rows of a database."""
+        if self.send != "thread" or get_tasks(self.registry).app.conf.task_always_eager:
+            return False
+        # A database in memory is not for a second thread.
+        in_memory = engine.url.database in {None, "", ":memory:"}
+        return engine.dialect.name != "sqlite" or not in_memory
+
+    @cached_property
+    def sender(self) -> Sender:
+        """What sends the rows that this process has committed."""
+        from .sender import Sender
+
+        app = get_tasks(self.registry).app
+        publisher = Publisher(app, self.number("delivery_timeout"))
+        max_attempts = int(self.number("outbox_max_attempts"))
+        return Sender(publisher, self.lease, max_attempts)
 
     def get_session(self, request: Request) -> Session:
         """Return the session of a request.
@@ -143,3 +200,10 @@ def engine_of(session: Session) -> Engine:
     from .table import OutboxMessage
 
     return session.get_bind(OutboxMessage).engine
+
+
+def _has_threads() -> bool:
+    # Only a process of uWSGI has this module.
+    uwsgi = sys.modules.get("uwsgi")
+    options = getattr(uwsgi, "opt", {})
+    return uwsgi is None or bool({b"enable-threads", b"threads"} & options.keys())

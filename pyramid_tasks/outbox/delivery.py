@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import time
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu.utils.json import dumps
 
 from ..configuration.deliveries import add_delivery
@@ -15,18 +15,18 @@ from ..configuration.own_settings import NUMBERS
 from ..delivery.transactional import TaskDataManager, TransactionalDelivery
 from ..exceptions import DeferError, SettingError
 from ..registry import get_tasks
-from .configuration import KEY, Outbox, engine_of, get_outbox, set_task_outbox
+from .configuration import KEY, Outbox, get_outbox, set_task_outbox
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
     from pyramid.config import Configurator
     from pyramid.request import Request
-    from sqlalchemy.orm import Session
 
     from ..delivery.message import Message
-    from .table import OutboxMessage
+    from .place import OwnTransaction, Place
+    from .rows import Row
 
-logger = logging.getLogger(__name__)
+_Key = TypeVar("_Key")
 
 
 def includeme(config: Configurator) -> None:
@@ -47,6 +47,8 @@ def includeme(config: Configurator) -> None:
         for name in NUMBERS:
             with reporting():
                 outbox.number(name)
+        with reporting():
+            outbox.check_send()
 
     config.action((KEY, "check"), reporting()(check))
 
@@ -61,37 +63,33 @@ class OutboxDelivery(TransactionalDelivery):
             DeferError: JSON cannot hold a message.
             OutboxError: The request has no session, or the database has no table.
         """
-        from sqlalchemy import select
-
-        from .table import OutboxMessage, database_time
+        from .place import Place
 
         outbox = get_outbox(request.registry)
         session = outbox.get_session(request)
-        outbox.check_table(session)
-        now: Any = database_time()
-        if len(messages) > 1:
-            # SQLAlchemy inserts rows in one statement if they have no expressions.
-            now = session.scalar(select(now))
-        rows = [
-            OutboxMessage(
-                task=message.signature.task,
-                task_id=message.result.id,
-                message=_as_json(message.signature),
-                created=now,
-                not_before=now + outbox.number("outbox_lease"),
-            )
-            for message in messages
-        ]
-        # With the session, so that zope.sqlalchemy sees a change to commit.
-        session.add_all(rows)
-        _OutboxDataManager.of(request).messages += [
-            (session, row, message) for row, message in zip(rows, messages, strict=True)
-        ]
+        place = Place(outbox, session, request.tm)
+        held = [_Held(message, place) for message in messages]
+        place.write([each.row for each in held])
+        _OutboxDataManager.of(request).hold(request, held)
+
+
+class _Held:
+    """A message, and its row."""
+
+    def __init__(self, message: Message, place: Place) -> None:
+        from .rows import Row
+
+        self.message = message
+        self.place = place
+        self.row = Row(message.signature.task, message.id, _as_json(message.signature))
+        self.drop = message.drop
 
 
 def _as_json(signature: Signature) -> str:
     try:
-        body: str = dumps(signature)
+        body: str = dumps(signature, separators=(",", ":"))
+    except SoftTimeLimitExceeded:
+        raise
     except Exception as error:
         raise DeferError(
             f"{signature.task} cannot be delivered by outbox, which stores JSON: "
@@ -100,50 +98,57 @@ def _as_json(signature: Signature) -> str:
     return body
 
 
-_Item = tuple["Session", "OutboxMessage", "Message"]
+class _OutboxDataManager(TaskDataManager[_Held]):
+    _own: OwnTransaction | None = None
 
+    def begin_commit(self, items: list[_Held]) -> None:
+        # Each session has been flushed by now, and none has been asked to commit.
+        for place in {item.place for item in items if item.place.is_open}:
+            place.mark_changed()
 
-class _OutboxDataManager(TaskDataManager[_Item]):
-    def before_commit(self, messages: list[_Item]) -> None:
-        # By now the rows are flushed, and soon they are detached from the session.
-        self.engine = engine_of(messages[0][0])
-        self.ids = [row.id for _, row, _ in messages if row.id is not None]
+    def before_commit(self, items: list[_Held]) -> None:
+        from .place import OwnTransaction
 
-    def after_commit(self, messages: list[_Item]) -> None:
-        """Send the rows, and leave to a relay those that cannot be sent now."""
-        from .rows import queue_behind, send_rows
+        for place, rows in _rows_by(items, lambda item: item.place):
+            if place.is_open:
+                place.before_commit(rows)
+            else:
+                if self._own is None:
+                    self._own = OwnTransaction(place.outbox, place.engine)
+                self._own.write(rows)
 
+    def commit_with_others(self) -> None:
+        if self._own is not None:
+            self._own.commit()
+
+    def send_at_once(self, items: list[_Held]) -> None:
+        for item in items:
+            item.message.signature.apply_async()
+            item.message.sent = True
+
+    def after_abort(self) -> None:
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()
+
+    def after_commit(self, items: list[_Held]) -> None:
+        """Hand the rows to whoever sends them."""
+        self.after_abort()
+        for item in items:
+            item.message.sent = True
         outbox = get_outbox(self.registry)
-        for _, _, message in messages:
-            message.sent = True
-        if not self.ids:  # a savepoint of the session was rolled back
-            return
-        try:
-            # A task must not overtake those that this process deferred earlier.
-            last = outbox.left_last
-            if last is not None and queue_behind(self.engine, last, self.ids):
-                outbox.left_last = self.ids[-1]
-                return
-            outbox.left_last = None
-            timeout = outbox.number("delivery_timeout")
-            deadline = time.monotonic() + timeout
-            sending = send_rows(
-                get_tasks(self.registry).app,
-                self.engine,
-                ids=self.ids,
-                timeout=timeout,
-                max_attempts=int(outbox.number("outbox_max_attempts")),
-                stopped=lambda: time.monotonic() > deadline,
-            )
-        except Exception:
-            outbox.left_last = self.ids[-1]
-            logger.exception("Tasks that have been committed are left to the relay")
-        else:
-            if sending.left:
-                outbox.left_last = sending.left[-1]
-            if sending.broker_down is not None:
-                logger.warning(
-                    "The broker is down; tasks that have been committed are left to "
-                    "the relay: %s",
-                    sending.broker_down,
-                )
+        for engine, rows in _rows_by(items, lambda item: item.place.engine):
+            if outbox.sends_in_thread(engine):
+                outbox.sender.put(engine, rows)
+            elif outbox.send != "relay":
+                outbox.sender.send_now(engine, rows)
+
+
+def _rows_by(
+    items: Iterable[_Held], key: Callable[[_Held], _Key]
+) -> Iterator[tuple[_Key, list[Row]]]:
+    """Group rows, in their order."""
+    groups: dict[_Key, list[Row]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item.row)
+    return iter(groups.items())

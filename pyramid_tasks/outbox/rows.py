@@ -1,223 +1,231 @@
-"""Sending the rows of the outbox, which web processes, workers and relays do alike."""
+"""The rows of the outbox: the statements that write, read and delete them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import Double, bindparam, delete, func, insert, select, text, update
 
-from ..delivery.publisher import publish
-from ..delivery.result_backends import BrokerDown
 from .table import TABLE_NAME, OutboxMessage, database_time
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from collections.abc import Iterator
 
-    from ..application import PyramidCelery
+    from sqlalchemy import Connection, Engine, Table
+
+    from ..delivery.canvas import Canvas
 
 logger = logging.getLogger(__name__)
 
 # Seconds between two attempts to send a message that was refused.
 _MAX_DELAY = 60.0
 
+_table: Table = OutboxMessage.__table__  # type: ignore[assignment]
+_columns = _table.c
 
-@dataclass
-class Round:
-    """The rows that were taken at one time, and the outcome for each of them."""
+_insert = insert(_table).values(
+    task=bindparam("task"),
+    task_id=bindparam("task_id"),
+    message=bindparam("message"),
+    created=database_time(),
+    not_before=database_time() + bindparam("lease", type_=Double()),
+)
+_insert_many = _insert.returning(_columns.id, sort_by_parameter_order=True)
 
-    taken: int = 0
-    sent: list[int] = field(default_factory=list)
-    left: list[int] = field(default_factory=list)
-    refused: list[tuple[Any, Exception]] = field(default_factory=list)
-    broker_down: BrokerDown | None = None
+
+@dataclass(slots=True)
+class Row:
+    """A row, as a process has it that wrote it or is to send it.
+
+    Attributes:
+        task: The name of the task.
+        task_id: The id of the task.
+        message: The call as JSON.
+        id: The number of the row; 0 until it is written.
+        attempts: How often it was refused.
+        deadline: Until when no relay sends it, by ``time.monotonic()``.
+    """
+
+    task: str
+    task_id: str
+    message: str
+    id: int = 0
+    attempts: int = 0
+    deadline: float = math.inf
+
+    @property
+    def canvas(self) -> Canvas:
+        """The call."""
+        return {**loads(self.message), "task": self.task}
 
 
-def send_rows(
-    app: PyramidCelery,
-    engine: Engine,
-    *,
-    timeout: float,
-    max_attempts: int,
-    limit: int | None = None,
-    ids: Sequence[int] | None = None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Round:
-    """Send rows of the outbox in their order, and delete them.
-
-    A row is deleted after the broker has taken its message. If the process dies in
-    between, the message is sent again. A row that another process is sending is left to
-    that process, if the database can skip locked rows.
+def write(connection: Connection, rows: Sequence[Row], lease: float) -> None:
+    """Insert rows, in their order.
 
     Args:
-        app: The Celery application that sends.
-        engine: The engine that connects to the outbox.
-        timeout: How many seconds to wait for the broker, for each message.
-        max_attempts: How many refusals set a message aside.
-        limit: How many rows to take; default, all.
-        ids: The rows to take; default, all that are due.
-        stopped: A function that is called before each message, and says whether to
-            leave the rest; default, never.
-
-    Raises:
-        sqlalchemy.exc.DBAPIError: The database cannot be used.
+        lease: For how many seconds no relay may send them.
     """
-    result = Round()
-    with connect(engine) as connection:
-        rows = _take(connection, limit, ids)
-        result.taken = len(rows)
-        for row in rows:
-            if stopped():
-                break
-            try:
-                publish(app, {**loads(row.message), "task": row.task}, timeout)
-            except BrokerDown as error:
-                result.broker_down = error
-                break
-            except Exception as error:  # noqa: BLE001 whatever a message can cause
-                result.refused.append((row, error))
-            else:
-                result.sent.append(row.id)
-        tried = len(result.sent) + len(result.refused)
-        result.left = [row.id for row in rows[tried:]]
-        _settle(connection, result, max_attempts)
-        if ids is not None and result.left:
-            _leave_to_relay(connection, result.left)
-        connection.commit()
-    return result
-
-
-def queue_behind(engine: Engine, last: int, ids: Sequence[int]) -> bool:
-    """Leave rows to the relays if an earlier row still waits there.
-
-    Args:
-        engine: The engine that connects to the outbox.
-        last: The id of the earlier row.
-        ids: The rows that must not overtake it.
-
-    Returns:
-        Whether the rows were left to the relays.
-    """
-    table = OutboxMessage
-    waiting = select(table.id).where(table.id == last, table.attempts == 0)
-    with connect(engine) as connection:
-        if connection.scalar(waiting) is None:
-            return False
-        _leave_to_relay(connection, ids)
-        connection.commit()
-    return True
-
-
-def connect(engine: Engine) -> Connection:
-    """Return a connection that locks no more than the rows that it takes."""
-    connection = engine.connect()
-    if engine.dialect.name in {"mysql", "mariadb"}:
-        # At the default level, FOR UPDATE locks the gaps between rows as well. Then no
-        # request could defer a task while another process sends.
-        connection = connection.execution_options(isolation_level="READ COMMITTED")
-    return connection
-
-
-def _take(
-    connection: Connection, limit: int | None, ids: Sequence[int] | None
-) -> Sequence[Any]:
-    table = OutboxMessage
-    query = select(table.id, table.task, table.task_id, table.message, table.attempts)
-    query = query.order_by(table.id).limit(limit)
-    if ids is None:
-        query = query.where(
-            table.set_aside.is_(False), table.not_before <= database_time()
-        )
+    values = [
+        {
+            "task": row.task,
+            "task_id": row.task_id,
+            "message": row.message,
+            "lease": lease,
+        }
+        for row in rows
+    ]
+    together = connection.dialect.insert_executemany_returning_sort_by_parameter_order
+    if len(rows) > 1 and together:
+        ids = connection.execute(_insert_many, values).scalars().all()
     else:
-        query = query.where(table.id.in_(ids))
-    if _has_skip_locked(connection):
-        return connection.execute(query.with_for_update(skip_locked=True)).all()
-    rows = connection.execute(query).all()
-    # SQLite has one lock for everything, and nobody should wait for the broker.
-    connection.commit()
-    return rows
+        ids = [
+            connection.execute(_insert, each).inserted_primary_key[0]  # type: ignore[index]
+            for each in values
+        ]
+    for row, number in zip(rows, ids, strict=True):
+        row.id = number
 
 
-def _has_skip_locked(connection: Connection) -> bool:
-    dialect: Any = connection.dialect
-    if dialect.name == "postgresql":
-        return True
-    if dialect.name in {"mysql", "mariadb"}:
-        needed = (10, 6) if dialect.is_mariadb else (8, 0, 1)
-        return bool(dialect.server_version_info >= needed)
-    return False
-
-
-def _settle(connection: Connection, result: Round, max_attempts: int) -> None:
-    table = OutboxMessage
-    if result.sent:
-        connection.execute(delete(table).where(table.id.in_(result.sent)))
-    for row, error in result.refused:
-        attempts = row.attempts + 1
-        set_aside = attempts >= max_attempts
-        words = f"{type(error).__name__}: {error}"
-        delay = min(2.0**row.attempts, _MAX_DELAY)
-        connection.execute(
-            update(table)
-            .where(table.id == row.id)
-            .values(
-                attempts=attempts,
-                # Databases differ in the characters that a text may contain.
-                error=words.encode("ascii", "backslashreplace").decode(),
-                set_aside=set_aside,
-                not_before=database_time() + delay,
-            )
-        )
-        logger.log(
-            logging.ERROR if set_aside else logging.WARNING,
-            "Message %s of the outbox, %s[%s], was refused for the %s. time%s: %s",
-            row.id,
-            row.task,
-            row.task_id,
-            attempts,
-            ", and is set aside" if set_aside else "",
-            words,
-        )
-
-
-def _leave_to_relay(connection: Connection, ids: Sequence[int]) -> None:
-    table = OutboxMessage
+def renew_lease(connection: Connection, rows: Iterable[Row], lease: float) -> None:
+    """Keep rows from the relays for longer."""
     connection.execute(
-        update(table)
-        .where(table.id.in_(ids), table.attempts == 0)
+        update(_table).where(*_are(rows)).values(not_before=database_time() + lease)
+    )
+
+
+def is_written(connection: Connection, row: Row) -> bool:
+    """Whether the database has a row."""
+    found = select(_columns.id).where(*_are([row]))
+    return connection.scalar(found) is not None
+
+
+def is_waiting(connection: Connection, row: Row) -> bool:
+    """Whether a row that was left to the relays was neither sent nor refused."""
+    found = select(_columns.id).where(*_are([row]), _columns.attempts == 0)
+    return connection.scalar(found) is not None
+
+
+def delete_sent(connection: Connection, rows: Iterable[Row]) -> int:
+    """Delete rows, and return how many were there."""
+    return connection.execute(delete(_table).where(*_are(rows))).rowcount
+
+
+def leave_to_relay(connection: Connection, rows: Iterable[Row]) -> None:
+    """End the lease of rows, and wake the relays when this is committed."""
+    connection.execute(
+        update(_table)
+        .where(*_are(rows), _columns.attempts == 0)
         .values(not_before=database_time())
     )
-    # This wakes the relays when it commits.
+    wake_relays(connection)
+
+
+def wake_relays(connection: Connection) -> None:
+    """Wake the relays when this is committed, if the database can."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"NOTIFY {TABLE_NAME}"))
 
 
-@dataclass
-class Status:
-    """A summary of the outbox.
+def refuse(
+    connection: Connection, row: Row, error: BaseException, max_attempts: int
+) -> None:
+    """Take note that a message was refused, and set it aside if that was often."""
+    attempts = row.attempts + 1
+    set_aside = attempts >= max_attempts
+    words = f"{type(error).__name__}: {error}"
+    delay = min(2.0**row.attempts, _MAX_DELAY)
+    connection.execute(
+        update(_table)
+        .where(*_are([row]))
+        .values(
+            attempts=attempts,
+            # Databases differ in the characters that a text may contain.
+            error=words.encode("ascii", "backslashreplace").decode(),
+            set_aside=set_aside,
+            not_before=database_time() + delay,
+        )
+    )
+    logger.log(
+        logging.ERROR if set_aside else logging.WARNING,
+        "Message %s of the outbox, %s[%s], was refused for the %s. time%s: %s",
+        row.id,
+        row.task,
+        row.task_id,
+        attempts,
+        ", and is set aside" if set_aside else "",
+        words,
+    )
 
-    Attributes:
-        waiting: How many messages wait to be sent.
-        set_aside: How many messages were refused too often.
-        oldest: The age of the oldest message that waits, in seconds.
+
+def read_due(connection: Connection, limit: int, max_bytes: int) -> list[Row]:
+    """Return the first rows that are due.
+
+    Args:
+        limit: How many rows, at most.
+        max_bytes: How long their messages may be together; one may always be longer.
     """
+    # The length of a long text is known without reading it.
+    name = "length" if connection.dialect.name == "sqlite" else "octet_length"
+    length = getattr(func, name)(_columns.message)
+    due = (
+        select(_columns.id, length)
+        .where(_columns.set_aside.is_(False), _columns.not_before <= database_time())
+        .order_by(_columns.id)
+        .limit(limit)
+    )
+    ids: list[int] = []
+    size = 0
+    for number, added in connection.execute(due):
+        size += added
+        if ids and size > max_bytes:
+            break
+        ids.append(number)
+    if not ids:
+        return []
+    rows = (
+        select(
+            _columns.task,
+            _columns.task_id,
+            _columns.message,
+            _columns.id,
+            _columns.attempts,
+        )
+        .where(_columns.id.in_(ids))
+        .order_by(_columns.id)
+    )
+    return [Row(*found) for found in connection.execute(rows)]
 
-    waiting: int
-    set_aside: int
-    oldest: float
 
+@contextmanager
+def begin(engine: Engine) -> Iterator[Connection]:
+    """Give a connection, in a transaction whose loss would do no harm.
 
-def get_status(engine: Engine) -> Status:
-    """Count the messages in the outbox."""
-    table = OutboxMessage
-    query = select(
-        table.set_aside, func.count(), database_time() - func.min(table.created)
-    ).group_by(table.set_aside)
+    A row that is not deleted after all is sent twice, and nothing else happens.
+    """
     with engine.connect() as connection:
-        found = {key: (count, age) for key, count, age in connection.execute(query)}
-    waiting, oldest = found.get(False, (0, 0.0))
-    set_aside, _ = found.get(True, (0, 0.0))
-    return Status(waiting, set_aside, oldest)
+        if connection.dialect.name in {"mysql", "mariadb"}:
+            # At the default level, statements lock the gaps between rows as well, and
+            # two processes could wait for each other.
+            connection.execution_options(isolation_level="READ COMMITTED")
+        with connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SET LOCAL synchronous_commit TO off"))
+            yield connection
+
+
+def _are(rows: Iterable[Row]) -> tuple[Any, Any]:
+    """Return the conditions for some rows.
+
+    The id of a row is not enough: SQLite may have given it to another row since.
+    """
+    rows = list(rows)
+    return (
+        _columns.id.in_([row.id for row in rows]),
+        _columns.task_id.in_([row.task_id for row in rows]),
+    )

@@ -1,4 +1,4 @@
-"""The table of the outbox, on a ``MetaData`` of its own."""
+"""The tables of the outbox, on a ``MetaData`` of its own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from sqlalchemy import (
     Connection,
     Double,
     Engine,
+    Index,
     Integer,
-    MetaData,
     String,
-    Table,
     Text,
     false,
     inspect,
@@ -25,6 +24,9 @@ from sqlalchemy.sql.functions import FunctionElement
 from ..exceptions import OutboxTableMissing
 
 TABLE_NAME = "pyramid_tasks_outbox"
+RELAY_TABLE_NAME = "pyramid_tasks_outbox_relay"
+
+_OPTIONS = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 
 # SQLite numbers rows by itself only in an INTEGER column. A TEXT column of MySQL holds
 # no more than 64 KB.
@@ -33,7 +35,7 @@ _LongText = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
 
 
 class _Base(DeclarativeBase):
-    """The base of the outbox, apart from the models of the application."""
+    """The base of the tables, apart from the models of the application."""
 
 
 class OutboxMessage(_Base):
@@ -53,7 +55,12 @@ class OutboxMessage(_Base):
     """
 
     __tablename__ = TABLE_NAME
-    __table_args__ = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}  # noqa: RUF012
+    __table_args__ = (
+        # Relays look for the first rows that are not set aside.
+        Index("ix_pyramid_tasks_outbox_due", "set_aside", "id"),
+        # SQLite would give the id of the last row again after that row was deleted.
+        {**_OPTIONS, "sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     task: Mapped[str] = mapped_column(_LongText)
@@ -66,46 +73,38 @@ class OutboxMessage(_Base):
     set_aside: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
-#: The metadata with the table of the outbox and nothing else.
+class OutboxRelay(_Base):
+    """The relay that works, in one row. The other relays stand by.
+
+    Attributes:
+        id: Always 1.
+        holder: The host and the process of the relay.
+        until: When another relay may take over, if the row does not change before.
+    """
+
+    __tablename__ = RELAY_TABLE_NAME
+    __table_args__ = _OPTIONS
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    holder: Mapped[str] = mapped_column(String(255))
+    until: Mapped[float] = mapped_column(Double)
+
+
+#: The metadata with the tables of the outbox and nothing else.
 metadata = _Base.metadata
 
 
 def check_table(bind: Engine | Connection) -> None:
-    """Find out whether the database has the table of the outbox.
+    """Find out whether the database has the tables of the outbox.
 
     Raises:
         OutboxTableMissing: It does not.
         sqlalchemy.exc.DBAPIError: The database cannot be reached.
     """
-    if not inspect(bind).has_table(TABLE_NAME):
-        raise OutboxTableMissing(TABLE_NAME, str(bind.engine.url))
-
-
-def create_tables(engine: Engine) -> dict[str, bool]:
-    """Make the tables that are missing, and return for each whether it was."""
-    inspector = inspect(engine)
-    missing = {
-        table: not inspector.has_table(table.name) for table in metadata.sorted_tables
-    }
-    metadata.create_all(engine, tables=[each for each in missing if missing[each]])
-    return {table.name: missing[table] for table in missing}
-
-
-def outbox_table(metadata: MetaData) -> Table:
-    """Add the tables of the outbox to the metadata of an application, for Alembic.
-
-    Args:
-        metadata: The ``target_metadata`` of Alembic's ``env.py``.
-
-    Returns:
-        The table of the messages in that metadata.
-    """
-    # If the other tables have a default schema, these tables are put there too.
-    prefix = f"{metadata.schema}." if metadata.schema else ""
-    for table in _Base.metadata.sorted_tables:
-        if prefix + table.name not in metadata.tables:
-            table.to_metadata(metadata)
-    return metadata.tables[prefix + TABLE_NAME]
+    inspector = inspect(bind)
+    for name in TABLE_NAME, RELAY_TABLE_NAME:
+        if not inspector.has_table(name):
+            raise OutboxTableMissing(name, database_name(bind.engine))
 
 
 def database_name(engine: Engine) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import select
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .table import TABLE_NAME
@@ -36,7 +37,8 @@ class Waiter:
     def stop(self, *_: object) -> None:
         """End this wait and all later ones. This is a signal handler."""
         self.stopped = True
-        self._wake.send(b"\0")
+        with suppress(OSError):  # it is closed, or full
+            self._wake.send(b"\0")
 
     def pause(self, seconds: float) -> None:
         """Wait for some seconds; only :meth:`stop` ends this wait earlier."""
@@ -64,7 +66,13 @@ class Waiter:
             logger.debug("Not listening: %s", error)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, and close the files. No wait may follow."""
+        self.forget()
+        self._wake.close()
+        self._woken.close()
+
+    def forget(self) -> None:
+        """Stop listening, until :meth:`listen`."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -90,4 +98,4 @@ class Waiter:
                 pass
         except self._errors as error:
             logger.debug("The database hung up: %s", error)
-            self.close()
+            self.forget()

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Task
 from celery.backends.base import DisabledBackend
-from celery.concurrency import get_available_pool_names
 from celery.exceptions import QueueNotFound
 from kombu.serialization import registry as serializers
 
@@ -48,27 +47,18 @@ _OPTIONS = {
 
 def check_app(app: Celery, sections: Iterable[str]) -> None:
     """Report the problems of an application, in whose file are some sections."""
-    try:
-        app.loader.import_default_modules()
-    except ImportError as error:
-        report(SettingError("imports", f"cannot be imported: {error}"))
+    app.loader.import_default_modules()
     own: tuple[Iterator[Exception], ...] = (
-        _pool(app),
         _tasks(app),
         _schedule(app),
         _routes(app, sections),
+        _queues(app),
+        _results(app),
+        _outbox(app),
+        check_inbox(app),
     )
-    own += (_queues(app), _results(app), _outbox(app), check_inbox(app))
     for problem in chain(*own):
         report(problem)
-
-
-def _pool(app: Celery) -> Iterator[Exception]:
-    pool, known = app.conf.worker_pool, get_available_pool_names()
-    is_path = not isinstance(pool, str) or {".", ":"} & {*pool}
-    if not is_path and pool not in known:
-        problem = f"= {pool} is not one of {', '.join(known)}."
-        yield SettingError("worker_pool", problem)
 
 
 def _tasks(app: Celery) -> Iterator[SettingError]:
@@ -91,11 +81,6 @@ def _tasks(app: Celery) -> Iterator[SettingError]:
 
 
 def _schedule(app: Celery) -> Iterator[Exception]:
-    try:
-        app.timezone  # noqa: B018 the property looks the timezone up
-    except Exception as error:  # noqa: BLE001 each library of timezones has its own
-        yield SettingError("timezone", f"= {app.conf.timezone} is none: {error}")
-        return
     for name, value in app.conf.beat_schedule.items():
         try:
             entry = entry_of(app, name, value)
@@ -157,11 +142,18 @@ def _queues(app: Celery) -> Iterator[Exception]:
 
 def _results(app: Celery) -> Iterator[Exception]:
     """Yield the tasks that do not ignore their results, if no backend keeps results."""
+    names = [task.name for task in own_tasks(app) if not task.ignore_result]
+    if names and str(app.conf.result_backend).partition(":")[0] == "rpc":
+        yield SettingError(
+            "celery.result_backend",
+            "= rpc:// sends a result to the process that deferred the task, and to no "
+            "other: request.get_task_result() finds none. Use another result backend, "
+            "such as redis://, or ignore the results: celery.task_ignore_result = true",
+        )
     if app.conf.result_backend or app.conf.task_always_eager:
         return
     if not isinstance(app.backend, DisabledBackend):
         return
-    names = [task.name for task in own_tasks(app) if not task.ignore_result]
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004
         yield SettingError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from pyramid.exceptions import ConfigurationExecutionError
 
+from .._celery import SETTING_TYPES
 from ..configuration.load import checking
 from ..exceptions import LoadError, PyramidTasksError, SettingError, UnknownSetting
 from ..loaders.errors import explain
@@ -65,6 +66,8 @@ def _describe(problem: Exception) -> Problem:
         where = f"{info.file}:{info.line}" if hasattr(info, "line") else str(info)
         problem = problem.evalue
     message = str(problem)
+    if isinstance(problem, UnknownSetting) and (glob := _ignoring(problem.key)):
+        message += f" Leave the setting of a plugin out with --ignore '{glob}'."
     if isinstance(problem, SettingError) and problem.source:
         where = problem.source
         message = message.removeprefix(f"{where}: ")
@@ -75,3 +78,16 @@ def _is_ignored(problem: Exception, ignore: Sequence[str]) -> bool:
     return isinstance(problem, UnknownSetting) and any(
         fnmatch(problem.key.removeprefix("celery."), glob) for glob in ignore
     )
+
+
+def _ignoring(key: str) -> str | None:
+    """Return a pattern for the settings of the plugin that a setting may be of."""
+    name = key.removeprefix("celery.").partition(".")[0]
+    prefix = name.partition("_")[0] + "_"
+    if (
+        "_" not in name
+        or not name.islower()
+        or any(each.startswith(prefix) for each in SETTING_TYPES)
+    ):
+        return None
+    return f"{prefix}*"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
@@ -103,6 +104,17 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] = sys.argv, quiet: bool = False) -> int:  # noqa: FBT001, FBT002 as in Pyramid's scripts
     """Run the command, and return its exit status."""
+    try:
+        status = _main(argv, quiet=quiet)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the output has gone. Python would write the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _main(argv: Sequence[str], *, quiet: bool) -> int:
     parser = make_parser()
     # Options may also come after the positional arguments.
     args = parser.parse_intermixed_args(argv[1:])
@@ -129,6 +141,8 @@ def main(argv: Sequence[str] = sys.argv, quiet: bool = False) -> int:  # noqa: F
         app = open_app(args.config_uri, variables=variables)
         app.loader.import_default_modules()
         _list(app, args, chosen or columns, out)
+    except BrokenPipeError:
+        raise
     except Exception as error:  # noqa: BLE001 the application's own, of any kind
         print(f"Error: {explain(error, args.config_uri)}", file=sys.stderr)  # noqa: T201 as celery
         return 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.json import loads
 
 from ..delivery.canvas import as_signature, copy, fix_ids
-from ..delivery.results import deferred_result
+from ..delivery.results import deferred_result, freeze
 from ..worker.contexts import HEADER
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Captured:
         committed: Whether a worker would have got it.
         started: Whether it has been run.
         sent: Whether its result is there: it ran without an error.
+        dropped: Whether its transaction was aborted.
     """
 
     def __init__(self, registry: Registry, signature: Signature) -> None:
@@ -70,14 +71,20 @@ class Captured:
         self.committed = False
         self.started = False
         self.sent = False
+        self.dropped = False
         app = signature.app
         tasks = fix_ids(signature)
         # A copy, as Celery adds things to a frozen canvas that must not run here.
-        self.result = deferred_result(as_signature(copy(signature), app).freeze(), self)
+        result = freeze(as_signature(copy(signature), app))
+        self.result = deferred_result(result, self)
         self.tasks = [
             _captured_task(registry, task, task["options"].copy(), signature)
             for task in tasks
         ]
+
+    def drop(self) -> None:
+        """Take note that the transaction did not commit."""
+        self.dropped = True
 
 
 def _captured_task(

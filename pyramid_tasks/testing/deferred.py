@@ -189,7 +189,7 @@ class Deferred:
             return
         try:
             # In a chain, not all arguments need to be there.
-            inspect.signature(task.run).bind_partial(task, *args, **kwargs)
+            inspect.signature(task.run).bind_partial(*args, **kwargs)
         except TypeError as error:
             call = call_repr(name, args, kwargs)
             raise TypeError(f"{call} cannot have been deferred: {error}") from None
@@ -212,7 +212,7 @@ class Deferred:
         with suppress(TypeError):
             if task is not None:
                 signature = inspect.signature(task.run)
-                bound = signature.bind(task, *args, **kwargs)
+                bound = signature.bind(*args, **kwargs)
                 bound.apply_defaults()
                 return bound.arguments
         return {"args": args, **kwargs}

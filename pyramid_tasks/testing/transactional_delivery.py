@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..delivery._transaction import has_begun
-from ..delivery.transactional import TaskDataManager
+from ..delivery.transactional import TaskDataManager, transaction_of
 from .delivery import CapturingDelivery
 
 if TYPE_CHECKING:
@@ -20,10 +19,10 @@ class TransactionalCapturing(CapturingDelivery):
     is_transactional = True
 
     def keep(self, request: Request, captured: list[Captured]) -> None:
-        if has_begun(request.tm):
-            _CapturingDataManager.of(request).messages.extend(captured)
-        else:
+        if transaction_of(request) is None:
             super().keep(request, captured)
+        else:
+            _CapturingDataManager.of(request).hold(request, captured)
 
 
 class _CapturingDataManager(TaskDataManager["Captured"]):

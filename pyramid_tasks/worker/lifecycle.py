@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from celery.bootsteps import StartStopStep
@@ -69,6 +70,7 @@ class WorkerEvents(StartStopStep):
     def include(self, worker: WorkController) -> bool:
         from celery.concurrency.prefork import TaskPool
 
+        _check_patched(worker.pool_cls)
         # The first to start is the last to stop: after the pool and its tasks.
         worker.steps.insert(0, self)
         self.runs_tasks = not issubclass(worker.pool_cls, TaskPool)
@@ -91,3 +93,23 @@ class WorkerEvents(StartStopStep):
         # Celery would take an OSError for a lost connection.
         with suppress(Exception):
             notify_subscribers(CeleryWorkerReady(self.registry))
+
+
+def _check_patched(pool: type) -> None:
+    """End a worker whose pool could run no task, nor stop.
+
+    Celery patches Python for an option on the command line, before anything is
+    imported, and not for a setting.
+    """
+    name = pool.__module__.rpartition(".")[2]
+    if pool.__module__ == "celery.concurrency.gevent":
+        is_patched = import_module("gevent.monkey").is_module_patched("threading")
+    elif pool.__module__ == "celery.concurrency.eventlet":
+        is_patched = import_module("eventlet.patcher").is_monkey_patched("thread")
+    else:
+        return
+    if not is_patched:
+        raise SystemExit(
+            f"Error: the pool {name} must patch Python before anything is imported. "
+            f"Start the worker with --pool={name}."
+        )

@@ -18,6 +18,7 @@ from ..events import (
     CeleryWorkerProcessShutdown,
 )
 from ..registry import tasks_with_inbox
+from .beat import tell_next
 from .forking import leave_to_parent
 from .lifecycle import WorkerEvents, logged, notify_subscribers
 from .memory import freeze_before_forks
@@ -92,6 +93,8 @@ class PyramidLoader(AppLoader):
             with _ending_the_process():
                 self._leave_to_parent()
                 notify_subscribers(CeleryBeatInit(self.registry))
+            with suppress(Exception):  # beat itself will say what is wrong
+                tell_next(sender.scheduler)
 
     def _leave_to_parent(self) -> None:
         if os.getpid() != self._pid:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
 from pyramid.interfaces import IRequestExtensions, IRequestFactory, IRootFactory
 from pyramid.request import Request
@@ -93,7 +94,6 @@ class TaskRunner:
 
     def attempt(
         self,
-        task: Task,
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -102,7 +102,6 @@ class TaskRunner:
         """Call ``func(request, *args, **kwargs)``, inside :meth:`run`.
 
         Args:
-            task: The Celery task.
             func: The derived task.
             args: The positional arguments of the task.
             kwargs: The keyword arguments of the task.
@@ -111,6 +110,7 @@ class TaskRunner:
         stack = manager.stack
         while TASK_KEY not in (threadlocals := stack[-1]):
             stack.pop()  # left by the attempt before
+        task: Task = threadlocals[TASK_KEY]
         if threadlocals["request"] is not None:
             end_attempt(threadlocals)
         request = self._enter_request(task, threadlocals, environ)
@@ -238,7 +238,13 @@ def _environ_header(headers: dict[str, Any]) -> dict[str, str]:
 
 def _context_headers(task: Task) -> dict[str, Any]:
     """Return the headers that bring the context; a plain call has its caller's."""
-    if task.request.called_directly:
-        # Celery's map, starmap and chunks call a task in this way.
-        task = task.app.current_worker_task or task
-    return task.request.headers or {}
+    message = task.request
+    if message.called_directly:
+        # Celery's map, starmap and chunks call a task in this way. So does a failure: a
+        # link_error gets what failed, and the worker itself may be the caller.
+        failed = next(iter(message.args or ()), None)
+        if caller := task.app.current_worker_task:
+            message = caller.request
+        elif isinstance(failed, Context):
+            message = failed
+    return message.headers or {}

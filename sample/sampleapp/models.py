@@ -74,6 +74,8 @@ class Import(Base):
     rows_total: Mapped[int | None]
     rows_done: Mapped[int] = mapped_column(default=0)
     rows_bad: Mapped[int] = mapped_column(default=0)
+    # When the task last said how far it is.
+    progressed: Mapped[datetime | None] = mapped_column(Moment)
     # How many times a worker has begun. A message can be delivered again while the
     # first worker only seems dead; a worker whose number is not the latest stops.
     attempt: Mapped[int] = mapped_column(default=0)
@@ -120,17 +122,37 @@ class Notice(Base):
     text: Mapped[str] = mapped_column(Text)
 
 
-def totals(dbsession: Session, import_id: int) -> dict[str, Decimal]:
-    """Return the sum of the expenses of an import by category, sorted by its name."""
+def totals(
+    dbsession: Session, import_id: int, limit: int, offset: int = 0
+) -> dict[str, Decimal]:
+    """Return the sums of some categories of an import, sorted by name.
+
+    A file can have as many categories as rows, so nobody wants all of them at once.
+    """
     rows = dbsession.execute(
         select(Expense.category, func.sum(Expense.cents))
         .where(Expense.import_id == import_id)
         .group_by(Expense.category)
+        .order_by(Expense.category)
+        .limit(limit)
+        .offset(offset)
     )
-    # Sorted here: every database has its own idea of the order of text.
-    return {
-        category: Decimal(int(cents)).scaleb(-2) for category, cents in sorted(rows)
-    }
+    return {category: _amount(cents) for category, cents in rows}
+
+
+def grand_total(dbsession: Session, import_id: int) -> tuple[int, Decimal]:
+    """Return the number of categories of an import, and the sum of all expenses."""
+    number, cents = dbsession.execute(
+        select(
+            func.count(Expense.category.distinct()),
+            func.coalesce(func.sum(Expense.cents), 0),
+        ).where(Expense.import_id == import_id)
+    ).one()
+    return number, _amount(cents)
+
+
+def _amount(cents: Any) -> Decimal:
+    return Decimal(int(cents)).scaleb(-2)
 
 
 def bad_rows(dbsession: Session, import_id: int, limit: int) -> list[BadRow]:

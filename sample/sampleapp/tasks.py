@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pyramid.request import Request
 
 CHUNK = 500
+#: A file can be all rubbish: this many rows of it are kept to be shown.
+BAD_ROWS_KEPT = 1000
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +107,7 @@ def _claim(request: Request, import_id: int) -> tuple[int, str] | None:
             .values(
                 status="running",
                 attempt=Import.attempt + 1,
+                progressed=now(),
                 error=None,
                 rows_total=None,
                 rows_done=0,
@@ -133,6 +136,7 @@ def _import_text(
     rows = read_rows(text)
     while chunk := list(islice(rows, CHUNK)):
         unreadable = [row for row in chunk if isinstance(row, UnreadableRow)]
+        kept = unreadable[: max(BAD_ROWS_KEPT - bad, 0)]
         done += len(chunk)
         bad += len(unreadable)
         # A transaction for each chunk: the page sees how far it is.
@@ -141,7 +145,7 @@ def _import_text(
             # between this check and the expenses.
             _set(request, import_id, attempt, rows_done=done, rows_bad=bad)
             _insert(request, Expense, import_id, _expenses(chunk))
-            _insert(request, BadRow, import_id, [vars(row) for row in unreadable])
+            _insert(request, BadRow, import_id, [vars(row) for row in kept])
         time.sleep(pause)
     with request.tm:
         _set(request, import_id, attempt, status="done")
@@ -165,7 +169,7 @@ def _set(request: Request, import_id: int, attempt: int, **values: Any) -> None:
     result = request.dbsession.execute(
         update(Import)
         .where(Import.id == import_id, Import.attempt == attempt)
-        .values(**values),
+        .values(progressed=now(), **values),
         execution_options={"synchronize_session": False},
     )
     if result.rowcount == 0:

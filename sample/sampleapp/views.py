@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from pyramid.events import NewResponse, subscriber
 from pyramid.exceptions import BadCSRFOrigin, BadCSRFToken
-from pyramid.httpexceptions import HTTPFound, HTTPNotFound, HTTPSeeOther
+from pyramid.httpexceptions import HTTPBadRequest, HTTPFound, HTTPNotFound, HTTPSeeOther
 from pyramid.renderers import render_to_response
 from pyramid.view import exception_view_config, notfound_view_config, view_config
 from sqlalchemy import select
 
 from pyramid_tasks.exceptions import BrokerUnavailable
 
-from .models import Import, Notice, bad_rows, now, totals
+from .models import Import, Notice, bad_rows, grand_total, now, totals
 from .tasks import import_expenses
 from .uploads import UploadError, is_bare_csv, read_upload
 
@@ -24,8 +26,18 @@ if TYPE_CHECKING:
 
 LATEST_SHOWN = 20
 BAD_ROWS_SHOWN = 200
+CATEGORIES_SHOWN = 200
 # A worker that is free begins at once; after this the page says that none may be.
 LATE = timedelta(seconds=5)
+# The task says how far it is after every chunk; after this its worker may be gone.
+STALLED = timedelta(seconds=30)
+
+#: The pages load nothing from elsewhere, and no other site may frame them.
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 
 
 def includeme(config: Configurator) -> None:
@@ -81,12 +93,17 @@ def create_import(request: Request) -> dict[str, Any] | HTTPSeeOther:
 def import_page(request: Request) -> dict[str, Any]:
     """Show how far an import is, and its result."""
     record = _get_import(request)
-    sums = totals(request.dbsession, record.id)
+    page = _page(request)
+    before = (page - 1) * CATEGORIES_SHOWN
+    number, total = grand_total(request.dbsession, record.id)
     return {
         "record": record,
         "late": now() - record.created > LATE,
-        "totals": sums,
-        "grand_total": sum(sums.values()),
+        "stalled": is_stalled(record),
+        "page": page,
+        "pages": -(-number // CATEGORIES_SHOWN),
+        "totals": totals(request.dbsession, record.id, CATEGORIES_SHOWN, before),
+        "grand_total": total,
         "notice": _notice(request, record),
         "bad_rows": bad_rows(request.dbsession, record.id, BAD_ROWS_SHOWN),
     }
@@ -127,6 +144,18 @@ def forged_form(_error: Exception, request: Request) -> Response:
     return _refuse(request, error, _typed_text(request))
 
 
+@exception_view_config(UnicodeDecodeError)
+def bad_address(_error: Exception, _request: Request) -> HTTPBadRequest:
+    """Refuse an address that is not UTF-8, such as /%ff."""
+    return HTTPBadRequest("The address is not UTF-8.")
+
+
+@subscriber(NewResponse)
+def add_security_headers(event: NewResponse) -> None:
+    """Tell browsers what the pages do not need."""
+    event.response.headers.update(SECURITY_HEADERS)
+
+
 @notfound_view_config(append_slash=False)
 def not_found(request: Request) -> Response:
     """Say that there is no such page, or import."""
@@ -150,8 +179,24 @@ def wants_json(request: Request) -> bool:
     return bool(accepted) and accepted[0][0] == "application/json"
 
 
+def is_stalled(record: Import) -> bool:
+    """Tell whether a running import has not said for a while how far it is."""
+    if record.status != "running" or record.progressed is None:
+        return False
+    return now() - record.progressed > STALLED
+
+
 def describe(request: Request, record: Import) -> dict[str, Any]:
     """Return an import as JSON. Money is text, for JSON numbers are not exact."""
+    page = _page(request)
+    before = (page - 1) * CATEGORIES_SHOWN
+    sums = totals(request.dbsession, record.id, CATEGORIES_SHOWN, before)
+    number, _ = grand_total(request.dbsession, record.id)
+    following = None
+    if number > page * CATEGORIES_SHOWN:
+        following = request.route_url(
+            "import", id=record.id, _query={"page": str(page + 1)}
+        )
     return {
         "id": record.id,
         "url": request.route_url("import", id=record.id),
@@ -159,6 +204,7 @@ def describe(request: Request, record: Import) -> dict[str, Any]:
         "name": record.name,
         "created": record.created.isoformat(),
         "status": record.status,
+        "stalled": is_stalled(record),
         "error": record.error,
         "rows_total": record.rows_total,
         "rows_done": record.rows_done,
@@ -167,12 +213,16 @@ def describe(request: Request, record: Import) -> dict[str, Any]:
             {"line": row.line, "reason": row.reason, "text": row.text}
             for row in bad_rows(request.dbsession, record.id, BAD_ROWS_SHOWN)
         ],
-        "totals": {
-            category: str(amount)
-            for category, amount in totals(request.dbsession, record.id).items()
-        },
+        "totals": {category: str(amount) for category, amount in sums.items()},
+        "more_totals": following,
         "notice": _notice(request, record),
     }
+
+
+def _page(request: Request) -> int:
+    """Return which part of the categories is asked for, from 1."""
+    text = request.GET.get("page", "")
+    return int(text) if re.fullmatch(r"[1-9][0-9]{0,6}", text) else 1
 
 
 def _home(request: Request, error: str = "", text: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import QUICK, Process, ini_form, start, start_worker
+from support import APPS, QUICK, Process, ini_form, start, start_worker
 
 pytestmark = pytest.mark.acceptance
 
@@ -81,3 +81,31 @@ def test_beat_in_a_worker(
     with start(*command, cwd=tmp_path) as worker:
         wait_until_noted(tmp_path, worker)
         assert worker.popen.poll() is None
+
+
+def test_beat_keeps_a_schedule_of_the_application(
+    write_example: Callable[..., Path], redis_queue: dict[str, str], tmp_path: Path
+) -> None:
+    """A crontab that names the application stays in beat's file; it is loaded once."""
+    (tmp_path / "nightly.py").write_text(
+        "from celery.schedules import crontab\n"
+        "def includeme(config):\n"
+        "    print('LOADING', flush=True)\n"
+        "    app = config.registry['pyramid_tasks'].app\n"
+        "    for hour in '2', '3':\n"
+        "        cron = crontab(hour=hour, minute=0, app=app)\n"
+        "        config.add_periodic_task(cron, 'exampleapp.note', '..', name=hour)\n"
+    )
+    included = "pyramid.includes = pyramid_tasks nightly"
+    ini = write_example(broker=redis_queue, app=f"{APP}\n{included}")
+    command = ("beat", "--schedule=kept", "--loglevel=DEBUG")
+    for _ in "12":
+        with start(
+            *("celery", "-A", "pyramid_tasks.loaders", "--ini", ini, *command),
+            cwd=tmp_path,
+            PYTHONPATH=f"{APPS}:{tmp_path}",
+        ) as beat:
+            beat.wait_for("<crontab: 0 3 * * *")
+            assert beat.stop() == 0
+            assert beat.output.count("LOADING") == 1
+            assert "Removing corrupted schedule" not in beat.output

@@ -5,10 +5,18 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from browser import Browser, start_browser
+from browser import Browser, start_chromium
 from support import wait_until
 
 pytestmark = pytest.mark.acceptance
+
+
+# The first, as a module's browser is started for the first test that has one.
+def test_no_loop_left() -> None:
+    """After a browser, other tests of the process can run event loops."""
+    with start_chromium() as chromium:
+        Browser(chromium).open("about:blank")
+    asyncio.run(asyncio.sleep(0))
 
 
 @pytest.mark.parametrize(
@@ -25,10 +33,3 @@ def test_errors(browser: Browser, script: str, error: str) -> None:
     page.evaluate(f"() => {{ {script} }}")
     wait_until(lambda: page.evaluate("true") and browser.errors)
     assert error in browser.errors.pop()
-
-
-def test_no_loop_left() -> None:
-    """After a browser, other tests of the process can run event loops."""
-    with start_browser() as browser:
-        browser.open("about:blank")
-    asyncio.run(asyncio.sleep(0))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from announce import LOADED
 from support import (
     QUICK,
+    UNMEASURED,
     example_config,
     free_port,
     ini_form,
@@ -126,45 +127,64 @@ def test_command_that_runs_until_stopped(
         process.stop()
 
 
+@pytest.mark.parametrize("line", ["list bindings", "graph bootsteps"])
+def test_ini_after_the_command_of_a_group(line: str, ini: Path, tmp_path: Path) -> None:
+    """``--ini`` can stand after both words of such a command."""
+    command = shlex.split(f"celery -A pyramid_tasks.loaders {line}")
+    done = run(*command, "--ini", ini, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(LOADED) == 1
+    without = run(*command, cwd=tmp_path)
+    assert without.returncode == 2
+    assert without.stderr.startswith("Error: No configuration file: pass --ini")
+
+
 #: How nodes are started and stopped; `multi` wants --ini=... with the equals sign.
 MULTI = {
-    "before": "celery -A pyramid_tasks.loaders --ini=config.ini multi {} w1 w2",
-    "after": "celery multi {} w1 w2 -A pyramid_tasks.loaders --ini=config.ini",
-    "middle": "celery -A pyramid_tasks.loaders multi {} w1 w2 --ini=config.ini",
-    "environment": "celery -A pyramid_tasks.loaders multi {} w1 w2",
-    "environment, -A last": "celery multi {} w1 w2 -A pyramid_tasks.loaders",
+    "before": "celery -A pyramid_tasks.loaders --ini=config.ini multi {}",
+    "after": "celery multi {} -A pyramid_tasks.loaders --ini=config.ini",
+    "middle": "celery -A pyramid_tasks.loaders multi {} --ini=config.ini",
+    "environment": "celery -A pyramid_tasks.loaders multi {}",
+    "environment, -A last": "celery multi {} -A pyramid_tasks.loaders",
 }
 
 
-@contextmanager
-def started_nodes(form: str, folder: Path) -> Iterator[None]:
-    """Start nodes; stop them at the end, whatever happens."""
-    env = {"CELERY_INI": "config.ini"} if form.startswith("environment") else {}
-    options = ("--pidfile=%n.pid", "--logfile=%n.log", "--loglevel=INFO")
-
-    def multi(action: str, *more: str) -> None:
-        command = shlex.split(MULTI[form].format(action))
-        done = run(*command, *options, *more, cwd=folder, **env)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    try:
-        multi("start", "--pool=solo", *QUICK)
-        yield
-    finally:
-        multi("stopwait")
+def multi(
+    form: str, action: str, *options: str, ini: Path
+) -> subprocess.CompletedProcess[str]:
+    command = shlex.split(MULTI[form].format(action))
+    files = ("--pidfile=%n.pid", "--logfile=%n.log", "--loglevel=INFO", "--pool=solo")
+    done = run(*command, *files, *QUICK, cwd=ini.parent, **UNMEASURED, **environ(form))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
-@pytest.mark.parametrize("form", MULTI)
-def test_multi(form: str, write_example: Callable[..., Path], tmp_path: Path) -> None:
-    """``celery multi`` starts the application's workers, and stops them."""
-    write_example()
-    logs, pids = ([tmp_path / f"w{n}.{ext}" for n in (1, 2)] for ext in ("log", "pid"))
-    with started_nodes(form, tmp_path):
-        for log in logs:
-            wait_until(
-                lambda log=log: log.exists() and " ready." in log.read_text(),
-                what=lambda: "\n".join(map(str, tmp_path.iterdir())),
-            )
-            assert "Connected to filesystem://" in log.read_text()
-        assert all(pid.exists() for pid in pids)
-    assert not any(pid.exists() for pid in pids)
+def environ(form: str) -> dict[str, str]:
+    return {"CELERY_INI": "config.ini"} if form.startswith("environment") else {}
+
+
+def test_multi(ini: Path) -> None:
+    """``celery multi`` starts a worker of the application, and stops it."""
+    log, pid = ini.parent / "w1.log", ini.parent / "w1.pid"
+    multi("before", "start w1", ini=ini)
+    wait_until(
+        lambda: log.exists() and " ready." in log.read_text(),
+        what=lambda: "\n".join(map(str, ini.parent.iterdir())),
+    )
+    assert "Connected to redis://" in log.read_text()
+    assert pid.exists()
+    multi("before", "stopwait w1", ini=ini)
+    assert not pid.exists()
+
+
+@pytest.mark.parametrize("form", [*MULTI][1:])
+def test_command_of_multi(form: str, ini: Path) -> None:
+    """What ``celery multi`` starts is a worker of the application, in each form."""
+    shown = multi(form, "show w3", ini=ini).stdout.replace(" --detach", "")
+    command = shlex.split(shown.partition(" -m ")[2])
+    with start(*command, cwd=ini.parent, **environ(form)) as worker:
+        log = ini.parent / "w3.log"
+        worker.wait_until(lambda: log.exists() and " ready." in log.read_text())
+        assert "Connected to redis://" in log.read_text()
+    log.unlink()
+    (ini.parent / "w3.pid").unlink()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from support import Listener, ini_form, run
@@ -219,8 +221,16 @@ MISTAKES = {
 }
 
 
-@before_and_after
-@pytest.mark.parametrize("mistake", MISTAKES)
+def by_turns(names: Iterable[str]) -> list[Any]:
+    """Return parameters with the option before and after the command, by turns."""
+    places = itertools.cycle([("before", False), ("after", True)])
+    return [
+        pytest.param(name, after, id=f"{name}-{place}")
+        for name, (place, after) in zip(names, places, strict=False)
+    ]
+
+
+@pytest.mark.parametrize(("mistake", "after"), by_turns(MISTAKES))
 def test_mistake_in_ini(
     mistake: str,
     write_ini: Callable[..., Path],
@@ -299,9 +309,8 @@ BROKEN = {
 }
 
 
-@before_and_after
-@pytest.mark.parametrize("factory", BROKEN)
 @pytest.mark.parametrize("section", ["", "[celery:main]\n"], ids=["app", "celery"])
+@pytest.mark.parametrize(("factory", "after"), by_turns(BROKEN))
 def test_error_of_application_keeps_traceback(
     factory: str,
     section: str,

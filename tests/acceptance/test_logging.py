@@ -49,8 +49,7 @@ def call_in(worker: Process, name: str, cwd: Path) -> str:
     return next(line for line in worker.output.splitlines() if "said by a task" in line)
 
 
-@pytest.mark.parametrize("pool", ["solo", "prefork"])
-@before_and_after
+@pytest.mark.parametrize(("pool", "after"), [("solo", True), ("prefork", False)])
 def test_loggers_of_the_file(
     pool: str,
     write_example: Callable[..., Path],
@@ -73,18 +72,13 @@ def test_loggers_of_the_file(
         assert worker.output.count("said by a task") == 1
 
 
-@before_and_after
 def test_celerys_logging_without_loggers(
-    write_example: Callable[..., Path],
-    redis_queue: dict[str, str],
-    tmp_path: Path,
-    *,
-    after: bool,
+    write_example: Callable[..., Path], redis_queue: dict[str, str], tmp_path: Path
 ) -> None:
     """Without ``[loggers]``, Celery's own logging stands."""
     write_example(broker=redis_queue)
     options = ("--pool=solo", "--loglevel=INFO", *QUICK)
-    command = ini_form("config.ini", "worker", *options, after=after)
+    command = ini_form("config.ini", "worker", *options, after=False)
     with start(*command, cwd=tmp_path) as worker:
         line = call_in(worker, "exampleapp.log", tmp_path)
         assert CELERYS_FORMAT in line
@@ -134,3 +128,23 @@ def test_loggers_of_the_file_in_beat(
         beat.wait_for("beat: Starting...")
         assert "celery.beat: beat: Starting..." in beat.output
         assert "from the ini: " in beat.output
+
+
+@pytest.mark.parametrize("index", ["", "%I"], ids=["one file", "a file a process"])
+def test_logfile_beside_the_loggers_of_the_file(
+    index: str,
+    write_example: Callable[..., Path],
+    redis_queue: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """``--logfile`` is written too, in the format of the file, and once a line."""
+    write_example(broker=redis_queue, more=LOGGING)
+    options = (f"--logfile={tmp_path}/of%n{index}.txt", "--hostname=it@host", *QUICK)
+    command = ini_form("config.ini", "worker", *options, after=False)
+    with start(*command, cwd=tmp_path) as worker:
+        call_in(worker, "exampleapp.log", tmp_path)
+        main = (tmp_path / "ofit.txt").read_text()
+        assert main.startswith("from the ini: ")
+        logs = "".join(path.read_text() for path in tmp_path.glob("ofit*.txt"))
+        assert logs.count("said by a task") == 1
+        assert ("said by a task" in main) == (not index)

@@ -75,7 +75,9 @@ def add(x, y):
 
 
 def run_without(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return run("python", "-c", WITHOUT, *arguments, cwd=cwd)
+    script = cwd / "without.py"
+    script.write_text(WITHOUT)
+    return run(script, *arguments, cwd=cwd, fresh=False)
 
 
 @pytest.mark.parametrize(

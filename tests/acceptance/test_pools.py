@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -158,6 +159,31 @@ def site(
     """Return the web application beside a worker with threads, for many tests."""
     with pool("threads", redis_broker, tmp_path_factory.mktemp("site")) as site:
         yield site
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_patching_pool_of_the_file(
+    pool: str,
+    write_example: Callable[..., Path],
+    redis_queue: dict[str, str],
+    tmp_path: Path,
+    *,
+    after: bool,
+) -> None:
+    """``worker_pool = gevent`` runs tasks, and SIGTERM ends the worker."""
+    if not importlib.util.find_spec(pool):
+        pytest.skip(f"{pool} is not installed")
+    write_example(broker=redis_queue, worker=f"worker_pool = {pool}")
+    command = ini_form("config.ini", "worker", "-l", "INFO", *QUICK, after=after)
+    with (
+        start(*command, cwd=tmp_path, fresh=True) as worker,
+        closing(Site(redis_queue, tmp_path)) as site,
+    ):
+        worker.wait_for(" ready.")
+        assert f"({pool})" in worker.output
+        assert site.defer("add", 1, 2).get(timeout=30) == 3
+        assert worker.stop() == 0
 
 
 def test_task_has_the_request_of_the_application(site: Site) -> None:

@@ -180,7 +180,7 @@ def test_imports_that_fail(write: Callable[..., Path], tmp_path: Path) -> None:
     write(app="celery.imports = no_such_module\ncelery.x = 1")
     found = problems_of(run("ptasks", "--check", "config.ini", cwd=tmp_path))
     assert len(found) == 2
-    assert found[1].startswith("imports cannot be imported: No module named")
+    assert "celery.imports names a module that is not there: 'no_such" in found[1]
 
 
 def test_application_that_exits(write: Callable[..., Path], tmp_path: Path) -> None:
@@ -257,13 +257,13 @@ PROBLEMS = [
     r"config.ini, \[app:main\]: pyramid_tasks.base_url = nowhere is not",
     r"config.ini, \[app:main\]: pyramid_tasks.delivery = later is not one of",
     r"config.ini, \[app:main\]: pyramid_tasks.delivry is .*mean pyramid_tasks.delivery",
-    r"beat_schedule has an entry 'text' .*a string is not a schedule",
+    r"config.ini, \[app:main\]: celery.beat_schedule has .*'text' .* is not a cron",
     r"beat_schedule has an entry 'dotted' .*Did you mean 'mail'\?",
     r"task_routes has a route for 'no\.\*': no task has it",
     r".*listedapp.py:\d+: .* has no name of its own",
     r".*listedapp.py:\d+: schedule '99 \* \* \* \*' is not a cron",
     r".*listedapp.py:\d+: No task 'ad' is registered",
-    r".*listedapp.py:\d+: .*takes 3 positional arguments but 4",
+    r".*listedapp.py:\d+: .*takes 2 positional arguments but 3",
     r".*listedapp.py:\d+: config.add_fork_safe\(\) takes",
     r".*listedapp.py:\d+: TASK is a reserved task deriver name",
 ]
@@ -274,7 +274,7 @@ def test_check_finds_everything_at_once(
 ) -> None:
     """Every problem is reported, once, with where it is; the exit status is 1."""
     schedule = {
-        "text": {"task": "listedapp.add", "schedule": "* * * * *"},
+        "text": {"task": "listedapp.add", "schedule": "* * * *"},
         "dotted": {"task": "listedapp.send_mail", "schedule": 3},
     }
     settings = {

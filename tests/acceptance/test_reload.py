@@ -13,7 +13,17 @@ from typing import Any
 import celery.bin.celery
 import pytest
 from celery import Celery
-from support import DEADLINE, QUICK, Process, as_ini, run, start, wait_until
+from support import (
+    APPS,
+    DEADLINE,
+    QUICK,
+    UNMEASURED,
+    Process,
+    as_ini,
+    run,
+    start,
+    wait_until,
+)
 
 from pyramid_tasks.settings import extract_celery_settings
 
@@ -52,17 +62,23 @@ def main(global_config, **settings):
     return configure(settings).make_wsgi_app()
 """
 
+#: Every form that starts something, and what it says then.
 FORMS = {
-    "before": "celery -A pyramid_tasks.loaders --ini config.ini --reload worker",
-    "before, -A short": "celery -A pyramid_tasks --reload --ini config.ini worker",
-    "after": "celery -A pyramid_tasks.loaders worker --ini config.ini --reload",
-    "after, --ini last": "celery -A pyramid_tasks worker --reload --ini=config.ini",
-    "after, --ini before": "celery --ini config.ini worker --reload",
-    "environment": "celery -A pyramid_tasks.loaders worker --reload",
-    "environment, before": "celery -A pyramid_tasks.loaders --reload worker",
+    "celery -A pyramid_tasks.loaders --ini config.ini --reload worker": " ready.",
+    "celery -A pyramid_tasks --reload --ini config.ini worker": " ready.",
+    "celery -A pyramid_tasks.loaders worker --ini config.ini --reload": " ready.",
+    "celery -A pyramid_tasks worker --reload --ini=config.ini": " ready.",
+    "celery --ini config.ini worker --reload": " ready.",
+    "celery -A pyramid_tasks.loaders worker --reload": " ready.",
+    "celery -A pyramid_tasks.loaders --reload worker": " ready.",
+    "celery -A pyramid_tasks.loaders beat --ini config.ini --reload": "task first",
 }
+BEFORE, _, AFTER, *_ = FORMS
 
-LINE = FORMS["before"]
+#: Hupper looks for changes often, and ends the sooner.
+QUICKLY = "quickly.QuickMonitor"
+
+SCHEDULE = "[celerybeat:{name}]\ntask = reloaded.answer\nschedule = 0.2\n"
 
 
 class Project:
@@ -90,15 +106,16 @@ class Project:
         )
 
     @contextmanager
-    def start(self, line: str, *options: str, **env: str) -> Iterator[Process]:
-        """Start a command that is reloaded; check that nothing is left of it."""
-        command = shlex.split(line)
-        options = ("--loglevel=INFO", *options)
-        env = {"PYTHONPATH": str(self.folder)} | env
-        with start(*command, *options, cwd=self.folder, **env) as process:
+    def start(
+        self, line: str, *options: str, measured: bool = False, **env: str
+    ) -> Iterator[Process]:
+        """Start a command that is reloaded."""
+        env = env if measured else UNMEASURED | env
+        path = f"{self.folder}{os.pathsep}{APPS}"
+        env = {"PYTHONPATH": path, "HUPPER_DEFAULT_MONITOR": QUICKLY} | env
+        command = (*shlex.split(line), "--loglevel=INFO", *options)
+        with start(*command, cwd=self.folder, **env) as process:
             yield process
-            process.stop()
-        wait_until(lambda: not session(process), what=lambda: process.output)
 
     def answers(self, answer: str, setting: str) -> bool:
         result = self.client.send_task("reloaded.answer")
@@ -122,133 +139,128 @@ def session(process: Process) -> set[int]:
     return found
 
 
-def wait_for_ready(process: Process, number: int = 1) -> None:
-    """Wait until a worker is ready for that many times."""
-    process.wait_until(lambda: process.output.count(" ready.") >= number, "ready")
+def wait_for(process: Process, *texts: str) -> None:
+    """Wait until texts are in the output since the last change."""
+
+    def are_there() -> bool:
+        since = process.output.rpartition("changed; reloading")[2]
+        return all(text in since for text in texts)
+
+    process.wait_until(are_there, repr(texts))
 
 
-def change(process: Process, path: Path, text: str | None = None) -> None:
-    """Change a file, and wait until that is noticed."""
-    message = f"{path} changed; reloading"
-    before = process.output.count(message)
+def change(process: Process, path: Path, text: str | None = None, *more: Path) -> None:
+    """Change files, and wait until that is noticed."""
+    messages = {each: f"{each} changed; reloading" for each in (path, *more)}
+    before = {each: process.output.count(messages[each]) for each in messages}
     if text is not None:
         path.write_text(text)
 
-    def is_noticed() -> bool:
-        # Again, as a module is watched a moment after it has been imported.
-        os.utime(path)
-        return process.output.count(message) > before
+    def are_noticed() -> bool:
+        output = process.output
+        left = [each for each in before if output.count(messages[each]) == before[each]]
+        for each in left:
+            # Again, as a module is watched a moment after it has been imported.
+            os.utime(each)
+        return not left
 
-    process.wait_until(is_noticed, message)
+    process.wait_until(are_noticed, repr(messages))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_changed_code_runs(form: str, project: Project) -> None:
-    """After a change of a module, its tasks give their new results."""
-    env = {"CELERY_INI": "config.ini"} if "environment" in form else {}
-    with project.start(FORMS[form], "--pool=solo", *QUICK, **env) as worker:
-        wait_for_ready(worker)
-        assert project.answers("old", "old")
-        change(worker, project.module, project.code("new"))
-        wait_for_ready(worker, 2)
-        assert project.answers("new", "old")
+def test_form(form: str, project: Project) -> None:
+    """Each form starts a worker, or beat, under the reloader."""
+    project.ini.write_text(project.configuration("old", SCHEDULE.format(name="first")))
+    env = {} if "--ini" in form else {"CELERY_INI": "config.ini"}
+    options = ("--pool=solo", *QUICK) if "worker" in form else ()
+    with project.start(form, *options, **env) as process:
+        process.wait_for(FORMS[form])
+        assert process.output.startswith("Starting monitor for PID")
 
 
-def test_changed_configuration_is_read(project: Project) -> None:
-    """The file, those it includes, and ``[pserve] watch_files`` are watched."""
+def test_configuration(project: Project) -> None:
+    """The file, those it includes, and ``[pserve] watch_files`` are watched.
+
+    ``[pserve] ignore_files`` are left alone, as by ``pserve``.
+    """
     template, text = project.folder / "page.jinja2", project.folder / "data" / "a.txt"
     text.parent.mkdir()
-    (text.parent / "__init__.py").touch()
-    for path in (template, text):
+    generated = project.folder / "generated.py"
+    for path in (template, text, text.parent / "__init__.py", generated):
         path.touch()
+    project.module.write_text("import generated\n" + project.code("old"))
     base = project.folder / "base.ini"
     base.write_text(project.configuration("old"))
     project.ini.write_text(
         "[app:main]\nuse = config:%(here)s/base.ini\n\n"
         "[pserve]\nwatch_files =\n  *.jinja2\n  data:%(name)s.txt\n"
+        "ignore_files = */generated.py\n"
     )
-    line = f"{LINE} --pool=solo".replace("config.ini", "config.ini?name=a")
-    with project.start(line, *QUICK) as worker:
-        wait_for_ready(worker)
+    line = BEFORE.replace("config.ini", "config.ini?name=a")
+    with project.start(line, "--pool=solo", *QUICK, measured=True) as worker:
+        wait_for(worker, " ready.")
         assert project.answers("old", "old")
-        change(worker, base, project.configuration("new"))
-        wait_for_ready(worker, 2)
+        os.utime(generated)
+        # In the order of their names, in which hupper looks at them.
+        others = (project.ini, text, template, project.module)
+        change(worker, base, project.configuration("new"), *others)
+        wait_for(worker, " ready.")
         assert project.answers("old", "new")
-        for path in (project.ini, template, text):
-            before = worker.output.count(" ready.")
-            change(worker, path)
-            wait_for_ready(worker, before + 1)
-
-
-def test_ignored_files_are_not_watched(project: Project) -> None:
-    """``[pserve] ignore_files`` are left alone, as by ``pserve``."""
-    (project.folder / "generated.py").touch()
-    code = "import generated\n"
-    project.module.write_text(code + project.code("old"))
-    more = "[pserve]\nignore_files = */generated.py\n"
-    project.ini.write_text(project.configuration("old", more))
-    line = FORMS["after"]
-    with project.start(line, "--pool=solo", *QUICK) as worker:
-        wait_for_ready(worker)
-        os.utime(project.folder / "generated.py")
-        change(worker, project.module, code + project.code("new"))
-        wait_for_ready(worker, 2)
-        os.utime(project.folder / "generated.py")
-        change(worker, project.module)
-        wait_for_ready(worker, 3)
         assert "generated.py changed" not in worker.output
 
 
-BROKEN = {
-    "syntax": ("reloaded.py", "def broken(:\n", "SyntaxError: invalid syntax"),
-    "error": ("reloaded.py", "1 / 0\n", "ZeroDivisionError"),
-    "no section": ("config.ini", "example = 1\n", "before the first [section]"),
-    "bad value": (
+#: What goes wrong, in which file, and what is said of it.
+BROKEN = [
+    ("config.ini", "example = 1\n", "before the first [section]"),
+    (
         "config.ini",
         "[app:main]\nuse = call:reloaded:main\ncelery.worker_concurrency = many\n",
         "celery.worker_concurrency",
     ),
-    "watch_files": (
+    (
         "config.ini",
         "[app:main]\n\n[pserve]\nwatch_files = no_such_package:*.txt\n",
         "[pserve], watch_files: no_such_package:*.txt",
     ),
-}
+    ("reloaded.py", "def broken(:\n", "SyntaxError: invalid syntax"),
+    ("reloaded.py", "1 / 0\n", "ZeroDivisionError"),
+]
+WAITING = "Waiting for a file to change"
 
 
-@pytest.mark.parametrize(
-    ("broken", "form"),
-    [*((broken, "before") for broken in BROKEN), ("syntax", "after")],
-)
-def test_error_waits_for_next_change(broken: str, form: str, project: Project) -> None:
+def test_error_waits_for_next_change(project: Project) -> None:
     """What cannot be loaded, at the start or later, is loaded when it is mended."""
-    name, text, message = BROKEN[broken]
-    path = project.folder / name
-    good = path.read_text()
-    path.write_text(text)
-    with project.start(FORMS[form], "--pool=solo", *QUICK) as worker:
-        worker.wait_for("Waiting for a file to change")
-        assert message in worker.output
-        change(worker, path, good)
-        wait_for_ready(worker)
+    good = {path: path.read_text() for path in (project.ini, project.module)}
+    path = project.ini
+    path.unlink()
+    with project.start(BEFORE, "--pool=solo", *QUICK) as worker:
+        wait_for(worker, "config.ini: there is no such file.", WAITING)
+        change(worker, path, good[path])
+        wait_for(worker, " ready.")
         assert project.answers("old", "old")
-        change(worker, path, text)
-        worker.wait_until(lambda: worker.output.count("Waiting for a file") >= 2)
-        change(worker, path, good)
-        wait_for_ready(worker, 2)
+        for name, text, message in BROKEN:
+            path.write_text(good[path])
+            path = project.folder / name
+            change(worker, path, text)
+            wait_for(worker, message, WAITING)
+        change(worker, path, good[path])
+        wait_for(worker, " ready.")
         assert project.answers("old", "old")
 
 
-def test_missing_configuration_waits(project: Project) -> None:
-    """A file that is away for a moment is read when it is back."""
-    text = project.ini.read_text()
-    project.ini.unlink()
-    with project.start(LINE, "--pool=solo", *QUICK) as worker:
-        worker.wait_for("Waiting for a file to change")
-        assert "config.ini: there is no such file." in worker.output
-        change(worker, project.ini, text)
-        wait_for_ready(worker)
-        assert project.answers("old", "old")
+def test_ctrl_c_while_it_waits(project: Project) -> None:
+    """Ctrl-C ends what waits for an error to be mended."""
+    broken = "def broken(:\n"
+    project.module.write_text(broken)
+    with project.start(AFTER, "--pool=solo", *QUICK, measured=True) as worker:
+        wait_for(worker, "SyntaxError: invalid syntax", WAITING)
+        change(worker, project.module, project.code("new"))
+        wait_for(worker, " ready.")
+        change(worker, project.module, broken)
+        wait_for(worker, WAITING)
+        os.killpg(worker.popen.pid, signal.SIGINT)
+        worker.popen.wait(DEADLINE)
+        assert not session(worker)
 
 
 def test_project_without_ini(project: Project) -> None:
@@ -259,9 +271,9 @@ def test_project_without_ini(project: Project) -> None:
     )
     line = "celery -A myproject --reload worker --pool=solo"
     with project.start(line, *QUICK) as worker:
-        wait_for_ready(worker)
+        wait_for(worker, " ready.")
         change(worker, project.module, project.code("new"))
-        wait_for_ready(worker, 2)
+        wait_for(worker, " ready.")
         result = project.client.send_task("reloaded.answer")
         assert result.get(timeout=DEADLINE) == ["new", None]
 
@@ -274,19 +286,19 @@ def test_error_in_project_without_ini_waits(project: Project) -> None:
     """A module that cannot be imported is read again when it is mended."""
     (project.folder / "myproject.py").write_text("import reloaded\n")
     project.module.write_text("def broken(:\n")
-    with project.start("celery -A myproject --reload worker") as worker:
-        worker.wait_for("Waiting for a file to change")
-        assert "SyntaxError" in worker.output
+    line = "celery -A myproject --reload worker"
+    with project.start(line, measured=True) as worker:
+        wait_for(worker, "SyntaxError", WAITING)
         change(worker, project.module, "from broken_otherwise import app\n")
         worker.wait_for("No module named 'broken_otherwise'")
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_running_task_ends_first(pool: str, project: Project) -> None:
+@pytest.mark.parametrize(("pool", "line"), [("prefork", BEFORE), ("threads", AFTER)])
+def test_running_task_ends_first(pool: str, line: str, project: Project) -> None:
     """A task that runs when a file changes ends, with its result, before the worker."""
     gate = project.folder / "gate"
-    with project.start(LINE, f"--pool={pool}", *QUICK) as worker:
-        wait_for_ready(worker)
+    with project.start(line, f"--pool={pool}", *QUICK, measured=True) as worker:
+        wait_for(worker, " ready.")
         result = project.client.send_task("reloaded.wait_for", [str(gate)])
         worker.wait_until(Path(f"{gate}.started").exists)
         change(worker, project.module, project.code("new"))
@@ -294,7 +306,7 @@ def test_running_task_ends_first(pool: str, project: Project) -> None:
         assert not result.ready()
         gate.touch()
         assert result.get(timeout=DEADLINE) == "old"
-        wait_for_ready(worker, 2)
+        wait_for(worker, " ready.")
         assert "killed" not in worker.output
         assert project.answers("new", "old")
 
@@ -303,14 +315,16 @@ def test_running_task_ends_first(pool: str, project: Project) -> None:
 def test_task_that_does_not_end_is_killed(pool: str, project: Project) -> None:
     """After ten seconds, the worker ends all the same, and each of its processes."""
     gate = project.folder / "gate"
-    with project.start(LINE, f"--pool={pool}", "--beat", *QUICK) as worker:
-        wait_for_ready(worker)
+    with project.start(
+        BEFORE, f"--pool={pool}", "--beat", *QUICK, measured=True
+    ) as worker:
+        wait_for(worker, " ready.")
         result = project.client.send_task("reloaded.wait_for", [str(gate)])
         worker.wait_until(Path(f"{gate}.started").exists)
         started = session(worker) - {worker.popen.pid}
         assert len(started) == (4 if pool == "prefork" else 2)
         change(worker, project.module, project.code("new"))
-        wait_for_ready(worker, 2)
+        wait_for(worker, " ready.")
         assert "Tasks still run after 10 seconds: killed." in worker.output
         assert not started & session(worker)
         assert project.answers("new", "old")
@@ -320,8 +334,8 @@ def test_task_that_does_not_end_is_killed(pool: str, project: Project) -> None:
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
 def test_ctrl_c_ends_all(pool: str, project: Project) -> None:
     """Ctrl-C, which every process of a terminal gets, ends them without force."""
-    with project.start(LINE, f"--pool={pool}", "--beat", *QUICK) as worker:
-        wait_for_ready(worker)
+    with project.start(BEFORE, f"--pool={pool}", "--beat", *QUICK) as worker:
+        wait_for(worker, " ready.")
         os.killpg(worker.popen.pid, signal.SIGINT)
         worker.popen.wait(DEADLINE)
         assert not session(worker)
@@ -333,8 +347,8 @@ def test_ctrl_c_ends_all(pool: str, project: Project) -> None:
 def test_second_ctrl_c_does_not_wait_for_a_task(project: Project) -> None:
     """As with any worker, the second Ctrl-C ends the tasks that run."""
     gate = project.folder / "gate"
-    with project.start(LINE, "--pool=prefork", *QUICK) as worker:
-        wait_for_ready(worker)
+    with project.start(BEFORE, "--pool=prefork", *QUICK) as worker:
+        wait_for(worker, " ready.")
         project.client.send_task("reloaded.wait_for", [str(gate)])
         worker.wait_until(Path(f"{gate}.started").exists)
         os.killpg(worker.popen.pid, signal.SIGINT)
@@ -344,59 +358,37 @@ def test_second_ctrl_c_does_not_wait_for_a_task(project: Project) -> None:
         assert not session(worker)
 
 
-def test_ctrl_c_while_it_waits(project: Project) -> None:
-    """Ctrl-C ends what waits for an error to be mended."""
-    project.module.write_text("def broken(:\n")
-    with project.start(LINE) as worker:
-        worker.wait_for("Waiting for a file to change")
-        os.killpg(worker.popen.pid, signal.SIGINT)
-        worker.popen.wait(DEADLINE)
-        assert not session(worker)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_to_the_reloader_alone(number: signal.Signals, project: Project) -> None:
     """A service manager or an editor, which knows one process, ends them all."""
-    with project.start(LINE, "--pool=prefork", "--beat", *QUICK) as worker:
-        wait_for_ready(worker)
+    with project.start(BEFORE, "--pool=prefork", "--beat", *QUICK) as worker:
+        wait_for(worker, " ready.")
         assert len(session(worker)) == 5
         worker.popen.send_signal(number)
         worker.popen.wait(DEADLINE)
         wait_until(lambda: not session(worker), what=lambda: worker.output)
 
 
-SCHEDULE = "[celerybeat:{name}]\ntask = reloaded.answer\nschedule = 0.2\n"
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "celery -A pyramid_tasks.loaders --ini config.ini --reload beat",
-        "celery -A pyramid_tasks.loaders beat --ini config.ini --reload",
-    ],
-)
-def test_beat(line: str, project: Project) -> None:
+def test_beat(project: Project) -> None:
     """Beat queues by the new schedule."""
     text = project.configuration("old", SCHEDULE.format(name="first"))
     project.ini.write_text(text)
-    with project.start(line) as beat:
+    line = "celery -A pyramid_tasks.loaders --ini config.ini --reload beat"
+    with project.start(line, HUPPER_DEFAULT_MONITOR="") as beat:
         beat.wait_for("Sending due task first")
         text = project.configuration("old", SCHEDULE.format(name="second"))
         change(beat, project.ini, text)
         beat.wait_for("Sending due task second")
-        project.client.control.purge()
 
 
 def test_workdir_is_entered_once(project: Project) -> None:
     """A relative ``--workdir`` is not looked for in itself."""
     parent, name = project.folder.parent, project.folder.name
-    line = LINE.replace("celery ", f"celery --workdir {shlex.quote(name)} ", 1)
+    line = BEFORE.replace("celery ", f"celery --workdir {shlex.quote(name)} ", 1)
     command = [*shlex.split(line), "--pool=solo", "--loglevel=INFO", *QUICK]
     with start(*command, cwd=parent, PYTHONPATH=str(project.folder)) as worker:
-        wait_for_ready(worker)
-        change(worker, project.module, project.code("new"))
-        wait_for_ready(worker, 2)
-        assert project.answers("new", "old")
+        worker.wait_for(" ready.")
+        worker.stop()
 
 
 USAGE = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import zope.sqlalchemy
 from pyramid.config import Configurator
@@ -49,6 +51,16 @@ def fail(request, *args):
     raise ValueError("as it should")
 
 
+@task
+def kill_worker(request):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+def explain(request, failed, error, traceback):
+    note(request, name="explain", id=failed.id, error=str(error))
+
+
 @task(bind=True, max_retries=2, default_retry_delay=0)
 def retry_once(self, request, x):
     if not self.request.retries:
@@ -56,15 +68,18 @@ def retry_once(self, request, x):
     return x
 
 
+def note(request, **run):
+    run["url"] = request.application_url
+    Redis().rpush(request.registry.settings["canvas.notes"], json.dumps(run))
+
+
 def noted(task, info):
     """Note each run: which task, which id, and what it knows of its request."""
 
     def wrapper(request, *args, **kwargs):
-        settings = request.registry.settings
         message = request.current_task.request
         if not message.called_directly:
-            run = {"name": info.name, "id": message.id, "url": request.application_url}
-            Redis().rpush(settings["canvas.notes"], json.dumps(run))
+            note(request, name=info.name, id=message.id)
         return task(request, *args, **kwargs)
 
     return wrapper

@@ -64,7 +64,7 @@ def on_event(event):
     if name == "CeleryWorkerProcessInit" and settings.get("lifecycle.fail_while_there"):
         assert not Path(settings["lifecycle.fail_while_there"]).exists(), "still there"
     write_down(event.registry, name)
-    if name == settings.get("lifecycle.fail"):
+    if name in settings.get("lifecycle.fail", "").split():
         raise OSError(f"{name} was not to our liking")
     if name == "CeleryWorkerShutdown" and ELSEWHERE:
         write_down(event.registry, "backends", *ask(event.registry))

@@ -321,8 +321,8 @@ def test_route_is_followed(load):
             {"exampleapp.add": {"queue": "x", "priority": 1}, "b": {"queue": "b"}},
         ),
         (
-            '[["b", {"queue": "b"}]]',
-            [{"exampleapp.add": {"queue": "x"}}, ["b", {"queue": "b"}]],
+            '[[["b", {"queue": "b"}]]]',
+            [{"exampleapp.add": {"queue": "x"}}, [["b", {"queue": "b"}]]],
         ),
         ("exampleapp.Root", [{"exampleapp.add": {"queue": "x"}}, "exampleapp.Root"]),
     ],

@@ -10,8 +10,7 @@ from pyramid.scripting import prepare
 from sqlalchemy import create_engine
 from transactional import TransactionalApp
 
-from pyramid_tasks.outbox.rows import get_status
-from pyramid_tasks.outbox.table import metadata
+from pyramid_tasks.contrib.outbox_table import metadata
 
 
 def add(request, x, y=0):
@@ -53,7 +52,7 @@ class App(TransactionalApp):
 
     def has_sent_nothing(self):
         """Whether neither the broker nor the outbox has a message."""
-        return not self.received() and not get_status(self.engine).waiting
+        return not self.received() and not self.waiting()
 
 
 @pytest.fixture

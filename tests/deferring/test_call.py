@@ -20,7 +20,7 @@ def build(s):
         chain(
             s("add", 1).set(link=s("add")), group(s("add", 2), s("add", 3)), s("total")
         ),
-        chord([s("add", 4) | s("bound")], s("total").on_error(s("add"))),
+        chord([s("add", 4) | s("bound")], s("total").on_error(s("total"))),
     )
 
 
@@ -57,7 +57,7 @@ def test_subscribers_and_context(make_app, delivery):
         canvas = build(request.task_signature)
         request.defer_canvas(canvas, delivery=delivery, headers={"of": "the whole"})
     calls = [("add", (number,)) for number in range(1, 5)]
-    calls += [("add", ()), ("add", ()), ("bound", ()), ("total", ()), ("total", ())]
+    calls += [("add", ()), ("bound", ()), *[("total", ())] * 3]
     assert sorted(told) == sorted((*call, "example.com") for call in calls)
     first, second = app.received()
     for message in first, second:
@@ -73,7 +73,7 @@ def test_subscribers_and_context(make_app, delivery):
 def test_linked_tasks(app, delivery):
     """link and link_error of a call know the context, and are left as given."""
     with app.request() as request:
-        linked = request.task_signature("add")
+        linked = request.task_signature("total")  # which takes one argument, as both do
         options = {"link": linked, "link_error": [linked], "delivery": delivery}
         for name in "link", "link_error":
             only = {name: linked, "delivery": delivery}
@@ -113,7 +113,7 @@ WRONG = {
     "too many, with the result before": (
         lambda s: s("add", 1) | s("add", 1, 2),
         TypeError,
-        "takes from 2 to 3",
+        "takes from 1 to 2",
     ),
     "too few, without it": (
         lambda s: s("add", 1) | s("add").set(immutable=True),
@@ -123,18 +123,43 @@ WRONG = {
     "too many in a chord": (
         lambda s: chord([s("add", 1)], s("total", 1)),
         TypeError,
-        "takes 2 positional",
+        "takes 1 positional",
     ),
     "too many for a link": (
         lambda s: s("add", 1).set(link=[s("total", 1)]),
         TypeError,
-        "takes 2 positional",
+        "takes 1 positional",
     ),
     "keyword": (lambda s: s("add", 1) | s("total", no=1), TypeError, "keyword"),
+    "too few, behind an empty group": (
+        lambda s: chain(group([]), s("add")),
+        TypeError,
+        "missing 1 required",
+    ),
+    "too many for the arguments of a chord": (
+        lambda s: chord([s("add", 1, 2)], s("total")).clone((5,)),
+        TypeError,
+        "takes from 1 to 2",
+    ),
+    "no JSON for a chord": (
+        lambda s: chord([s("add", 1)], s("total")).clone((object(),)),
+        DeferError,
+        "celery.chord cannot be sent as json: .*object",
+    ),
+    "too many for a link_error": (
+        lambda s: s("add", 1).on_error(s("total", 1)),
+        TypeError,
+        "takes 1 positional",
+    ),
+    "too few for a link_error": (
+        lambda s: s("add", 1).on_error(s("add")),
+        TypeError,
+        "takes from 1 to 2 positional arguments but 3",
+    ),
     "map": (
         lambda s: s("add").type.map([[1], []]) | s("total", 1),
         TypeError,
-        "takes 2 positional",
+        "takes 1 positional",
     ),
     "starmap": (
         lambda s: s("add").type.starmap([(1, 2), (1, 2, 3)]),
@@ -181,7 +206,7 @@ def test_wrong_canvas(app, name, delivery):
         ("2", r"Item 1 for add must be a tuple .* \('2',\)"),
         ([2], "Item 1 for add must be a tuple"),
         ((), "Item 1 for add: .* missing 1 required"),
-        ((1, 2, 3), "Item 1 for add: .* takes from 2 to 3"),
+        ((1, 2, 3), "Item 1 for add: .* takes from 1 to 2"),
         ({"z": 1}, "Item 1 for add: .* unexpected keyword|missing 1"),
         ((object(),), "Item 1 for add: .*cannot be sent as json"),
     ],

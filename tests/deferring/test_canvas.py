@@ -6,16 +6,18 @@ import json
 import socket
 import time
 from contextlib import contextmanager
+from itertools import count
 
 import pytest
-from celery import chain, chord, group
+from celery import Celery, chain, chord, group
+from celery.result import GroupResult
 from databases import database
 from sqlalchemy import create_engine, event
 from support import unique
 
-from pyramid_tasks.exceptions import ResultNotReady, TaskNotRegistered
-from pyramid_tasks.outbox.rows import get_status
-from pyramid_tasks.outbox.table import metadata
+from pyramid_tasks.contrib.outbox_table import metadata
+from pyramid_tasks.delivery import canvas as canvas_module
+from pyramid_tasks.exceptions import DeferError, ResultNotReady, TaskNotRegistered
 
 
 def test_signature(app):
@@ -35,7 +37,7 @@ def test_canvas_is_left_as_it_is(app, delivery):
     with app.request(transaction=False) as request:
         s = request.task_signature
         canvas = group(s("add", n) for n in range(2)) | s("total").set(
-            link=[s("add")], link_error=s("add")
+            link=[s("add")], link_error=s("total")
         )
         before = json.dumps(canvas)
         link = s("add")
@@ -47,6 +49,65 @@ def test_canvas_is_left_as_it_is(app, delivery):
         assert results[0].id != results[1].id
     ids = {message.headers["id"] for message in app.received()}
     assert len(ids) == 5
+
+
+CELERY_RESULTS = {
+    "group of a chain that ends in a group": lambda s: group(
+        s("add", 1, 2) | group(s("add", 1), s("add", 2))
+    ),
+    "and of another task": lambda s: group(
+        s("add", 1, 2) | group(s("add", 1), s("add", 2)), s("add", 3)
+    ),
+    "group of a chord with a group": lambda s: group(
+        [chord([s("add", 1, 2)], group(s("total"), s("total")))]
+    ),
+    "chord with a chain": lambda s: chord([s("add", 1)] * 2, s("total") | s("add", 1)),
+    "two chords": lambda s: chain(
+        s("add", 1),
+        group([s("add", 1)] * 2),
+        s("total"),
+        chord([s("add", 1)], s("add")),
+    ),
+    "chord with own arguments": lambda s: chord(
+        [s("add"), s("add", 1)], s("total")
+    ).clone((5,)),
+    "nothing": lambda s: chain(s("add", 1), group([]), s("add", 1)),
+}
+
+
+def shape(result):
+    """Return how many results a result has, and its parents have."""
+    if result is None:
+        return None
+    each = [shape(each) for each in getattr(result, "results", ())]
+    return (isinstance(result, GroupResult), each, shape(result.parent))
+
+
+@pytest.mark.parametrize("name", CELERY_RESULTS)
+def test_result_is_that_of_celery(app, delivery, name):
+    """The result of a canvas has the results and the parents that Celery gives it."""
+    build = CELERY_RESULTS[name]
+    plain = Celery(broker="memory://", backend="cache+memory://", set_as_current=False)
+    expected = build(lambda name, *args: plain.signature(name, args)).apply_async()
+    with app.request() as request:
+        canvas = build(request.task_signature)
+        result = request.defer_canvas(canvas, delivery=delivery)
+    assert shape(result) == shape(expected)
+    app.received()
+
+
+def test_endless_generator(app, delivery, monkeypatch):
+    """A generator is checked before the first task is sent, if it ends in time."""
+    monkeypatch.setattr(canvas_module, "MAX_GENERATED", 10)
+    with app.request() as request:
+        s = request.task_signature
+        for size in count(), range(11):
+            some = (s("add", number) for number in size)
+            with pytest.raises(DeferError, match="may give 10 items"):
+                request.defer_canvas(chord(some, s("total")), delivery=delivery)
+        header = group(s("add", number) for number in range(10))
+        request.defer_canvas(header | s("total"), delivery=delivery)
+    assert len(app.received()) == 10
 
 
 def test_abort(app, transactional):
@@ -287,6 +348,6 @@ def test_outbox_does_not_wait(make_app, caplog, what, how, name):
         assert time.monotonic() - start < 15
     assert result.sent
     waits = what == "broker" or name == "chord"
-    assert get_status(app.engine).waiting == waits
+    assert app.waiting() == waits
     assert ("left to the relay" in caplog.text) == waits
     assert ("the result backend" in caplog.text) == (waits and what != "broker")

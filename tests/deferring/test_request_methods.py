@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+from inspect import signature
 
 import pytest
-from celery import Celery
+from celery import Celery, Task
+from celery.app.amqp import AMQP
 from celery.result import AsyncResult, EagerResult
+from kombu import Producer
 from kombu.exceptions import EncodeError, OperationalError
 from pyramid.config import Configurator
 from pyramid.request import Request
@@ -14,7 +17,13 @@ from pyramid.scripting import prepare
 from support import unique
 
 from pyramid_tasks import BeforeDeferTask, PyramidTasksError, defer_task
-from pyramid_tasks.exceptions import AmbiguousTask, SettingError, TaskNotRegistered
+from pyramid_tasks.configuration.call_options import CALL_OPTIONS
+from pyramid_tasks.exceptions import (
+    AmbiguousTask,
+    DeferError,
+    SettingError,
+    TaskNotRegistered,
+)
 from pyramid_tasks.registry import get_tasks
 
 
@@ -150,6 +159,38 @@ def test_options_reach_the_message(request_, receive, options, found):
     request_.defer_task_with_options("plus", (1,), queue=queue, **options)
     assert found(receive(queue))
     assert receive() is None
+
+
+def test_misspelt_option(request_, receive):
+    """An option that nobody reads is told with the nearest, unless a router may."""
+    with pytest.raises(DeferError, match="'countdwn', .* Did you mean 'countdown'"):
+        request_.defer_task_with_options("plus", (1,), countdwn=60)
+    canvas = request_.task_signature("plus", 1).set(que="x")
+    with pytest.raises(DeferError, match="Did you mean 'queue'"):
+        request_.defer_canvas(canvas)
+    assert receive() is None
+    request_.defer_task_with_options("plus", (1,), tenant="x")  # near to none
+    stamp = {"stamped_headers": ["countdwn"], "countdwn": 60}
+    request_.defer_task_with_options("plus", (1,), **stamp)
+    app = get_tasks(request_.registry).app
+    app.conf.task_routes = [lambda name, args, kwargs, options, task=None: None]
+    app.amqp.flush_routes()
+    request_.defer_task_with_options("plus", (1,), que="x")
+    assert [receive() is not None for _ in range(4)] == [True, True, True, False]
+
+
+def test_options_are_those_of_celery():
+    """Each parameter of Celery and kombu that is an option of a call is known."""
+    amqp = Celery(broker="memory://", set_as_current=False, fixups=[]).amqp
+    sources = (Task.apply_async, Celery.send_task, AMQP.as_task_v2)
+    sources += (Producer.publish, amqp.send_task_message)
+    found = {name for source in sources for name in signature(source).parameters}
+    not_options = {
+        *("self", "args", "kwargs", "options", "name", "body", "properties"),
+        *("message", "event_dispatcher", "callbacks", "errbacks", "now", "timezone"),
+        "create_sent_event",
+    }
+    assert found - not_options <= CALL_OPTIONS
 
 
 def test_broker_that_cannot_be_reached(configure):

@@ -33,3 +33,6 @@ def test_canvases(import_snippets: Callable[..., ModuleType]) -> None:
         assert names == {"count_words", "add_up", "double", "report_error"}
         ids = snippets.count_each(request, ["a b", "c"])
         assert [request.get_task_result(each).get(timeout=1) for each in ids] == [2, 1]
+        assert snippets.count_safely(request, "a b").get(timeout=1) == 2
+        names = [call.task_name.rpartition(".")[2] for call in calls[-3:]]
+        assert sorted(names) == ["count_words", "explain", "report_error"]

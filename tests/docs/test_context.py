@@ -14,7 +14,7 @@ from pyramid.scripting import prepare
 from pyramid_tasks.registry import get_tasks
 
 PAGE = Document("docs/howto/context.md")
-INI = PAGE.block("Tell tasks of the request", "ini")
+INI = PAGE.block("Tell tasks about the request", "ini")
 TENANT = PAGE.block("A context of your own", "python")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from browser import keep_screenshot
 from documents import Document
 from playwright.sync_api import Page, expect
 from support import DEADLINE, QUICK, as_ini, free_port, serve, start_worker
@@ -71,6 +72,7 @@ def test_task_from_pending_to_success(
         with start_worker(ini, *QUICK, cwd=tmp_path):
             expect(state).to_have_text("SUCCESS", timeout=1000 * DEADLINE)
         expect(row.locator(".pTasksResult")).to_contain_text("<script>")
+        keep_screenshot(page, "debugtoolbar", 330)
         expect(page).to_have_title("Pyramid Debug Toolbar")
         states = [asked_for for asked_for in asked if asked_for.endswith("/tasks")]
         assert len(states) > 1

@@ -15,7 +15,7 @@ from pyramid_tasks import events
 from pyramid_tasks.registry import get_tasks
 
 PAGE = Document("docs/howto/events.md")
-SNIPPET = PAGE.block("React to what becomes of tasks", "python")
+SNIPPET = PAGE.block("React to events of tasks and processes", "python")
 
 
 def test_subscriber(

@@ -60,8 +60,8 @@ class Migrated:
         self.ini = folder / "development.ini"
         self.ini.write_text(ini.replace("6543", str(self.port)))
 
-    def run(self, *command: str) -> str:
-        done = run(*command, cwd=self.folder, **self.env)
+    def run(self, *command: object, fresh: bool | None = None) -> str:
+        done = run(*command, cwd=self.folder, fresh=fresh, **self.env)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
 
@@ -71,7 +71,9 @@ class Migrated:
             "from pyramid.paster import bootstrap\n"
             "request = bootstrap('development.ini')['request']\n"
         )
-        return self.run("python", "-c", before + code)
+        script = self.folder / "lines.py"
+        script.write_text(before + code)
+        return self.run(script, fresh=False)
 
     def result(self, task_id: str) -> str:
         options = ("-A", "pyramid_tasks.loaders", "--ini", "development.ini")
@@ -227,7 +229,7 @@ def test_old_line(
     )
     (tmp_path / "defer.py").write_text(DEFER)
     env = {"PYTHONPATH": str(tmp_path)}
-    deferred = run("python", "defer.py", end, cwd=tmp_path, **env)
+    deferred = run(tmp_path / "defer.py", end, cwd=tmp_path, fresh=False, **env)
     assert deferred.returncode == 0, deferred.stderr
     inside, outside = deferred.stdout.split()
     app = Celery(

@@ -37,7 +37,7 @@ from pyramid_tasks.settings import extract_celery_settings
 
 README = Document("README.md")
 FRONT = README.block("pyramid_tasks", "ini")
-FRONT_COMMANDS = README.block("pyramid_tasks", "sh")
+INSTALL, FRONT_COMMANDS = README.blocks("sh", "pyramid_tasks")
 QUICKSTART = README.block("Quickstart", "sh")
 CURL = README.block("Quickstart", "sh", 1)
 COMMANDS = README.block("Running a worker", "sh")

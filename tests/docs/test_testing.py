@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,19 +10,28 @@ from documents import Document
 from support import run
 from testedapp import CONFTEST, COOKIECUTTER, TASKS
 
-*SNIPPETS, FIXTURE = Document("docs/howto/testing.md").blocks("python")
+PAGE = Document("docs/howto/testing.md")
+FIXTURE = PAGE.block("With the fixtures of the cookiecutter", "python")
+SNIPPETS = [text for text in PAGE.blocks("python") if text != FIXTURE]
+
+#: The same fixtures in a project that gives them other names.
+OTHER_NAMES = re.sub(r'(?<!")\btm\b', "manager", COOKIECUTTER)
+OTHER_NAMES = OTHER_NAMES.replace("dbsession", "session")
 
 
 @pytest.mark.acceptance
-@pytest.mark.parametrize("cookiecutter", [False, True])
-def test_snippets(tmp_path: Path, cookiecutter: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(
+    "more",
+    ["", COOKIECUTTER, OTHER_NAMES + FIXTURE],
+    ids=["plain", "cookiecutter", "other names"],
+)
+def test_snippets(tmp_path: Path, more: str) -> None:
     """The tests of the page pass, and with the fixtures of the cookiecutter too."""
     pytest.importorskip("pyramid_tm")
     (tmp_path / "myapp").mkdir()
     (tmp_path / "myapp" / "tasks.py").write_text(TASKS)
     for number, text in enumerate(SNIPPETS):
         (tmp_path / f"test_{number}.py").write_text(text)
-    more = COOKIECUTTER + FIXTURE if cookiecutter else ""
     (tmp_path / "conftest.py").write_text(CONFTEST + more)
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     done = run("pytest", "-p", "no:cacheprovider", cwd=tmp_path)

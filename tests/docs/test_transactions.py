@@ -13,7 +13,7 @@ from documents import Document
 from pyramid.config import Configurator
 from pyramid.scripting import prepare
 from quickstart import celery_commands, check_celery_command
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.orm import Session
 
 from pyramid_tasks.contrib import outbox_table
@@ -26,9 +26,8 @@ PAGE = Document("docs/howto/transactions.md")
 INCLUDES = PAGE.block("Defer tasks in transactions", "ini")
 ORDERS = PAGE.block("Defer tasks in transactions", "python")
 OUTBOX = PAGE.block("The outbox", "ini")
-COMMANDS = PAGE.block("The outbox", "sh")
-TRY_AGAIN = PAGE.block("The outbox", "sql")
-ALEMBIC = PAGE.block("The outbox", "python")
+COMMANDS = "\n".join(PAGE.blocks("sh"))
+ALEMBIC = PAGE.block("The tables", "python")
 
 
 def settings_of(*inis: str) -> dict[str, str]:
@@ -74,19 +73,6 @@ def test_orders(configure: Callable[..., Configurator], inis: list[str]) -> None
     with Session(config.registry["engine"]) as session:
         found = {each.id: each.shipped for each in session.query(order)}
     assert found == {1: True, 7: False, 8: False}
-
-
-def test_try_again(configure: Callable[..., Configurator]) -> None:
-    """The statement has the relay send what was set aside."""
-    engine = configure(**{"celery.broker_url": "memory://"}).registry["engine"]
-    row = {"task": "a", "task_id": "1", "message": "{}", "created": 0, "not_before": 0}
-    message = outbox_table.OutboxMessage(**row, attempts=5, set_aside=True)
-    with Session(engine) as session:
-        session.add(message)
-        session.commit()
-        session.execute(text(TRY_AGAIN))
-        session.refresh(message)
-        assert (message.attempts, message.set_aside) == (0, False)
 
 
 def test_session_and_table(import_snippets: Callable[..., ModuleType]) -> None:

@@ -21,7 +21,7 @@ for language in ("ini", "python", "sh", "text", "toml"):
     PAGE.blocks(language)
 
 #: What stands for the virtual environment of a reader, who downloads what is here.
-INSTALLED = ("celery", "pserve", "ptasks", "pytest")
+INSTALLED = ("celery", "pip", "pserve", "ptasks", "pytest")
 WITHOUT_DOWNLOADS = {
     "PIP_NO_BUILD_ISOLATION": "0",  # pip reads it as the value of --build-isolation
     "PIP_NO_DEPS": "1",
@@ -75,7 +75,7 @@ class Reader:
             return
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # whose python3 is to be used
         done = subprocess.run(
-            ["bash", "-c", self.command],
+            ["bash", "-c", self.command.replace("-m venv", "-m venv --without-pip")],
             cwd=self.folder,
             env=environment(PATH=path, PYTHONPATH="", **WITHOUT_DOWNLOADS),
             capture_output=True,
@@ -89,9 +89,9 @@ class Reader:
             self.install()
 
     def run_service(self, name: str) -> None:
-        """Start a process in another terminal, after stopping it there."""
+        """Start a process in another terminal, after ending it there."""
         if name in self.services:
-            self.services[name].stop()
+            self.services[name].kill()
         words = shlex.split(self.command)
         environ = dict(word.split("=") for word in words if re.match(r"[A-Z_]+=", word))
         program, *arguments = words[len(environ) :]
@@ -103,6 +103,8 @@ class Reader:
         self.services[name] = self.stack.enter_context(service)
         if name == "bin/pserve":
             self.services[name].wait_until(self.is_listening)
+        elif name == "worker":
+            self.services[name].wait_for(" ready.")
 
     def is_listening(self) -> bool:
         with socket.socket() as sock:

@@ -229,7 +229,7 @@ def test_relative_path_with_use_config(tmp_path, monkeypatch):
     [
         ("[app:base]\nbroken\n", "/base.ini: line 2 is neither"),
         ("broken = 1\n", "/base.ini: line 1 stands before the first"),
-        (None, "/config.ini: there is no file "),
+        (None, "/config.ini, [app:main], use = config:base.ini#base: there is no file"),
     ],
 )
 def test_error_in_an_included_file(load, tmp_path, text, said):
@@ -554,36 +554,6 @@ def test_file_without_permission(write_ini):
     path.chmod(0)
     with pytest.raises(LoadError, match="Permission denied"):
         get_celery_app(str(path))
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("[loggers]\nkeys = root\n", "formatters"),
-        (
-            (
-                "[loggers]\nkeys = root\n[handlers]\nkeys = x\n[formatters]\nkeys =\n"
-                "[logger_root]\nhandlers = x\n[handler_x]\nclass = Missing\nargs = ()\n"
-            ),
-            "Missing",
-        ),
-        (
-            (
-                "[loggers]\nkeys = root\n[handlers]\nkeys = x\n[formatters]\nkeys =\n"
-                "[logger_root]\nhandlers = x\n[handler_x]\n"
-                "class = NullHandler\nargs = (\n"
-            ),
-            "never closed",
-        ),
-    ],
-)
-def test_logging_that_cannot_be_set_up(write_ini, text, said):
-    """A mistake in the logging of a file is a sentence too."""
-    path = write_ini(f"{APP}{text}")
-    with pytest.raises(LoadError) as caught:
-        find_loader(str(path)).setup_logging()
-    assert str(caught.value).startswith(f"{path}: ")
-    assert said in str(caught.value)
 
 
 # Settings.

@@ -15,8 +15,8 @@ from sqlalchemy import create_engine, select, update
 from sqlalchemy.orm import Session
 from transactional import TransactionalApp
 
+from pyramid_tasks.contrib.outbox_table import OutboxMessage, metadata
 from pyramid_tasks.outbox.relay import Relay
-from pyramid_tasks.outbox.table import OutboxMessage, metadata
 
 DOWN = "redis://:secret@localhost:1/0"
 
@@ -70,14 +70,13 @@ class App(TransactionalApp):
 
     def before_sending(self, hook):
         """Call a function with the argument of each task before it is sent."""
-        task = self.celery.tasks["record"]
-        apply_async = task.apply_async
+        send_task = self.celery.send_task
 
-        def send(args, kwargs, **options):
+        def send(name, args, kwargs, **options):
             hook(*args)
-            return apply_async(args, kwargs, **options)
+            return send_task(name, args, kwargs, **options)
 
-        task.apply_async = send
+        self.celery.send_task = send
 
     @contextmanager
     def request(self):
@@ -87,10 +86,12 @@ class App(TransactionalApp):
     def defer(self, *values, **options):
         """Defer tasks in a transaction, and commit it."""
         with self.request() as request, request.tm:
-            return [
+            results = [
                 request.defer_task_with_options("record", [value], **options)
                 for value in values
             ]
+        self.flush()
+        return results
 
     def relay(self, **options):
         return Relay(self.registry, self.engine, **options)
@@ -100,6 +101,7 @@ class App(TransactionalApp):
         return [message.payload[0][0] for message in self.received()]
 
     def rows(self):
+        self.flush()
         with Session(self.engine) as session:
             return session.scalars(
                 select(OutboxMessage).order_by(OutboxMessage.id)

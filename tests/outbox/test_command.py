@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +13,12 @@ import celery
 import pytest
 from click.testing import CliRunner
 from databases import database
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from support import environment, run, start, unique
 
+from pyramid_tasks.contrib.outbox_table import OutboxMessage, metadata
 from pyramid_tasks.outbox.command import outbox
-from pyramid_tasks.outbox.rows import get_status
-from pyramid_tasks.outbox.table import OutboxMessage, metadata
+from pyramid_tasks.outbox.manage import get_status
 
 
 @pytest.fixture(autouse=True)
@@ -47,24 +49,51 @@ def test_create_status_run(engine, make_app):
         assert "no table pyramid_tasks_outbox" in output
         assert "outbox create" in output
     for outcome in "made", "is there already":
-        status, output = invoke(app, "create")
-        assert status == 0
-        assert output.splitlines() == [
-            f"pyramid_tasks_inbox: {outcome}.",
-            f"pyramid_tasks_outbox: {outcome}.",
-        ]
-    assert invoke(app, "status") == (0, "Waiting: 0\nOldest: 0.0 s\nSet aside: 0\n")
+        names = "inbox", "outbox", "outbox_relay"
+        lines = [f"pyramid_tasks_{name}: {outcome}.\n" for name in names]
+        assert invoke(app, "create") == (0, "".join(lines))
+    assert invoke(app, "status") == (
+        0,
+        "Waiting: 0\nOldest: 0.0 s\nSet aside: 0\nRelay: none works\n",
+    )
     make_app(engine, down=True).defer(1, 2, 3, 4)
     *_, last = app.rows()
     app.update(created=OutboxMessage.created - 90)
     app.update(OutboxMessage.id == last.id, set_aside=True)
-    _, output = invoke(app, "status")
-    waiting, oldest, set_aside = output.splitlines()
-    assert waiting == "Waiting: 3"
-    assert 90 <= float(oldest.split()[1]) < 600
-    assert set_aside == "Set aside: 1"
+    status, output = invoke(app, "status", "--json")
+    assert status == 1
+    found = json.loads(output)
+    assert 90 <= found.pop("oldest") < 600
+    assert found == {"waiting": 3, "set_aside": 1, "relay": None}
+    assert 'see "outbox list"' in invoke(app, "status")[1]
     assert invoke(app, "run", "--once", "--batch", "2") == (0, "Sent: 3\n")
     assert app.values() == [1, 2, 3]
+    app.update(attempts=5, error="ValueError: too long\nmore")
+    line = rf"{last.id}  record\[{last.task_id}\]  \d+ s"
+    refused = "  refused: 5  set aside  ValueError: too long\n"
+    assert re.fullmatch(line + refused, invoke(app, "list")[1])
+    arguments = r"  args=\[4\] kwargs=\{\}"
+    assert re.fullmatch(line + arguments + refused, invoke(app, "list", "--args")[1])
+    for which in (), ("--all", str(last.id)):
+        status, output = invoke(app, "retry", *which)
+        assert status == 2
+        assert "or --all" in output
+    assert invoke(app, "retry", "0") == (0, "To be tried again: 0\n")
+    assert invoke(app, "retry", "--all") == (0, "To be tried again: 1\n")
+    assert invoke(app, "run", "--once") == (0, "Sent: 1\n")
+    make_app(engine, down=True).defer(5)
+    (row,) = app.rows()
+    assert invoke(app, "discard", str(row.id), "0") == (0, "Discarded: 1\n")
+    assert app.rows() == []
+
+
+def test_create_beside_alembic(engine, make_app):
+    """Where Alembic looks after the database, the command says what to declare."""
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num CHAR(32))"))
+    status, output = invoke(make_app(engine), "create")
+    assert status == 0
+    assert "outbox_table(Base.metadata)" in output
 
 
 def test_servers_that_are_down(sqlite, make_app):
@@ -135,10 +164,12 @@ celery.task_default_queue = {unique()}
                 relay.wait_for(f"Sent {number} messages")
             relay.popen.send_signal(signal.SIGTERM)
             assert relay.popen.wait(30) == 0
-        assert get_status(engine).waiting == 0
+        with engine.connect() as connection:
+            assert get_status(connection).waiting == 0
         engine.dispose()
 
 
+@pytest.mark.acceptance
 def test_command_is_light(tmp_path):
     """Every celery command loads it, so it brings nothing heavy along."""
     code = (

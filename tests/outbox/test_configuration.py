@@ -66,11 +66,25 @@ def test_include_by_itself():
     assert get_outbox(config.registry)
 
 
+@pytest.mark.parametrize("value", ["soon", "nan", "inf", "-1", "0"])
 @pytest.mark.parametrize("name", NUMBERS)
-def test_setting_that_is_no_number(make_app, name):
+def test_setting_that_is_no_number(make_app, name, value):
     """A setting that cannot be read is named, before anything is deferred."""
-    with pytest.raises(ConfigurationError, match=f"{name} = soon is not a number"):
-        make_app(None, **{f"pyramid_tasks.{name}": "soon"})
+    problem = "is not a number|must be more than 0, and finite"
+    with pytest.raises(ConfigurationError, match=f"{name} = {value} ({problem})"):
+        make_app(None, **{f"pyramid_tasks.{name}": value})
+
+
+def test_outbox_send(make_app, sqlite, monkeypatch, caplog):
+    """A wrong value is an error at the start; without threads, requests send."""
+    with pytest.raises(ConfigurationError, match="outbox_send = fork is not one of"):
+        make_app(None, pyramid_tasks__outbox_send="fork")
+    for options, send in ({}, "request"), ({b"enable-threads": b"1"}, "thread"):
+        monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt=options))
+        caplog.clear()
+        app = make_app(sqlite)
+        assert get_outbox(app.registry).send == send
+        assert ("enable-threads" in caplog.text) == (send == "request")
 
 
 def test_table_for_alembic():
@@ -78,5 +92,7 @@ def test_table_for_alembic():
     own = MetaData()
     table = outbox_table(own)
     assert outbox_table(own) is table
-    assert set(own.tables) == {"pyramid_tasks_outbox"}
+    names = {f"pyramid_tasks_{name}" for name in ("inbox", "outbox", "outbox_relay")}
+    assert set(own.tables) == names
+    assert outbox_table(MetaData(schema="x")).schema == "x"
     assert table.c.keys() == OutboxMessage.__table__.c.keys()

@@ -9,15 +9,16 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
-from celery.canvas import Signature
-from kombu.utils.json import loads
+from celery.canvas import Signature, chain, group
+from kombu.utils.json import dumps, loads
 from pyramid.exceptions import ConfigurationError
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.exc import OperationalError
 from support import unique
 
 from pyramid_tasks.exceptions import OutboxError, OutboxTableMissing, ResultNotReady
 from pyramid_tasks.outbox.configuration import get_outbox
-from pyramid_tasks.outbox.table import create_tables
+from pyramid_tasks.outbox.tables import create_tables
 
 
 def test_task_is_sent_after_the_commit(engine, make_app):
@@ -115,6 +116,37 @@ def test_arguments_survive(engine, make_app):
     assert app.values() == values
 
 
+def test_expires_of_the_task_counts_from_the_deferral(sqlite, make_app):
+    """So does expires of the call: a relay that comes late sends the same time."""
+
+    def register(config):
+        config.register_task(lambda request, x: None, name="brief", expires=60)
+
+    before = datetime.now(UTC)
+    app = make_app(sqlite, register, pyramid_tasks__outbox_send="relay")
+    with app.request() as request, request.tm:
+        request.defer_task("brief", 1)
+    (row,) = app.rows()
+    expires = loads(row.message)["options"]["expires"]
+    assert (expires - before).total_seconds() == pytest.approx(60, abs=10)
+
+
+@pytest.mark.parametrize("depth", [3, 12])
+def test_row_is_about_as_large_as_the_canvas(sqlite, make_app, depth):
+    """However deep a canvas is, its row says everything once."""
+    app = make_app(
+        sqlite,
+        celery__result_backend="cache+memory://",
+        pyramid_tasks__outbox_send="relay",
+    )
+    with app.request() as request, request.tm:
+        s = request.task_signature("record", 1).set(immutable=True)
+        canvas = chain(*[group(s, s, s), s] * depth)
+        request.defer_canvas(canvas)
+    (row,) = app.rows()
+    assert len(row.message) <= 1.2 * len(dumps(canvas))
+
+
 def test_eta_in_words(sqlite, make_app):
     """A time that the caller gave as text is sent as that text."""
     make_app(sqlite, down=True).defer(1, eta="2034-05-01T12:00:00Z")
@@ -141,9 +173,10 @@ def test_task_deferred_by_a_task_names_its_parent(sqlite, make_app):
     assert message.headers["parent_id"] == "parent"
 
 
-def test_order_of_a_process_is_kept(engine, make_app, caplog):
+@pytest.mark.parametrize("send", ["thread", "request"])
+def test_order_of_a_process_is_kept(engine, make_app, caplog, send):
     """A process does not overtake the rows that it left to a relay."""
-    app = make_app(engine)
+    app = make_app(engine, pyramid_tasks__outbox_send=send)
     hook = []
     app.before_sending(lambda x: hook and hook.pop()(x))
 
@@ -163,12 +196,26 @@ def test_order_of_a_process_is_kept(engine, make_app, caplog):
     assert app.rows() == []
 
 
+def test_relay_sends_what_is_left_to_it(engine, make_app):
+    """With outbox_send = relay a process sends nothing, and a row is due at once."""
+    app = make_app(engine, pyramid_tasks__outbox_send="relay")
+    app.defer(1)
+    assert app.values() == []
+    assert app.relay().run_once() == 1
+    assert app.values() == [1]
+
+
 def test_refused_row_holds_nobody_up(sqlite, make_app):
     """A process goes on when the row that it left to a relay was refused there."""
-    make_app(sqlite, down=True).defer(1)
     app = make_app(sqlite)
-    (row,) = app.rows()
-    get_outbox(app.registry).left_last = row.id
+    hook = [TimeoutError("later")]
+
+    def time_out(x):
+        if hook:
+            raise hook.pop()
+
+    app.before_sending(time_out)
+    app.defer(1)
     app.update(attempts=1)
     app.defer(2)
     assert app.values() == [2]
@@ -177,10 +224,9 @@ def test_refused_row_holds_nobody_up(sqlite, make_app):
 def test_lease(engine, make_app):
     """A relay leaves a row for a while to the process that wrote it."""
     app = make_app(engine, pyramid_tasks__outbox_lease="60")
-    with app.request() as request, request.tm:
-        request.defer_task("record", 1)
-        # Killed here: nothing is sent after the commit.
-        data_manager_of(request).after_commit = lambda messages: None
+    # As if it was killed: nothing is sent after the commit.
+    get_outbox(app.registry).sender.put = lambda *_: None
+    app.defer(1)
     (row,) = app.rows()
     assert row.not_before - row.created == pytest.approx(60, abs=1)
     assert row.created == pytest.approx(time.time(), abs=600)
@@ -190,15 +236,13 @@ def test_lease(engine, make_app):
     assert app.values() == [1]
 
 
-def data_manager_of(request):
-    """Return the data manager of the tasks in the transaction of a request."""
-    resources = request.tm.get()._resources
-    return next(each for each in resources if hasattr(each, "messages"))
-
-
 def test_time_is_up(sqlite, make_app):
     """After delivery_timeout a request sends no more, and leaves it to the relay."""
-    app = make_app(sqlite, pyramid_tasks__delivery_timeout="0.0000001")
+    app = make_app(
+        sqlite,
+        pyramid_tasks__outbox_send="request",
+        pyramid_tasks__delivery_timeout="0.0000001",
+    )
     results = app.defer(1, 2)
     assert [result.sent for result in results] == [True, True]
     assert app.values() == []
@@ -215,22 +259,23 @@ def test_refusal_after_the_commit_does_not_reach_the_request(sqlite, make_app):
     assert "ZeroDivisionError" in row.error
 
 
-def test_database_gone_after_the_commit(sqlite, make_app, caplog):
+@pytest.mark.parametrize("send", ["thread", "request"])
+def test_database_gone_after_the_commit(sqlite, make_app, caplog, send):
     """An error of the database after the commit is logged, and fails no request."""
-    app = make_app(sqlite)
-    with app.request() as request, request.tm:
-        request.defer_task("record", 1)
-        manager = data_manager_of(request)
-        send = manager.after_commit
+    app = make_app(sqlite, pyramid_tasks__outbox_send=send)
+    errors = [OperationalError("DELETE", {}, Exception("locked"))]
 
-        def send_elsewhere(messages):
-            manager.engine = create_engine("sqlite:////nowhere/x.sqlite")
-            send(messages)
+    @event.listens_for(sqlite, "before_cursor_execute")
+    def fail(connection, cursor, statement, *_):
+        if statement.startswith("DELETE") and errors:
+            raise errors.pop()
 
-        manager.after_commit = send_elsewhere
-    assert "left to the relay" in caplog.text
-    (row,) = app.rows()
-    assert get_outbox(app.registry).left_last == row.id
+    app.defer(1)
+    assert "locked" in caplog.text
+    app.defer(2)
+    # What was sent is deleted later.
+    assert app.values() == [1, 2]
+    assert app.rows() == []
 
 
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])

@@ -49,6 +49,7 @@ class App(TransactionalApp):
     def add_tasks(self, config):
         config.register_task(self.work, name="work", **self.options)
         config.register_task(lambda request, *args: args, name="next", inbox=True)
+        config.register_task(lambda request, task_id: None, name="after an error")
 
     def work(self, request, n=1):
         value = self.hook(request)
@@ -224,7 +225,7 @@ def test_followers_have_the_same_ids(sqlite, task_id):
     app = App(sqlite, lambda request: "value")
     chain = follower(1) | follower(2)
     linked = {"callbacks": [follower(0), chain, group(follower(3), follower(4))]}
-    failed = {"errbacks": [follower("failed")]}
+    failed = {"errbacks": [app.celery.signature("after an error")]}
     sent = []
     for _ in range(2):
         app.run(task_id, **linked)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import select
 import threading
-from types import SimpleNamespace
 
 import pytest
-import sqlalchemy
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy import create_engine, event, text, update
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from support import DEADLINE, wait_until
 
 from pyramid_tasks.exceptions import OutboxError, OutboxTableMissing
-from pyramid_tasks.outbox.rows import (
-    _has_skip_locked,
-    connect,
-    get_status,
-    send_rows,
-)
-from pyramid_tasks.outbox.table import OutboxMessage
+from pyramid_tasks.outbox.manage import get_status
+from pyramid_tasks.outbox.rows import Row, delete_sent
+from pyramid_tasks.outbox.table import OutboxRelay
 
 
 def test_broker_down(engine, make_app):
@@ -44,22 +39,23 @@ def test_refused_message_is_set_aside(engine, make_app, caplog):
     """A message that cannot be sent is tried a few times; the others go on."""
     make_app(engine, down=True).defer(1, 2, 3)
     app = make_app(engine, pyramid_tasks__outbox_max_attempts="3")
-    app.update(OutboxMessage.id == app.rows()[1].id, task="no.such.task")
+    app.before_sending(lambda x: x == 2 and 1 / 0)
     assert app.relay().run_once() == 2
     assert app.values() == [1, 3]
     for attempts in 1, 2, 3:
         (row,) = app.rows()
         assert (row.attempts, row.set_aside) == (attempts, attempts == 3)
         # It is not tried again at once.
-        assert app.relay().send().taken == 0
+        assert app.relay().run_once() == 0
         app.make_due()
         assert app.relay().run_once() == 0
-    assert "no.such.task" in row.error
+    assert "ZeroDivisionError" in row.error
     levels = [record.levelname for record in caplog.records if record.args]
     assert levels.count("WARNING") >= 2
     assert levels[-1] == "ERROR"
     assert "3. time, and is set aside" in caplog.text
-    status = get_status(engine)
+    with engine.connect() as connection:
+        status = get_status(connection)
     assert (status.waiting, status.set_aside, status.oldest) == (0, 1, 0)
 
 
@@ -92,24 +88,78 @@ def test_relay_stops_after_the_current_message(engine, make_app):
     assert relay.run_once() == 0
 
 
-def test_two_relays_share(engine, make_app):
-    """Rows that one relay is sending are left alone by another."""
-    if engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has no SKIP LOCKED")
+def test_one_relay_works(engine, make_app):
+    """Another relay stands by while one works, and takes over when it has ended."""
     make_app(engine, down=True).defer(1, 2, 3)
     app = make_app(engine)
-    sent_by_the_other = []
+    other = make_app(engine, queue=app.queue).relay()
+    seen = []
+    app.before_sending(lambda x: seen.append(other.send()))
+    relay = app.relay(batch=2)
+    relay.run_once()
+    assert seen == [None] * 3
+    assert app.values() == [1, 2, 3]
+    assert other.send() is not None
+    with pytest.raises(OutboxError, match=rf":{os.getpid()} works already"):
+        relay.run_once()
 
-    def run_another(x):
-        if not sent_by_the_other:
-            sent_by_the_other.append(None)
-            other = make_app(engine, queue=app.queue)
-            sent_by_the_other.append(other.relay().run_once())
 
-    app.before_sending(run_another)
-    assert app.relay(batch=2).run_once() == 2
-    assert sent_by_the_other == [None, 1]
-    assert app.values() == [3, 1, 2]
+def test_relay_that_dies_is_replaced(engine, make_app):
+    """When the lease of a relay ends, another one has it, and the first has not."""
+    app = make_app(engine)
+    first, second = app.relay(), app.relay()
+    assert first.send() is not None
+    assert second.send() is None
+    with engine.begin() as connection:
+        connection.execute(update(OutboxRelay).values(until=0))
+    assert second.send() is not None
+    assert first.send() is None
+
+
+def test_what_was_sent_is_deleted_first(engine, make_app):
+    """A relay that cannot delete what it sent sends nothing else, nor that again."""
+    make_app(engine, down=True).defer(1, 2, 3)
+    app = make_app(engine)
+    relay = app.relay(batch=2)
+    errors = [OperationalError("DELETE", {}, Exception("locked")) for _ in range(2)]
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def fail(connection, cursor, statement, *_):
+        if statement.startswith("DELETE") and errors:
+            raise errors.pop()
+
+    for _ in range(2):
+        with pytest.raises(OperationalError):
+            relay.send()
+    assert relay.run_once() == 1
+    assert app.values() == [1, 2, 3]
+    assert app.rows() == []
+
+
+def test_relay_that_cannot_write_sends_nothing(sqlite, make_app):
+    """Before a relay sends, it has written to the database."""
+    make_app(sqlite, down=True).defer(1)
+    app = make_app(sqlite)
+    relay = app.relay()
+    with sqlite.connect() as connection, connection.begin():
+        connection.execute(text("UPDATE pyramid_tasks_outbox SET attempts = 0"))
+        relay.engine = create_engine(sqlite.url, connect_args={"timeout": 0.01})
+        with pytest.raises(OperationalError, match="locked"):
+            relay.send()
+    assert app.values() == []
+
+
+def test_batch_is_bounded_by_length(engine, make_app, monkeypatch):
+    """A batch holds as many messages as fit, and always one."""
+    monkeypatch.setattr("pyramid_tasks.outbox.relay._MAX_BYTES", 500)
+    make_app(engine, down=True).defer("x" * 1000, "y" * 200, "z" * 200)
+    app = make_app(engine)
+    sizes = []
+    relay = app.relay()
+    while (result := relay.send()) and result.sent:
+        sizes.append(len(result.sent))
+    assert sizes == [1, 1, 1]
+    assert relay.run_once() == 0
 
 
 def test_requests_do_not_wait_for_a_relay(engine, make_app):
@@ -131,50 +181,16 @@ def test_requests_do_not_wait_for_a_relay(engine, make_app):
     assert app.values() == [1, 2, 3, 4]
 
 
-def test_message_is_sent_once_by_two_who_want_it(engine, make_app):
-    """Two who take the same row do not both send it, if the row is gone."""
-    make_app(engine, down=True).defer(1)
-    app = make_app(engine)
-    ids = [row.id for row in app.rows()]
-    for _ in range(2):
-        send_rows(app.celery, engine, ids=ids, timeout=2, max_attempts=5)
-    assert app.values() == [1]
-
-
-def test_row_that_a_relay_has_is_not_waited_for(engine, make_app):
-    """A request that fails to send does not wait for rows that a relay has locked."""
-    if engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has no SKIP LOCKED")
-    app = make_app(engine, down=True)
-    app.defer(1, 2)
-    ids = [row.id for row in app.rows()]
-    table = OutboxMessage
-    with connect(engine) as relay:
-        if engine.dialect.name == "mysql":
-            assert relay.get_isolation_level() == "READ COMMITTED"
-        relay.execute(
-            sqlalchemy.select(table.id).where(table.id == ids[0]).with_for_update()
-        )
-        result = send_rows(app.celery, engine, ids=ids, timeout=2, max_attempts=5)
-    assert result.taken == 1
-    assert result.broker_down is not None
-
-
-@pytest.mark.parametrize(
-    ("dialect", "version", "expected"),
-    [
-        ("mariadb", (10, 5, 9), False),
-        ("mariadb", (10, 6, 0), True),
-        ("mysql", (8, 0, 0), False),
-        ("mysql", (8, 0, 1), True),
-    ],
-)
-def test_versions_that_skip_locked_rows(dialect, version, expected):
-    """An older MariaDB or MySQL is not asked for SKIP LOCKED."""
-    fake = SimpleNamespace(
-        name=dialect, is_mariadb=dialect == "mariadb", server_version_info=version
-    )
-    assert _has_skip_locked(SimpleNamespace(dialect=fake)) is expected
+def test_id_that_is_used_again(sqlite, make_app):
+    """A row is not deleted for another one with its id, which SQLite may give again."""
+    app = make_app(sqlite, down=True)
+    app.defer(1)
+    (row,) = app.rows()
+    with sqlite.begin() as connection:
+        assert delete_sent(connection, [Row("record", "other", "{}", row.id)]) == 0
+        assert delete_sent(connection, [Row("record", row.task_id, "{}", row.id)]) == 1
+    app.defer(2)
+    assert app.rows()[0].id > row.id
 
 
 def test_relay_waits_for_a_broker(sqlite, make_app, monkeypatch, caplog):

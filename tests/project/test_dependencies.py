@@ -15,6 +15,8 @@ from packaging.utils import canonicalize_name
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Who imports the module of the plugin has it.
 LOADED_BY = {"pytest": "pytest_plugin.py"}
+#: What is Python's own in some of the supported versions.
+STDLIB = {*sys.stdlib_module_names, "annotationlib"}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -57,7 +59,7 @@ def test_imports_are_declared() -> None:
         (path.name, owner[module])
         for path in (ROOT / "pyramid_tasks").rglob("*.py")
         for module in imports(ast.parse(path.read_text()))
-        if module.partition(".")[0] not in {*sys.stdlib_module_names, "pyramid_tasks"}
+        if module.partition(".")[0] not in {*STDLIB, "pyramid_tasks"}
     }
     names = {name for _, name in imported}
     assert {"celery", "kombu", "pastedeploy", "pyramid", "zope-interface"} <= names

@@ -74,6 +74,7 @@ def is_ours(command: str) -> bool:
     return program.startswith(".ci/") and os.access(ROOT / program, os.X_OK)
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_yaml_is_valid(schema: str) -> None:
     """What GitHub and Read the Docs read has the form that they publish."""

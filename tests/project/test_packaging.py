@@ -110,6 +110,7 @@ def files_below(root: Path, *folders: str) -> set[str]:
     }
 
 
+@pytest.mark.acceptance
 def test_wheel_has_the_package(sources: Path, wheel: dict[str, bytes]) -> None:
     """The wheel has every file of the package, py.typed too, and no other code."""
     expected = files_below(sources, "pyramid_tasks")
@@ -117,6 +118,7 @@ def test_wheel_has_the_package(sources: Path, wheel: dict[str, bytes]) -> None:
     assert {name for name in wheel if ".dist-info/" not in name} == expected
 
 
+@pytest.mark.acceptance
 def test_wheel_metadata(wheel: dict[str, bytes], wheel_metadata: Message) -> None:
     """The wheel says what it is, with the README and the license."""
     assert wheel_metadata["Name"] == "pyramid-tasks"
@@ -130,6 +132,7 @@ def test_wheel_metadata(wheel: dict[str, bytes], wheel_metadata: Message) -> Non
     assert extras == ["debugtoolbar", "outbox", "redis", "retry", "tm"]
 
 
+@pytest.mark.acceptance
 def test_types_of_the_wheel(built: Path, tmp_path: Path) -> None:
     """A project sees the types of the package: mypy finds the errors of the page."""
     (path,) = built.glob("*.whl")
@@ -151,11 +154,13 @@ def test_types_of_the_wheel(built: Path, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.acceptance
 def test_sdist_has_the_project(sources: Path, sdist: set[str]) -> None:
     """The sdist has all that a developer needs: the tests, the sample, make and tox."""
     assert (FILES | files_below(sources, *FOLDERS)) - LITTER <= sdist
 
 
+@pytest.mark.acceptance
 def test_sdist_has_no_litter(sdist: set[str]) -> None:
     """What running the sample and the tests leaves behind is not in the sdist."""
     assert LITTER & sdist == set()

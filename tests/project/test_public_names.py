@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import inspect
-import subprocess
-import sys
+import importlib
+from pathlib import Path
 
 import pytest
+from support import run
 
 import pyramid_tasks
 from pyramid_tasks import exceptions, interfaces
 
 HEAVY = ("pyramid", "celery", "kombu", "plaster", "paste.deploy", "venusian")
-
-
-@pytest.mark.parametrize("name", pyramid_tasks.__all__)
-def test_public_names(name):
-    """Every name that is promised is there."""
-    assert callable(getattr(pyramid_tasks, name))
+LIGHT = (
+    "pyramid_tasks",
+    "pyramid_tasks.loaders",
+    "pyramid_tasks.loaders.cli",
+    "pyramid_tasks.pytest_plugin",
+    "pyramid_tasks.typing",
+)
 
 
 def test_names_are_those_of_their_modules():
@@ -39,11 +39,7 @@ def test_star_import():
     namespace = {}
     exec("from pyramid_tasks import *", namespace)
     assert set(pyramid_tasks.__all__) <= namespace.keys()
-
-
-def test_version():
-    """The version is that of the installed distribution."""
-    assert pyramid_tasks.__version__ == importlib.metadata.version("pyramid-tasks")
+    assert all(callable(namespace[name]) for name in pyramid_tasks.__all__)
 
 
 @pytest.mark.parametrize(
@@ -69,23 +65,18 @@ def test_get_celery_app_by_its_short_name():
     assert celery.get_celery_app is loaders.get_celery_app
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "pyramid_tasks",
-        "pyramid_tasks.loaders",
-        "pyramid_tasks.loaders.cli",
-        "pyramid_tasks.pytest_plugin",
-        "pyramid_tasks.typing",
-    ],
-)
-def test_imports_are_light(module):
+def modules_after(code: str, folder: Path) -> set[str]:
+    """Return the modules that are imported after some lines of Python."""
+    done = run("python", "-c", f"{code}\nimport sys; print(*sys.modules)", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.acceptance
+def test_imports_are_light(tmp_path):
     """Every ``celery`` command imports these: they must not import what is heavy."""
-    code = f"import sys, {module}; print(*sys.modules)"
-    modules = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert module in modules
+    modules = modules_after(f"import {', '.join(LIGHT)}", tmp_path)
+    assert modules.issuperset(LIGHT)
     assert not [
         found
         for found in modules
@@ -93,32 +84,16 @@ def test_imports_are_light(module):
     ]
 
 
-def test_web_process_is_light():
+@pytest.mark.acceptance
+def test_web_process_is_light(tmp_path):
     """An application does not import the modules that only tests need."""
     code = (
-        "import sys; from pyramid.config import Configurator\n"
-        "config = Configurator(); config.include('pyramid_tasks'); config.commit()\n"
-        "print(*sys.modules)"
+        "from pyramid.config import Configurator\n"
+        "config = Configurator(); config.include('pyramid_tasks'); config.commit()"
     )
-    modules = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    modules = modules_after(code, tmp_path)
     assert "pyramid_tasks.application" in modules
     assert "unittest.mock" not in modules
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        value
-        for value in vars(exceptions).values()
-        if inspect.isclass(value) and value.__module__ == exceptions.__name__
-    ],
-)
-def test_errors_have_one_root(error):
-    """Whoever catches PyramidTasksError catches them all."""
-    assert issubclass(error, pyramid_tasks.PyramidTasksError)
-    assert error.__doc__
 
 
 def test_interfaces():
@@ -134,19 +109,14 @@ def test_interfaces():
     assert interfaces.ITaskDerivers.__doc__
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "register_task",
-        "add_periodic_task",
-        "add_task_deriver",
-        "add_fork_safe",
-        "make_celery_app",
-    ],
-)
-def test_directives_of_includeme(configure, name):
+def test_directives_of_includeme(configure):
     """Including the package gives the directives."""
-    assert callable(getattr(configure(), name))
+    config = configure()
+    assert callable(config.register_task)
+    assert callable(config.add_periodic_task)
+    assert callable(config.add_task_deriver)
+    assert callable(config.add_fork_safe)
+    assert callable(config.make_celery_app)
 
 
 def test_including_twice(configure):

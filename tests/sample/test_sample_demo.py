@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from support import environment
 
 SAMPLE = Path(__file__).parents[2] / "sample"
 DEADLINE = 120
@@ -20,7 +22,8 @@ pytestmark = pytest.mark.acceptance
 def start(demo: Path, *options: str) -> subprocess.Popen[str]:
     """Start demo.py; it is ended if it hangs."""
     process = subprocess.Popen(
-        [sys.executable, "-u", demo, *options],
+        [sys.executable, demo, *options],
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -41,7 +44,7 @@ def test_demo() -> None:
     """The demo imports a file with a web process and a worker, and stops both."""
     status, output = finish(start(SAMPLE / "demo.py"))
     assert status == 0, output
-    assert "celery -A pyramid_tasks.loaders --ini" in output
+    assert "celery --ini" in output
     assert "Groceries                 43.00" in output
     assert "line 7: amount “twelve” is not a number such as 12.50" in output
     served = re.search(
@@ -74,21 +77,55 @@ def test_failure(copied_demo: Path) -> None:
     assert "--- the log of pserve" in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve(copied_demo: Path, free_port: int, number: signal.Signals) -> None:
-    """The demo serves until it is interrupted, and then stops both processes."""
-    ini = copied_demo.with_name("development.ini")
-    demo = copied_demo.read_text()
-    address = f"127.0.0.1:{free_port}"
-    copied_demo.write_text(demo.replace("localhost:6543", address))
-    ini.write_text(ini.read_text().replace("localhost:6543", address))
-    process = start(copied_demo, "--serve")
+@pytest.fixture
+def served_demo(copied_demo: Path, free_port: int) -> Path:
+    """Return a copy of demo.py that serves on a free port."""
+    for path in copied_demo, copied_demo.with_name("development.ini"):
+        text = path.read_text().replace("localhost:6543", f"127.0.0.1:{free_port}")
+        path.write_text(text)
+    return copied_demo
+
+
+def wait_for(process: subprocess.Popen[str], beginning: str) -> str:
+    """Return the first line that begins with a text."""
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("Open "):
-            break
+    return next(line for line in process.stdout if line.startswith(beginning))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve(served_demo: Path, number: signal.Signals) -> None:
+    """The demo names its logs and serves until it is interrupted, and stops both."""
+    process = start(served_demo, "--serve")
+    logs = [
+        Path(word) for word in re.findall(r"/\S+\.log", wait_for(process, "The logs"))
+    ]
+    assert [log.exists() for log in logs] == [True, True]
+    wait_for(process, "Open ")
     process.send_signal(number)
     status, output = finish(process)
     assert status == 0, output
     assert "celery has stopped with exit status 0" in output
     assert "pserve has stopped with exit status 0" in output
+
+
+def test_second_interrupt(served_demo: Path) -> None:
+    """A second Ctrl-C kills both processes and what they have started."""
+    process = start(served_demo, "--serve")
+    folder = Path(re.search(r"/\S+", wait_for(process, "The logs"))[0]).parent
+    wait_for(process, "Open ")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "Stopping")
+    process.send_signal(signal.SIGINT)
+    status, output = finish(process)
+    assert status in {0, 130}, output
+    left = subprocess.run(["pgrep", "-f", served_demo.parent], check=False, stdout=-3)
+    assert left.returncode == 1
+    assert not folder.exists()
+
+
+def test_port_that_is_taken(served_demo: Path, free_port: int) -> None:
+    """The demo does not take another program for its own."""
+    with socket.create_server(("127.0.0.1", free_port)):
+        status, output = finish(start(served_demo, "--serve"))
+    assert status == 1
+    assert f"another program listens on http://127.0.0.1:{free_port}" in output

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import urllib.request
 import uuid
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import DEADLINE, need_service, wait_until
+from support import (
+    DEADLINE,
+    Process,
+    need_service,
+    serve,
+    start_worker,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +45,7 @@ pytestmark = pytest.mark.acceptance
 class Production:
     """A web process and a worker on an ini that inherits from production.ini."""
 
-    def __init__(self, url: str, worker: subprocess.Popen[bytes]) -> None:
+    def __init__(self, url: str, worker: Process) -> None:
         self.url = url
         self.worker = worker
 
@@ -118,7 +122,7 @@ def ini(tmp_path: Path, database: str, queue: str, name: str, free_port: int) ->
         f"""
 [app:main]
 use = config:{SAMPLE}/production.ini
-sampleapp.seconds_per_chunk = 2
+sampleapp.seconds_per_chunk = 1
 sqlalchemy.url = {database.replace("postgresql:", "postgresql+psycopg:")}
 celery.task_default_queue = {queue}
 celery.result_backend_transport_options.global_keyprefix = {name}_
@@ -129,7 +133,7 @@ worker_concurrency = 1
 
 [server:main]
 use = config:{SAMPLE}/production.ini
-listen = 127.0.0.1:{free_port}
+listen = localhost:{free_port}
 """
     )
     return path
@@ -138,52 +142,12 @@ listen = 127.0.0.1:{free_port}
 @pytest.fixture
 def production(ini: Path, free_port: int) -> Iterator[Production]:
     """Return the sample on production.ini, running."""
-    worker_command = ["-A", "pyramid_tasks.loaders", "--ini", str(ini), "worker"]
-    worker_command += ["-l", "info", "-n", ini.parent.name + uuid.uuid4().hex]
-    url = f"http://127.0.0.1:{free_port}"
+    node = f"--hostname={uuid.uuid4().hex}"
     with (
-        running(ini, ["pserve", str(ini)], signal.SIGINT) as (_, web_log),
-        running(ini, ["celery", *worker_command], signal.SIGTERM) as (worker, log),
+        serve(ini, free_port, cwd=ini.parent) as url,
+        start_worker(ini, node, cwd=ini.parent) as worker,
     ):
-        wait_until(lambda: answers(url), what=web_log.read_text)
-        wait_until(lambda: " ready." in log.read_text(), what=log.read_text)
         yield Production(url, worker)
-
-
-@contextmanager
-def running(
-    ini: Path, command: list[str], stop_signal: signal.Signals
-) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Run a command of this environment, with its output in a file."""
-    log = ini.with_name(f"{command[0]}.log")
-    program = Path(sys.executable).with_name(command[0])
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [program, *command[1:]],
-            cwd=ini.parent,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield process, log
-    finally:
-        process.send_signal(stop_signal)
-        try:
-            process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-
-
-def answers(url: str) -> bool:
-    """Tell whether the web process answers."""
-    try:
-        with urllib.request.urlopen(url, timeout=DEADLINE):
-            return True
-    except OSError:
-        return False
 
 
 def children(pid: int) -> list[int]:
@@ -226,7 +190,7 @@ def test_worker_process_dies(production: Production, database: str) -> None:
     path = f"/imports/{production.call('/imports', csv)['id']}"
     wait_until(lambda: production.call(path)["rows_done"] == 500)
 
-    (child,) = children(production.worker.pid)
+    (child,) = children(production.worker.popen.pid)
     os.kill(child, signal.SIGKILL)
 
     wait_until(lambda: production.call(path)["status"] in {"done", "failed"})

@@ -280,6 +280,7 @@ class TestDatabase:
             "bad_row",
             "notice",
             "pyramid_tasks_outbox",
+            "pyramid_tasks_outbox_relay",
         }
         engine.dispose()
 

@@ -33,11 +33,13 @@ KEYS = [
     "created",
     "error",
     "id",
+    "more_totals",
     "name",
     "notice",
     "rows_bad",
     "rows_done",
     "rows_total",
+    "stalled",
     "status",
     "task_id",
     "totals",
@@ -349,6 +351,51 @@ class TestImportPage:
         assert "The first 200 of 300." in page
         assert len(page.html.find(class_="bad").tbody.find_all("tr")) == 200
         assert len(site.json(1)["bad_rows"]) == 200
+
+    def test_rubbish(self, site: Site) -> None:
+        """Of a file of rubbish not every row is kept."""
+        post_csv(site, "x\n" * 1700)
+        assert site.json(1)["rows_bad"] == 1700
+        with site.session() as session:
+            assert session.scalar(select(func.count(BadRow.id))) == 1000
+
+    def test_many_categories(self, site: Site) -> None:
+        """Totals come in pages, with the sum of all below each."""
+        lines = (f"2024-05-01,c{number:03},1.00" for number in range(250))
+        page = site.pages.get(post_csv(site, "\n".join(lines)).location)
+        cells = page.html.find(class_="totals").find_all("td")
+        assert (len(cells), cells[-1].text) == (201, "250.00")
+        page = page.click("Next")
+        cells = page.html.find(class_="totals").find_all("td")
+        assert (len(cells), cells[-1].text) == (51, "250.00")
+        assert "Page 2 of 2" in page
+        more = site.json(1)["more_totals"]
+        rest = site.pages.get(more, headers=JSON).json
+        assert next(iter(rest["totals"])) == "c200"
+        assert rest["more_totals"] is None
+
+    @pytest.mark.parametrize(("seconds", "stalled"), [(20, False), (40, True)])
+    def test_stalled(self, site: Site, seconds: int, stalled: bool) -> None:  # noqa: FBT001
+        """An import whose worker is gone says so, and what to do."""
+        progressed = now() - timedelta(seconds=seconds)
+        import_id = site.add(status="running", progressed=progressed)
+        page = site.pages.get(f"/imports/{import_id}")
+        assert ("Start a worker." in page) == stalled
+        assert site.json(import_id)["stalled"] == stalled
+
+    @pytest.mark.parametrize("path", ["/%ff", "/imports/1?page=%ff"])
+    def test_address_that_is_not_text(self, site: Site, path: str) -> None:
+        """An address that is not UTF-8 is an error of who asks."""
+        site.add()
+        assert "UTF-8" in site.pages.get(path, status=400)
+
+    @pytest.mark.parametrize("path", ["/", "/nothing", "/%ff", "/static/sample.css"])
+    def test_security_headers(self, site: Site, path: str) -> None:
+        """Each answer tells browsers what the pages do not need."""
+        headers = site.pages.get(path, status="*").headers
+        assert "default-src 'self'" in headers["Content-Security-Policy"]
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["X-Content-Type-Options"] == "nosniff"
 
     def test_escaping(self, site: Site) -> None:
         """Nothing in a file becomes part of the page."""

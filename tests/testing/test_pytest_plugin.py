@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import run
+from support import measured, run
 
 APP = """
 import pytest
@@ -53,11 +53,15 @@ def test_failure(deferred_tasks):
 """
 
 
+TEST = "def test_it(deferred_tasks): ..."
+
+
 def run_pytest(folder: Path, *options: str, conftest: str = "", tests: str = TESTS):
     (folder / "conftest.py").write_text(conftest)
     (folder / "test_it.py").write_text(tests)
     (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
-    return run("pytest", "-p", "no:cacheprovider", *options, cwd=folder)
+    command = ("pytest", "-p", "no:cacheprovider", *options)
+    return run(*command, cwd=folder, **measured())
 
 
 @pytest.mark.acceptance
@@ -71,27 +75,20 @@ def test_fixtures(tmp_path):
 
 
 @pytest.mark.acceptance
-@pytest.mark.parametrize(
-    ("conftest", "message"),
-    [
-        ("", "There is no fixture app."),
-        (
-            "import pytest\n@pytest.fixture\ndef app():\n    return 5",
-            "The fixture app, 5, has no registry.",
-        ),
-        (
-            "import pytest\n@pytest.fixture\ndef app(nothing): ...",
-            "fixture 'nothing' not found",
-        ),
-    ],
-)
-def test_no_application(tmp_path, conftest, message):
+def test_no_application(tmp_path):
     """Without an application the fixture says how to have one."""
-    tests = "def test_it(deferred_tasks): ..."
-    done = run_pytest(tmp_path, conftest=conftest, tests=tests)
-    assert "1 error" in done.stdout
-    assert message in done.stdout
-    assert ("a fixture tasks_registry that" in done.stdout) == ("app" in message)
+    messages = {
+        "": "There is no fixture app.",
+        "return 5": "The fixture app, 5, has no registry.",
+        "request.getfixturevalue('no')": "fixture 'no' not found",
+    }
+    for number, body in enumerate(messages):
+        app = f"\n\n@pytest.fixture\ndef app(request):\n    {body}" if body else ""
+        (tmp_path / f"test_{number}.py").write_text(f"import pytest{app}\n\n{TEST}")
+    done = run_pytest(tmp_path, tests="")
+    assert "3 errors" in done.stdout
+    assert all(message in done.stdout for message in messages.values())
+    assert done.stdout.count("a fixture tasks_registry that") == 2
 
 
 @pytest.mark.acceptance

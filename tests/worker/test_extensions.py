@@ -107,7 +107,7 @@ def look(request) -> dict[str, object]:
     return seen
 
 
-@settings(max_examples=200, derandomize=True, deadline=None, database=None)
+@settings(max_examples=60, derandomize=True, deadline=None, database=None)
 @given(
     st.lists(extension, unique_by=lambda pair: pair[0]),
     st.lists(extension, unique_by=lambda pair: pair[0]),

@@ -208,6 +208,7 @@ def test_error(configure, caplog):
     assert in_child(run)
 
 
+@pytest.mark.acceptance
 def test_sqlalchemy_is_not_imported():
     """An application without SQLAlchemy does not pay for it."""
     code = """

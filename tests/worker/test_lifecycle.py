@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 from contextlib import contextmanager
+from types import ModuleType
 
 import pytest
 from celery import signals
@@ -16,6 +18,7 @@ from pyramid.threadlocal import get_current_registry, get_current_request
 import pyramid_tasks
 from pyramid_tasks import CeleryWorkerInit, CeleryWorkerProcessInit
 from pyramid_tasks.events import ProcessEvent
+from pyramid_tasks.worker.lifecycle import _check_patched
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You're running the worker with superuser"
@@ -172,3 +175,24 @@ def test_events_have_the_registry(name, configure):
     assert isinstance(event, ProcessEvent)
     assert event.registry is registry
     assert "Sent" in type(event).__doc__
+
+
+@pytest.mark.parametrize(
+    ("pool", "module", "asked"),
+    [
+        ("gevent", "gevent.monkey", "is_module_patched"),
+        ("eventlet", "eventlet.patcher", "is_monkey_patched"),
+    ],
+)
+@pytest.mark.parametrize("is_patched", [True, False])
+def test_pool_that_has_not_patched(pool, module, asked, is_patched, monkeypatch):
+    """A worker that could not run a task ends with the option that it needs."""
+    fake = ModuleType(module)
+    setattr(fake, asked, lambda _: is_patched)
+    monkeypatch.setitem(sys.modules, module, fake)
+    pool_cls = type("TaskPool", (), {"__module__": f"celery.concurrency.{pool}"})
+    if is_patched:
+        assert _check_patched(pool_cls) is None
+    else:
+        with pytest.raises(SystemExit, match=f"Start the worker with --pool={pool}"):
+            _check_patched(pool_cls)

@@ -40,6 +40,8 @@ class TasksPanel(DebugPanel):
 
     def __init__(self, request: Request) -> None:
         self.recorded = RecordedTasks()
+        # Not the id of the request that looks at the panel, which has none at "/".
+        self.request_id: str = request.pdtb_id
         setattr(request, REQUEST_ATTRIBUTE, self.recorded)
 
     def wrap_handler(self, handler: Callable[[Request], Any]) -> Any:
@@ -66,7 +68,7 @@ class TasksPanel(DebugPanel):
         return "progress-bar-danger" if unsent else ""
 
     def render_vars(self, request: Request) -> dict[str, Any]:
-        url = request.route_url("debugtoolbar.tasks", request_id=request.pdtb_id)
+        url = request.route_url("debugtoolbar.tasks", request_id=self.request_id)
         return {"recorded": self.recorded, "states_url": url}
 
 

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery.states import READY_STATES
 from celery.utils.saferepr import saferepr
 from celery.utils.text import truncate
-from pyramid_debugtoolbar.utils import format_fname
 
 from ...delivery.immediate import ROUTING, route
 from ...worker.contexts import HEADER
@@ -32,7 +32,7 @@ _SHOWN = ("countdown", "eta", "expires", "priority")
 
 _MAX_ARGUMENTS = 20
 _MAX_VALUE = 200
-_MAX_TEXT = 500
+MAX_TEXT = 500
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class Row:
         queue: Empty if it is not known.
         state: A state of Celery, a constant of this module, or empty if it is not known
             yet.
-        result: The value that Celery keeps with the state.
+        result: The value that Celery keeps with the state, or the last line of the
+            traceback.
+        traceback: The end of the traceback of a task that failed.
     """
 
     id: str
@@ -70,6 +72,7 @@ class Row:
     place: Place
     state: str
     result: str = ""
+    traceback: str = ""
 
     @property
     def is_unsent(self) -> bool:
@@ -127,7 +130,7 @@ def row_of(
 
 
 def _context(header: Any) -> str:
-    text: str = truncate(str(header or ""), _MAX_TEXT)
+    text: str = truncate(str(header or ""), MAX_TEXT)
     return "" if text == "{}" else text
 
 
@@ -147,7 +150,7 @@ def _arguments(node: Node, options: Mapping[str, Any]) -> str:
         words += [f"{key}={shortened(value)}" for key, value in first]
     if max(len(args), len(kwargs)) > _MAX_ARGUMENTS:
         words.append("...")
-    text: str = truncate(", ".join(words), _MAX_TEXT)
+    text: str = truncate(", ".join(words), MAX_TEXT)
     return text
 
 
@@ -174,7 +177,7 @@ def _keeps_result(task: Any, options: Mapping[str, Any]) -> bool:
 def shortened(value: Any) -> str:
     """Return a short repr of any value."""
     try:
-        text: str = truncate(saferepr(value, maxlen=_MAX_VALUE), _MAX_TEXT)
+        text: str = truncate(saferepr(value, maxlen=_MAX_VALUE), MAX_TEXT)
     except Exception:  # noqa: BLE001 for example, an integer has too many digits
         return f"<{type(value).__name__}>"
     return text
@@ -188,8 +191,12 @@ def find_caller() -> Place:
     code, number = frame.f_code, frame.f_lineno
     path = code.co_filename
     source = linecache.getline(path, number, frame.f_globals)
+    # From the folder of the top package on: "myapp/views.py".
+    module = str(frame.f_globals.get("__name__"))
+    is_package = path.endswith("__init__.py")
+    parts = Path(path).parts[-(module.count(".") + 1 + is_package) :]
     return Place(
-        line=f"{format_fname(path)}:{number}",
+        line=f"{'/'.join(parts)}:{number}",
         path=f"{path}:{number}",
         function=code.co_qualname,
         source=truncate(source.strip(), _MAX_VALUE),

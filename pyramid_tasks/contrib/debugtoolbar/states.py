@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 from celery.backends.base import DisabledBackend
 from celery.backends.rpc import RPCBackend
 from celery.states import SUCCESS
+from celery.utils.text import truncate
 
 from ..._celery import new_backend
 from ...registry import get_tasks
-from .rows import shortened
+from .rows import MAX_TEXT, shortened
 
 if TYPE_CHECKING:
     from celery import Celery
     from pyramid.registry import Registry
 
     from .rows import Row
+
+MAX_TRACEBACK = 20_000
 
 #: How many seconds a page waits for the result backend.
 TIMEOUT = 2.0
@@ -52,7 +55,11 @@ class StateReader:
             reason = self._why_nobody_knows()
             problem = reason or self._ask(waiting)
         return {
-            "tasks": [{"state": row.state, "result": row.result} for row in rows],
+            "tasks": [
+                {"state": row.state, "result": row.result}
+                | ({"traceback": row.traceback} if row.traceback else {})
+                for row in rows
+            ],
             "problem": problem,
             "done": bool(reason) or all(row.is_final for row in waiting),
         }
@@ -85,7 +92,11 @@ class StateReader:
         is_free = self._lock.acquire(timeout=TIMEOUT)
         if is_free:
             thread = Thread(target=ask, daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # the process may have no more threads
+                self._lock.release()
+                return f"The result backend cannot be asked: {error}."
             thread.join(TIMEOUT)
             is_free = not thread.is_alive()
         if not is_free:
@@ -99,4 +110,7 @@ class StateReader:
         state, result = meta["status"], meta["result"]
         # The state comes last, as a row with a final state is not asked for again.
         row.result = shortened(result) if state == SUCCESS or result is not None else ""
+        if traceback := (meta.get("traceback") or "").strip():
+            row.traceback = traceback[-MAX_TRACEBACK:]
+            row.result = truncate(traceback.splitlines()[-1], MAX_TEXT)
         row.state = state

@@ -39,6 +39,28 @@ def test_state(make_site, state, result, shown, is_final):
     assert site.states["tasks"] == [task if is_final else again]
 
 
+def test_traceback(make_site):
+    """A failed task has the last line of its traceback, and all of it to unfold."""
+    site = make_site(defer).get()
+    traceback = 'Traceback:\n  File "myapp.py", line 7\nValueError: <b>no</b>'
+    site.celery.backend.store_result(
+        site.rows[0].id, ValueError("no"), "FAILURE", traceback=traceback
+    )
+    (task,) = site.states["tasks"]
+    assert task == {
+        "state": "FAILURE",
+        "result": "ValueError: <b>no</b>",
+        "traceback": traceback,
+    }
+
+
+def test_page_of_all_requests(make_site):
+    """The page without a request in its address asks for the states of the last one."""
+    site = make_site(defer).get()
+    page = site.testapp.get("/_debug_toolbar/").text
+    assert f'{site.url}/tasks"' in page
+
+
 def test_result_that_is_not_kept(make_site):
     """A task whose result is ignored is not asked for, unless its errors are kept."""
 

@@ -1,0 +1,109 @@
+"""A string of an ini becomes a value of the type that Celery declares for a setting."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from celery.app.utils import HIDDEN_SETTINGS
+from pyramid.settings import falsey, truthy
+
+from .exceptions import SettingError
+
+
+def coerce_nested(value: Any) -> Any:
+    """Read a string as JSON if it is JSON; keep it as a string otherwise."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        if value.lstrip().startswith(("{", "[")):
+            raise
+        return value
+
+
+def _to_bool(value: str) -> bool:
+    word = value.strip().lower()
+    if word in truthy:
+        return True
+    if word in falsey or not word:
+        return False
+    raise ValueError(value)
+
+
+def _to_list(value: str) -> list[Any]:
+    if value.lstrip().startswith("["):
+        return list(json.loads(value))
+    return re.split(r"[\s,]+", value.strip(" \t\r\n,")) if value.strip(" ,\n") else []
+
+
+def _to_dict(value: str) -> dict[str, Any]:
+    loaded = json.loads(value)
+    if not isinstance(loaded, dict):
+        raise TypeError(value)
+    return loaded
+
+
+def _to_bool_or_dict(value: str) -> bool | dict[str, Any]:
+    return _to_dict(value) if value.lstrip().startswith("{") else _to_bool(value)
+
+
+def _to_int_or_auto(value: str) -> int | str:
+    return value if value == "auto" else int(value)
+
+
+#: A type as Celery names it: what to call it in a message, and how to read it.
+TYPES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "any": ("JSON or a string", coerce_nested),
+    "bool": ("a boolean (true or false)", _to_bool),
+    "bool or dict": ("a boolean or a JSON object", _to_bool_or_dict),
+    "bytes": ("a string", str.encode),
+    "dict": ('a dictionary (a JSON object such as {"key": "value"})', _to_dict),
+    "float": ("a number (float)", float),
+    "int": ("a whole number (int)", int),
+    "int or auto": ("a whole number (int), or auto", _to_int_or_auto),
+    "list": ("a list (words, or a JSON array)", _to_list),
+    "nested": ("JSON or a string", coerce_nested),
+    "string": ("a string", str),
+    "tuple": ("a list (words, or a JSON array)", _to_list),
+}
+NESTING = {"any", "bool or dict", "dict"}
+
+
+def coerce(key: str, value: Any, expected: str) -> Any:
+    """Return a value as one of a type; a value that is not a string stays as it is.
+
+    Args:
+        key: The setting as the configuration has it, for messages.
+        value: The value.
+        expected: A key of :data:`TYPES`.
+
+    Raises:
+        SettingError: The value is not of the type.
+    """
+    if not isinstance(value, str):
+        return value
+    if value.strip() == "null" and expected != "string":
+        return None
+    description, read = TYPES[expected]
+    try:
+        return read(value)
+    except (TypeError, ValueError) as error:
+        detail = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
+        if value.strip().lower() == "none":
+            detail = "; write null for no value"
+        # Not "from error": what Python says of a number shows the value.
+        raise SettingError(
+            key, f"= {displayed(key, value)} is not {description}{detail}"
+        ) from None
+
+
+def displayed(key: str, value: str) -> str:
+    """Return a value for a message, without what may be a secret."""
+    text = f"{key} {value}"
+    if HIDDEN_SETTINGS.search(text) or re.search(r"://\S*@", text):
+        return "********"
+    return repr(value)

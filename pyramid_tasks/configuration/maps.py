@@ -1,0 +1,75 @@
+"""The settings of Celery that map the names of tasks and queues to options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery.app.amqp import Queues
+
+from .call_options import unknown_option
+from .importable import check_symbol
+
+
+def check_queues(value: Any) -> None:
+    """Check the value of ``task_queues``.
+
+    Raises:
+        ValueError: Celery cannot make queues of it.
+    """
+    form = '{"name of a queue": {"exchange": "name", "routing_key": "key"}}'
+    try:
+        Queues(value)
+    except Exception:  # noqa: BLE001 whatever Celery makes of it
+        raise ValueError(f"cannot be read as queues: write {form}.") from None
+
+
+def check_routes(value: Any) -> None:
+    """Check the value of ``task_routes``, in any of its forms.
+
+    Raises:
+        ValueError: Celery cannot route by it.
+    """
+    form = 'write {"name of a task": {"queue": "name of a queue"}}.'
+    for routes in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(routes, str):
+            check_symbol(routes)
+        elif isinstance(routes, (Mapping, list, tuple)):
+            pairs = routes.items() if isinstance(routes, Mapping) else routes
+            for pair in pairs:
+                if not isinstance(pair, (list, tuple)) or len(pair) != 2:  # noqa: PLR2004
+                    raise ValueError(f"cannot be read as routes: {form}")
+                name, route = pair
+                _check_route(name, route, form)
+        elif not callable(routes) and not hasattr(routes, "route_for_task"):
+            raise ValueError(f"cannot be read as routes: {form}")
+
+
+def _check_route(name: Any, route: Any, form: str) -> None:
+    if isinstance(route, Mapping):
+        for option in route:
+            if hint := unknown_option(option):
+                problem = f"has a route for {name!r} with the unknown option {option}."
+                raise ValueError(f"{problem} {hint}")
+    elif not isinstance(route, str):
+        raise ValueError(f"has a route for {name!r} that cannot be read: {form}")  # noqa: TRY004 a value
+
+
+def check_annotations(value: Any) -> None:
+    """Check the value of ``task_annotations``, in any of its forms.
+
+    Raises:
+        ValueError: Celery cannot annotate tasks by it.
+    """
+    for each in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(each, str):
+            check_symbol(each)
+        elif isinstance(each, Mapping):
+            for name, options in each.items():
+                if not isinstance(options, Mapping):
+                    raise ValueError(  # noqa: TRY004 a value
+                        f"has options for {name!r} that cannot be read: write "
+                        '{"name of a task": {"rate_limit": "10/m"}}.'
+                    )
+        elif not hasattr(each, "annotate"):
+            raise ValueError('is no map: write {"*": {"rate_limit": "10/m"}}.')

@@ -1,0 +1,161 @@
+"""What is wrong with the logging sections of an ini: the section and the key.
+
+The errors of ``logging.config`` name neither. Nothing here runs unless there is one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from configparser import ConfigParser
+from difflib import get_close_matches
+from typing import Any
+
+from ..configuration.importable import import_symbol
+
+_NAMESPACE = vars(logging)
+_CLASSES = {
+    name: name for name in _NAMESPACE if name.endswith(("Handler", "Formatter"))
+}
+
+#: The kinds of sections, the first part of their names, and the keys they can have.
+_KINDS = {
+    "formatters": ("formatter_", "format datefmt style validate class defaults"),
+    "handlers": ("handler_", "class level formatter args kwargs target"),
+    "loggers": ("logger_", "level handlers propagate qualname channel parent"),
+}
+_RAW = {"format", "datefmt", "style"}
+
+
+def read_logging(path: str, defaults: dict[str, str]) -> ConfigParser:
+    """Return the sections of a file, as ``logging.config.fileConfig`` reads them."""
+    parser = ConfigParser(defaults)
+    parser.read(path)
+    return parser
+
+
+def find_mistake(parser: ConfigParser) -> str | None:
+    """Return a sentence about the first mistake, with the section and the key."""
+    for section, key, problem in _mistakes(parser):
+        return f"[{section}] {key} {problem}"
+    return None
+
+
+def find_misspelt(parser: ConfigParser) -> Iterator[str]:
+    """Yield a sentence for each key that nobody reads, but that is nearly a known one.
+
+    A key that is near to no other may be for a formatter or a handler of a package.
+    """
+    for prefix, keys in _KINDS.values():
+        for section in parser.sections():
+            if section.startswith(prefix):
+                for key in parser[section].keys() - parser.defaults().keys():
+                    for near in get_close_matches(key, keys.split(), n=1):
+                        if near != key and key not in keys.split():
+                            yield f"[{section}] {key}: did you mean {near}?"
+
+
+def _mistakes(parser: ConfigParser) -> Iterator[tuple[str, str, str]]:
+    names: dict[str, list[str]] = {}
+    for kind, (prefix, _) in _KINDS.items():
+        if not parser.has_option(kind, "keys"):
+            yield kind, "keys", "is missing."
+        names[kind] = _words(parser.get(kind, "keys", fallback=""))
+        for name in names[kind]:
+            if not parser.has_section(f"{prefix}{name}"):
+                yield kind, "keys", f"has {name}: there is no [{prefix}{name}]."
+    if "root" not in names["loggers"]:
+        yield "loggers", "keys", "has no root: add root, and [logger_root]."
+    for kind, (prefix, _) in _KINDS.items():
+        check = {"formatters": _formatter, "handlers": _handler, "loggers": _logger}
+        for name in names[kind]:
+            section = f"{prefix}{name}"
+            items = {
+                key: parser.get(section, key, raw=key in _RAW)
+                for key in parser.options(section)
+            }
+            for key, problem in check[kind](items, names):
+                yield section, key, problem
+            if kind == "loggers" and name != "root" and "qualname" not in items:
+                yield section, "qualname", "is missing."
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _among(what: str, known: list[str]) -> str | None:
+    if what in known:
+        return None
+    nearest = get_close_matches(what, known, n=1)
+    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    return f"= {what} is not one of {', '.join(known)}.{hint}"
+
+
+def _level(items: dict[str, str]) -> Iterator[tuple[str, str]]:
+    known = [name for name in logging.getLevelNamesMapping() if name != "WARN"]
+    if "level" in items and (problem := _among(items["level"], [*known, "WARN"])):
+        yield "level", problem
+
+
+def _class(items: dict[str, str]) -> Any:
+    """Return a class of the logging package, or one by its dotted name."""
+    name = items["class"]
+    try:
+        return eval(name, _NAMESPACE)  # noqa: S307 as logging.config does
+    except (AttributeError, NameError, SyntaxError):
+        return import_symbol(name, _CLASSES)
+
+
+def _formatter(items: dict[str, str], _: Any) -> Iterator[tuple[str, str]]:
+    if items.get("class"):
+        try:
+            _class(items)
+        except ValueError as error:
+            yield "class", str(error)
+    try:
+        logging.Formatter(items.get("format"), style=items.get("style", "%"))  # type: ignore[arg-type]
+    except ValueError as error:
+        yield "format", f"cannot be used: {error}."
+
+
+def _handler(
+    items: dict[str, str], names: dict[str, list[str]]
+) -> Iterator[tuple[str, str]]:
+    if "class" not in items:
+        yield "class", "is missing."
+    try:
+        factory = _class(items)
+    except ValueError as error:
+        yield "class", str(error)
+    yield from _level(items)
+    if items.get("formatter") and (
+        problem := _among(items["formatter"], names["formatters"])
+    ):
+        yield "formatter", problem
+    given = {}
+    for key, default in ("args", "()"), ("kwargs", "{}"):
+        try:
+            given[key] = eval(items.get(key) or default, _NAMESPACE)  # noqa: S307 as logging.config does
+        except Exception as error:  # noqa: BLE001 the value can be any Python
+            # The value may have a password.
+            yield key, f"cannot be read: {error}."
+    if items.get("target") and (problem := _among(items["target"], names["handlers"])):
+        yield "target", problem
+    try:
+        factory(*given["args"], **given["kwargs"]).close()
+    except Exception as error:  # noqa: BLE001 the handler can be any
+        yield "args", f"cannot be used for {items['class']}: {error}."
+
+
+def _logger(
+    items: dict[str, str], names: dict[str, list[str]]
+) -> Iterator[tuple[str, str]]:
+    yield from _level(items)
+    if "handlers" not in items:
+        yield "handlers", "is missing; it may be empty."
+    for handler in _words(items.get("handlers", "")):
+        if problem := _among(handler, names["handlers"]):
+            yield "handlers", problem
+    if not items.get("propagate", "1").strip().isdecimal():
+        yield "propagate", f"= {items['propagate']} is not 0 or 1."

@@ -1,0 +1,57 @@
+"""``worker_pool = gevent`` in a file: the worker starts again with the option for it.
+
+These pools patch Python before anything is imported. Celery does so for ``--pool`` on
+the command line, which it reads first. The file is read much later.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+_PATCHING = {"gevent", "eventlet"}
+
+
+def start_with_patching_pool(app: Celery, command: str | None) -> None:
+    """Run the command anew with ``--pool``, if its file names such a pool.
+
+    The new command takes the place of this process. A pool on the command line wins
+    over the file.
+
+    Args:
+        app: The application that the file has loaded.
+        command: The sub-command of ``celery``.
+
+    Raises:
+        click.UsageError: A reloader runs the command, and cannot start it so.
+    """
+    pool = app.conf.worker_pool
+    if command != "worker" or pool not in _PATCHING or _has_pool(sys.argv):
+        return
+    if "--reload" in sys.argv:
+        raise click.UsageError(f"--reload needs the pool as an option: --pool={pool}")
+    for stream in sys.stdout, sys.stderr:
+        stream.flush()
+    arguments = [sys.executable, "-m", "celery", *without_workdir(sys.argv[1:])]
+    os.execv(sys.executable, [*arguments, f"--pool={pool}"])  # noqa: S606 no shell
+
+
+def _has_pool(argv: list[str]) -> bool:
+    return any(argument.startswith(("-P", "--pool")) for argument in argv)
+
+
+def without_workdir(argv: list[str]) -> Iterator[str]:
+    """Yield the arguments without ``--workdir``: Celery has entered it already."""
+    arguments = iter(argv)
+    for argument in arguments:
+        if argument == "--workdir":
+            next(arguments, None)
+        elif not argument.startswith("--workdir="):
+            yield argument

@@ -1,0 +1,87 @@
+"""Which relay works: one at a time, so that the order of messages holds."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from celery.utils import uuid
+from sqlalchemy import insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from .rows import begin
+from .table import OutboxRelay, database_time
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+_ID = 1
+
+
+class RelayLease:
+    """The right of a relay to work, which it renews again and again.
+
+    When a relay dies, its lease ends, and a relay that stands by takes over.
+
+    Args:
+        seconds: For how long the lease lasts.
+
+    Attributes:
+        deadline: Until when this relay may work, by ``time.monotonic()``.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.deadline = 0.0
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid()[:8]}"
+
+    def take(self, connection: Connection) -> bool:
+        """Take or renew the lease, and return whether this relay has it now.
+
+        The caller commits.
+        """
+        begun = time.monotonic()
+        values = {"holder": self._holder, "until": database_time() + self.seconds}
+        claim = (
+            update(OutboxRelay)
+            .where(
+                OutboxRelay.id == _ID,
+                or_(
+                    OutboxRelay.holder == self._holder,
+                    OutboxRelay.until < database_time(),
+                ),
+            )
+            .values(values)
+        )
+        has_it = connection.execute(claim).rowcount > 0
+        if not has_it and connection.scalar(select(OutboxRelay.id)) is None:
+            try:
+                with connection.begin_nested():
+                    connection.execute(insert(OutboxRelay).values(id=_ID, **values))
+            except IntegrityError:  # another relay was first
+                return False
+            has_it = True
+        if has_it:
+            self.deadline = begun + self.seconds
+        return has_it
+
+    def give_back(self, engine: Engine) -> None:
+        """End the lease, so that another relay need not wait for its end."""
+        if time.monotonic() >= self.deadline:
+            return
+        with begin(engine) as connection:
+            connection.execute(
+                update(OutboxRelay)
+                .where(OutboxRelay.holder == self._holder)
+                .values(until=0.0)
+            )
+
+
+def working_relay(connection: Connection) -> str | None:
+    """Return the host and the process of the relay that works, if one does."""
+    holder = connection.scalar(
+        select(OutboxRelay.holder).where(OutboxRelay.until >= database_time())
+    )
+    return holder.rpartition(":")[0] if holder else None

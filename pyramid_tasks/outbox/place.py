@@ -1,0 +1,128 @@
+"""Where the rows of a transaction are written: with a session, or beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..delivery._transaction import resources
+from .rows import Row, is_written, renew_lease, wake_relays, write
+from .table import OutboxMessage
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.orm import Session
+
+    from .configuration import Outbox
+
+try:
+    from zope.sqlalchemy import mark_changed
+    from zope.sqlalchemy.datamanager import join_transaction
+except ImportError:  # whoever joins the session to the transaction commits it
+
+    def mark_changed(*_: Any, **__: Any) -> None:
+        """Do nothing."""
+
+    join_transaction = mark_changed
+
+# A lease that is older than this part of it is renewed before the commit.
+_OLD = 0.5
+# How much of a lease a process uses, as sending takes time.
+_USABLE = 0.75
+
+
+class Place:
+    """The transaction of a session, at the time when tasks are deferred.
+
+    Attributes:
+        outbox: The outbox of the application.
+        engine: The engine of the database.
+    """
+
+    def __init__(self, outbox: Outbox, session: Session, manager: Any) -> None:
+        self.outbox = outbox
+        self._session = session
+        self._manager = manager
+        self._begun = time.monotonic()
+        outbox.check_table(session)
+        self.engine: Engine = self._connection.engine
+        join_transaction(session, transaction_manager=manager, keep_session=True)
+        self._transaction = session.get_transaction()
+        self._is_joined = self._is_of_manager()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what was written will be committed.
+
+        ``session.close()`` undoes it, and nothing in the session is committed then.
+        """
+        return self._is_joined and self._session.get_transaction() is self._transaction
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Insert rows. Without an open transaction, they are inserted at the commit."""
+        if self._is_joined:
+            lease = self.outbox.lease
+            _write(self._connection, rows, lease, self._begun)
+
+    def before_commit(self, rows: Sequence[Row]) -> None:
+        """Give the rows a lease that lasts, and let the commit wake a relay."""
+        outbox = self.outbox
+        if outbox.send == "relay":
+            wake_relays(self._connection)
+            return
+        now = time.monotonic()
+        if now - self._begun > outbox.lease * _OLD:
+            renew_lease(self._connection, rows, outbox.lease)
+            _set_deadline(rows, now, outbox.lease)
+
+    def mark_changed(self) -> None:
+        """Let the transaction commit the session, even if it changed nothing else."""
+        mark_changed(self._session, self._manager)
+
+    @property
+    def _connection(self) -> Connection:
+        return self._session.connection(bind_arguments={"mapper": OutboxMessage})
+
+    def _is_of_manager(self) -> bool:
+        # A session that was closed and used again has a transaction that nobody
+        # commits.
+        for resource in resources(self._manager.get()):
+            if getattr(resource, "session", None) is self._session:
+                return getattr(resource, "tx", None) in {None, self._transaction}
+        return True
+
+
+class OwnTransaction:
+    """A transaction beside those of the sessions, for rows that a session lost."""
+
+    def __init__(self, outbox: Outbox, engine: Engine) -> None:
+        self._lease = outbox.lease
+        self._connection = engine.connect()
+        self._connection.begin()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Insert rows, but for those that are there: somebody committed the session."""
+        lost = [row for row in rows if not is_written(self._connection, row)]
+        if lost:
+            _write(self._connection, lost, self._lease, time.monotonic())
+
+    def commit(self) -> None:
+        """Commit the rows."""
+        self._connection.commit()
+
+    def close(self) -> None:
+        """Give the connection back. What is not committed is undone."""
+        self._connection.close()
+
+
+def _write(
+    connection: Connection, rows: Sequence[Row], lease: float, begun: float
+) -> None:
+    write(connection, rows, lease)
+    _set_deadline(rows, begun, lease)
+
+
+def _set_deadline(rows: Sequence[Row], begun: float, lease: float) -> None:
+    for row in rows:
+        row.deadline = begun + lease * _USABLE

@@ -1,0 +1,254 @@
+"""The thread that sends what its process has committed."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.signals import worker_process_shutdown
+
+from .rows import begin, is_waiting, leave_to_relay
+from .sending import Round, send, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Engine
+
+    from ..delivery.publisher import Publisher
+    from .rows import Row
+
+logger = logging.getLogger(__name__)
+
+# What waits in memory. A relay has the rest.
+_MAX_ROWS = 10_000
+_MAX_CHARACTERS = 16_000_000
+
+_BATCH = 100
+# The longest time between attempts to delete what was sent, in seconds, and how many
+# attempts there are. After that, relays send it again.
+_MAX_PAUSE = 10.0
+_MAX_FAILURES = 10
+# For how long a row that was sent may wait to be deleted together with others, in
+# seconds; a part of the lease, after which a relay would send the row again.
+_LINGER = 0.2
+_PART_OF_LEASE = 0.25
+
+
+class Sender:
+    """Sends committed rows, in their order, in a thread that starts when needed.
+
+    The thread does not read the rows again, as nobody else sends them before their
+    lease ends. What it cannot send it leaves to a relay, and so does a process that
+    dies.
+
+    Args:
+        publisher: What sends.
+        lease: For how many seconds a row belongs to its process.
+        max_attempts: How many refusals set a message aside.
+    """
+
+    def __init__(self, publisher: Publisher, lease: float, max_attempts: int) -> None:
+        self._publisher = publisher
+        self._max_attempts = max_attempts
+        self._linger = min(_LINGER, lease * _PART_OF_LEASE)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process = os.getpid()
+        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._waiting: deque[tuple[Engine, Row]] = deque()
+        self._size = 0
+        self._is_busy = False
+        self._is_flushing = False
+        self._failures = 0
+        # What happened to rows since it was last noted in their database.
+        self._rounds: dict[Engine, Round] = {}
+        self._note_at = math.inf
+        # The last row that was left to the relays, for each database.
+        self._left: dict[Engine, Row] = {}
+
+    def put(self, engine: Engine, rows: Sequence[Row]) -> None:
+        """Hand over rows of a database. This neither waits nor raises an error."""
+        if self._process != os.getpid():  # a fork copies no thread
+            self._reset()
+        size = sum(len(row.message) for row in rows)
+        with self._condition:
+            fits = (
+                len(self._waiting) + len(rows) <= _MAX_ROWS
+                and self._size + size <= _MAX_CHARACTERS
+            )
+            if fits and self._has_thread():
+                self._waiting.extend((engine, row) for row in rows)
+                self._size += size
+                self._condition.notify()
+            else:
+                self._left[engine] = rows[-1]
+
+    def send_now(self, engine: Engine, rows: list[Row]) -> None:
+        """Send rows, within the time limit of the publisher, and delete them.
+
+        Raises:
+            SoftTimeLimitExceeded: The time of the task that defers is over.
+        """
+        if self._process != os.getpid():
+            self._reset()
+        deadline = time.monotonic() + self._publisher.timeout
+        for row in rows:
+            row.deadline = min(row.deadline, deadline)
+        # One after the other, for the order. Who has no time to wait leaves the rows.
+        if not self._lock.acquire(timeout=self._publisher.timeout):
+            self._left[engine] = rows[-1]
+            return
+        try:
+            self._handle(engine, rows)
+            self._note()
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception:
+            logger.exception("Tasks that have been committed are left to the relay")
+        finally:
+            self._lock.release()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all rows have been sent and deleted, or left to a relay.
+
+        Args:
+            timeout: How many seconds to wait; default, the time limit of the publisher.
+
+        Returns:
+            Whether that is so.
+        """
+        if self._process != os.getpid() or self._thread is None:
+            return True
+        with self._condition:
+            self._is_flushing = True
+            self._condition.notify()
+            done = self._condition.wait_for(
+                lambda: not (self._waiting or self._rounds or self._is_busy),
+                self._publisher.timeout if timeout is None else timeout,
+            )
+            self._is_flushing = False
+        return done
+
+    def _has_thread(self) -> bool:
+        if self._thread is not None and self._thread.is_alive():
+            return True
+        thread = threading.Thread(
+            target=self._run, name="pyramid_tasks outbox", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the process ends, or may have no more threads
+            return False
+        if self._thread is None:
+            atexit.register(self.flush)
+            # Celery ends the children of a prefork pool without Python's exit handlers.
+            worker_process_shutdown.connect(self._flush_in_child)
+        self._thread = thread
+        return True
+
+    def _flush_in_child(self, **_: object) -> None:
+        self.flush()
+
+    def _run(self) -> None:
+        while True:
+            engine, rows = self._take()
+            try:
+                if engine is not None:
+                    self._handle(engine, rows)
+                if self._is_flushing or time.monotonic() >= self._note_at:
+                    self._note()
+                    self._failures = 0
+            except Exception as error:  # noqa: BLE001 whatever a database can cause
+                self._back_off(error)
+            finally:
+                with self._condition:
+                    self._is_busy = False
+                    self._condition.notify_all()
+
+    def _back_off(self, error: Exception) -> None:
+        """Try again later, and at last leave all to the relays."""
+        self._failures += 1
+        level = logging.WARNING if self._failures == 1 else logging.DEBUG
+        logger.log(
+            level, "The outbox cannot be used; trying again: %s", _in_words(error)
+        )
+        self._note_at = time.monotonic() + min(2.0**self._failures / 2, _MAX_PAUSE)
+        if self._failures == _MAX_FAILURES:
+            self._rounds.clear()
+            self._note_at = math.inf
+
+    def _take(self) -> tuple[Engine | None, list[Row]]:
+        """Wait until there is something to do, and return rows of one database."""
+        with self._condition:
+            if not self._waiting:
+                pause = max(self._note_at - time.monotonic(), 0)
+                if self._is_flushing:
+                    pause = min(pause, self._linger)
+                self._condition.wait(None if pause == math.inf else pause)
+            self._is_busy = True
+            if not self._waiting:
+                return None, []
+            engine = self._waiting[0][0]
+            rows: list[Row] = []
+            while self._waiting and self._waiting[0][0] is engine:
+                rows.append(self._waiting.popleft()[1])
+                if len(rows) == _BATCH:
+                    break
+            self._size -= sum(len(row.message) for row in rows)
+            return engine, rows
+
+    def _handle(self, engine: Engine, rows: list[Row]) -> None:
+        known = self._rounds.get(engine)
+        last = self._left.get(engine)
+        self._left[engine] = rows[-1]  # after an error, these are left too
+        if last is not None and self._is_waiting(engine, last):
+            # A task must not overtake those that this process deferred earlier.
+            result = Round(left=rows)
+        else:
+            result = send(
+                self._publisher, rows, lambda row: time.monotonic() < row.deadline
+            )
+        if result.broker_down is not None:
+            logger.warning(
+                "The broker is down; tasks that have been committed are left to the "
+                "relay: %s",
+                result.broker_down,
+            )
+        if not result.left:
+            self._left.pop(engine)
+        if known is not None:
+            result.add(known)
+        self._rounds[engine] = result
+        if result.left or result.refused or len(result.sent) >= _BATCH:
+            self._note_at = 0
+        else:
+            self._note_at = min(self._note_at, time.monotonic() + self._linger)
+
+    def _is_waiting(self, engine: Engine, row: Row) -> bool:
+        with begin(engine) as connection:
+            return is_waiting(connection, row)
+
+    def _note(self) -> None:
+        for engine, result in list(self._rounds.items()):
+            with begin(engine) as connection:
+                settle(connection, result, self._max_attempts)
+                if result.left:
+                    leave_to_relay(connection, result.left)
+            del self._rounds[engine]
+        self._note_at = math.inf
+
+
+def _in_words(error: Exception) -> object:
+    # SQLAlchemy's errors quote the statement.
+    return getattr(error, "orig", None) or error

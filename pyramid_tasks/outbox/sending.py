@@ -1,0 +1,89 @@
+"""Sending rows of the outbox to the broker, and noting the outcome in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+from ..delivery.result_backends import BrokerDown, SendingFailed
+from .rows import delete_sent, refuse
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from ..delivery.publisher import Publisher
+    from .rows import Row
+
+# So many messages that are refused for one reason are not its cause.
+_MANY = 3
+
+
+@dataclass
+class Round:
+    """The outcome for rows that were to be sent together."""
+
+    sent: list[Row] = field(default_factory=list)
+    left: list[Row] = field(default_factory=list)
+    refused: list[tuple[Row, Exception]] = field(default_factory=list)
+    broker_down: BrokerDown | None = None
+
+    def add(self, earlier: Round) -> None:
+        """Add the outcome for rows that were sent earlier."""
+        self.sent = earlier.sent + self.sent
+        self.left = earlier.left + self.left
+        self.refused = earlier.refused + self.refused
+
+
+def send(
+    publisher: Publisher, rows: Sequence[Row], may_send: Callable[[Row], bool]
+) -> Round:
+    """Send the messages of rows in their order.
+
+    Args:
+        may_send: A function that is called with each row before it is sent. If it
+            returns ``False``, this row and the rest are left.
+    """
+    result = Round()
+    doubtful: SendingFailed | None = None
+    try:
+        with publisher.producer() as producer:
+            for row in rows:
+                if not may_send(row) or _is_of_all(result):
+                    break
+                try:
+                    publisher.publish(row.canvas, producer)
+                except (BrokerDown, SoftTimeLimitExceeded):
+                    raise
+                except SendingFailed as error:
+                    doubtful = error
+                    result.refused.append((row, error))
+                except Exception as error:  # noqa: BLE001 whatever a message can cause
+                    result.refused.append((row, error))
+                else:
+                    result.sent.append(row)
+    except BrokerDown as error:
+        result.broker_down = error
+    if not result.sent and (doubtful is not None or _is_of_all(result)):
+        reason = result.refused[-1][1]
+        result.broker_down = BrokerDown(f"it takes no message: {reason}")
+        result.refused = []
+    tried = len(result.sent) + len(result.refused)
+    result.left = list(rows[tried:])
+    return result
+
+
+def _is_of_all(result: Round) -> bool:
+    """Whether messages are refused for one reason, and none is sent."""
+    reasons = {repr(error) for _, error in result.refused}
+    return not result.sent and len(result.refused) >= _MANY and len(reasons) == 1
+
+
+def settle(connection: Connection, result: Round, max_attempts: int) -> None:
+    """Note in the database what happened to rows."""
+    if result.sent:
+        delete_sent(connection, result.sent)
+    for row, error in result.refused:
+        refuse(connection, row, error, max_attempts)

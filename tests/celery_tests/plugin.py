@@ -1,0 +1,57 @@
+"""The plugin of pytest that runs Celery's own tests, and records their outcomes.
+
+The variables of the environment ``CELERY_TESTS_WITH`` (``celery`` or ``pyramid_tasks``)
+and ``CELERY_TESTS_RECORD`` (a file) say what to test, and where to record it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+OURS = os.environ["CELERY_TESTS_WITH"] == "pyramid_tasks"
+RECORD = Path(os.environ["CELERY_TESTS_RECORD"])
+
+outcomes: dict[str, str] = {}
+
+
+def pytest_configure(config):
+    if OURS:
+        from celery_tests.substitution import substitution
+
+        context = substitution()
+        context.__enter__()
+        config.add_cleanup(lambda: context.__exit__(None, None, None))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    # Celery's tests fail when a thread is left, also of a test that ran long before.
+    if hasattr(item.session, "_threads_at_startup"):
+        item.session._threads_at_startup = [
+            thread
+            for thread in threading.enumerate()
+            if not thread.name.startswith("pytest_timeout ")
+        ]
+
+
+def pytest_collectreport(report):
+    if report.failed:
+        outcomes[report.nodeid] = "failed"
+
+
+def pytest_runtest_logreport(report):
+    # A test can report several times: its setup, its parts, its teardown.
+    known = outcomes.get(report.nodeid)
+    if known != "failed":
+        is_news = known is None or report.outcome != "passed"
+        outcomes[report.nodeid] = report.outcome if is_news else known
+
+
+def pytest_sessionfinish(session):
+    if not hasattr(session.config, "workerinput"):  # a process of pytest-xdist
+        RECORD.write_text(json.dumps(outcomes))

@@ -1,0 +1,185 @@
+"""Applications, tasks and calls of Celery's tests, made as this package makes them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from pathlib import Path
+from unittest import mock
+
+import zope.sqlalchemy
+from celery import Celery, Task, canvas
+from celery.contrib.testing import worker
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.scripting import prepare
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+from support import start_worker
+
+from pyramid_tasks.application import PyramidCelery
+from pyramid_tasks.configuration import celery_app
+from pyramid_tasks.contrib.outbox_table import metadata
+
+make_task = Celery._task_from_fun
+
+#: The way of the calls to the broker, in the tests that have a worker.
+DELIVERY = os.environ.get("CELERY_TESTS_DELIVERY")
+
+
+class RegisteringCelery(PyramidCelery):
+    """An application that registers with Pyramid the tasks that it is to make."""
+
+    registers = True
+
+    def _task_from_fun(self, fun, name=None, *, bind=False, **options):
+        name = name or self.gen_task_name(fun.__name__, fun.__module__)
+        is_own = name.startswith("celery.") and fun.__module__.startswith("celery.")
+        if not self.registers or is_own or name in self._tasks:
+            return make_task(self, fun, name, bind=bind, **options)
+        config = Configurator(registry=self.registry, autocommit=True)
+        self.registers = False  # the task that register_task makes
+        try:
+            config.register_task(
+                with_request(fun, bind=bind), name=name, bind=bind, **options
+            )
+        finally:
+            self.registers = True
+        task = self._tasks[name]
+        # Celery accepts the same function twice. It knows the function by this.
+        type(task)._decorated_fun = staticmethod(fun)
+        return task
+
+
+class TestedCelery(RegisteringCelery):
+    """An application of this package that takes the arguments of Celery's own."""
+
+    def __init__(self, main=None, **options):
+        config = Configurator(
+            settings={"tm.manager_hook": "pyramid_tm.explicit_manager"},
+            autocommit=True,
+        )
+        super().__init__(config.registry, main=main, **options)
+        # The settings are those that a test gives, in the ways of Celery.
+        with (
+            mock.patch.object(celery_app, "PyramidCelery", return_value=self),
+            mock.patch.object(celery_app, "names_broker"),
+            mock.patch.object(self, "config_from_object"),
+        ):
+            config.include("pyramid_tasks")
+            if DELIVERY:
+                config.include("pyramid_tm")
+                config.include("pyramid_tasks.contrib.pyramid_tm")
+                config.add_request_method(dbsession, reify=True)
+
+
+def with_request(fun, *, bind):
+    """Return a function that takes a request before the arguments of another one."""
+
+    @wraps(fun)
+    def func(*args, **kwargs):
+        assert args[bind].registry
+        return fun(*args[:bind], *args[bind + 1 :], **kwargs)
+
+    signature = inspect.signature(fun)
+    parameters = list(signature.parameters.values())
+    if not bind or parameters[0].kind != inspect.Parameter.VAR_POSITIONAL:
+        kind = parameters[0].kind if bind else inspect.Parameter.POSITIONAL_ONLY
+        parameters.insert(bind, inspect.Parameter("_request", kind))
+    func.__signature__ = signature.replace(parameters=parameters)
+    return func
+
+
+engine = create_engine(os.environ.get("CELERY_TESTS_DATABASE", "sqlite://"))
+
+
+def dbsession(request):
+    session = Session(engine)
+    zope.sqlalchemy.register(session, transaction_manager=request.tm)
+    return session
+
+
+class _Calls(threading.local):
+    """Whether a thread is inside a call that has become one of a request."""
+
+    is_deferred = False
+
+
+calls = _Calls()
+
+
+def by_request(apply_async):
+    """Have the request of an application defer what would be sent."""
+
+    @wraps(apply_async)
+    def wrapper(self, args=None, kwargs=None, **options):
+        app = self.app
+        if calls.is_deferred or not isinstance(app, TestedCelery):
+            return apply_async(self, args, kwargs, **options)
+        calls.is_deferred = True
+        try:
+            with request_of(app) as request:
+                if isinstance(self, Task):
+                    return request.defer_task_with_options(
+                        self, args or (), kwargs, delivery=DELIVERY, **options
+                    )
+                whole = self.clone(args, kwargs) if args or kwargs else self
+                return request.defer_canvas(whole, delivery=DELIVERY, **options)
+        finally:
+            calls.is_deferred = False
+
+    return wrapper
+
+
+@contextmanager
+def request_of(app):
+    """Give a request in a transaction, which commits."""
+    with prepare(Request.blank("/"), app.registry) as env, env["request"].tm:
+        yield env["request"]
+
+
+@contextmanager
+def substituted_worker(app, **_):
+    """Start a worker as the README does, in the place of one in this process."""
+    folder = Path(os.environ["CELERY_TESTS_FOLDER"])
+    ini = folder / "config.ini"
+    ini.write_text(
+        "[app:main]\nuse = call:celery_tests.application:main\n"
+        f"celery.broker_url = {app.conf.broker_url}\n"
+        f"celery.result_backend = {app.conf.result_backend}\n"
+        "celery.result_extended = true\n"
+    )
+    options = ("--concurrency=1", "--without-mingle", "--without-gossip")
+    path = os.environ["PYTHONPATH"]
+    with start_worker(ini, *options, cwd=folder, fresh=True, PYTHONPATH=path):
+        yield
+
+
+@contextmanager
+def substitution():
+    """Substitute the applications of Celery's tests, and with a delivery the calls."""
+    with ExitStack() as stack:
+
+        def substitute(owner, name, value):
+            stack.enter_context(mock.patch.object(owner, name, value))
+
+        from celery.contrib.testing import app
+
+        substitute(app, "Celery", TestedCelery)
+        if DELIVERY:
+            metadata.create_all(engine)
+            substitute(worker, "start_worker", substituted_worker)
+            for kind in (
+                Task,
+                canvas.Signature,
+                canvas._chain,
+                canvas.group,
+                canvas._chord,
+                canvas.chunks,
+                canvas._basemap,
+            ):
+                substitute(kind, "apply_async", by_request(kind.apply_async))
+        yield

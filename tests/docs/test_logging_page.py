@@ -1,0 +1,41 @@
+"""The snippets about logging, in a worker."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from documents import Document
+from support import QUICK, as_ini, run, start_worker
+
+PAGE = Document("docs/howto/logging.md")
+FORMATTER, TASK = PAGE.blocks("python", "In the ini")
+INI = PAGE.block("In the ini", "ini")
+LINE = PAGE.block("In the ini", "text")
+MAIN = """
+
+def main(global_config, **settings):
+    from pyramid.config import Configurator
+
+    with Configurator(settings=settings) as config:
+        config.include("pyramid_tasks")
+        config.scan("myapp")
+        return config.make_wsgi_app()
+"""
+
+
+@pytest.mark.acceptance
+def test_log(tmp_path: Path, redis_queue: dict[str, str]) -> None:
+    """A line of a task has its name and its id."""
+    (tmp_path / "myapp").mkdir()
+    (tmp_path / "myapp" / "__init__.py").write_text(TASK + MAIN)
+    (tmp_path / "myapp" / "logs.py").write_text(FORMATTER)
+    app = f"[app:main]\nuse = call:myapp:main\n{as_ini(redis_queue)}\n\n"
+    (tmp_path / "config.ini").write_text(app + INI)
+    env = {"PYTHONPATH": str(tmp_path)}
+    with start_worker("config.ini", *QUICK, cwd=tmp_path, **env) as worker:
+        command = ("celery", "--ini", "config.ini", "call", "myapp.ship", "--args=[7]")
+        task_id = run(*command, cwd=tmp_path, **env).stdout.strip()
+        worker.wait_for(LINE.strip().replace("…", task_id))
+        assert re.search(r"INFO - celery\.\S+: .* ready\.", worker.output)
