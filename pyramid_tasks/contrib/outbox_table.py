@@ -11,6 +11,6 @@ two to the metadata that Alembic compares with the database::
 from __future__ import annotations
 
 from ..outbox.table import OutboxMessage, database_time, metadata
-from ..outbox.tables import outbox_table
+from ..outbox.tables import InboxRow, outbox_table
 
-__all__ = ["OutboxMessage", "database_time", "metadata", "outbox_table"]
+__all__ = ["InboxRow", "OutboxMessage", "database_time", "metadata", "outbox_table"]

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from ..registry import get_tasks, tasks_with_inbox
 from .configuration import get_outbox
-from .inbox_rows import purge
-from .inbox_table import check_inbox_table
 
 if TYPE_CHECKING:
     from pyramid.registry import Registry
@@ -44,6 +42,10 @@ class InboxPurge:
         """
         if time.monotonic() < self._due:
             return
+        # Without an inbox, no table is asked for.
+        from .inbox_rows import purge
+        from .inbox_table import check_inbox_table
+
         if not self._checked:
             check_inbox_table(self.engine)
             self._checked = True

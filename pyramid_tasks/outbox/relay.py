@@ -142,7 +142,8 @@ class Relay:
                         ready()
                     self.waiter.listen()
                     result = self.send()
-                    self._inbox.run()
+                    if result is not None:
+                        self._inbox.run()
                 except DBAPIError as error:
                     passes = isinstance(error, (InterfaceError, OperationalError))
                     if not passes and not error.connection_invalidated:

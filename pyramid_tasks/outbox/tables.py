@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sqlalchemy import inspect
+from sqlalchemy import Engine, MetaData, Table, inspect
 
 from .inbox_table import InboxRow
 from .table import OutboxMessage, OutboxRelay, metadata
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine, MetaData, Table
 
 __all__ = ["InboxRow", "OutboxMessage", "OutboxRelay", "create_tables", "outbox_table"]
 

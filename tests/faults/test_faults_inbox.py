@@ -47,6 +47,12 @@ class InboxShop(Shop):
         ((stock,),) = self.query("SELECT pieces FROM stock")
         return len(self.orders()), done, stock
 
+    def logs(self) -> str:
+        """Return what the workers and the relays have printed."""
+        return "".join(
+            log.read_text("utf-8") for log in self.folder.glob("celery*.log")
+        )
+
     def kill_backend(self) -> None:
         """Kill a connection of the database, any but this one."""
         find = ONE_BACKEND.get(self.engine.dialect.name)
@@ -175,6 +181,7 @@ def test_everything_is_killed(
             second_tasks=found["notices"].total(),
             stock=stock,
         )
+        assert "IntegrityError" not in shop.logs()
         if inbox == "true":
             assert twice == {"shipments": 0, "notices": 0}
             assert stock == -placed

@@ -162,6 +162,24 @@ def test_no_row_without_a_commit(sqlite, task_id, ending):
     assert app.effects() == 1
 
 
+def test_pyramid_retry(sqlite, task_id):
+    """A transaction that conflicts is tried again; the attempt that commits counts."""
+    pyramid_retry = pytest.importorskip("pyramid_retry")
+    attempts = iter([pyramid_retry.RetryableException(), "value"])
+
+    def hook(request):
+        value = next(attempts)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    settings = {"pyramid.includes": "pyramid_retry", "retry.attempts": 2}
+    app = App(sqlite, hook, **settings)
+    assert app.run(task_id) == app.run(task_id) == ("SUCCESS", "value")
+    assert app.effects() == 1
+    assert app.events == [BeforeTask, BeforeTask, AfterTask]
+
+
 def test_value_that_cannot_be_stored(sqlite, task_id):
     """It fails the task before the commit, as the result backend would afterwards."""
     app = App(sqlite, lambda request: object())
