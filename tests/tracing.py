@@ -34,7 +34,9 @@ class Traced:
         broker: The Celery settings.
     """
 
-    def __init__(self, folder: Path, module: str, broker: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, module: str, broker: dict[str, str], **settings: str
+    ) -> None:
         self.folder = folder
         self.output = folder / "output"
         self.port = free_port()
@@ -43,6 +45,7 @@ class Traced:
             f"pyramid.includes = pyramid_tm pyramid_tasks.contrib.pyramid_tm {module}\n"
             f"traced.output = {self.output}\n"
             f"sqlalchemy.url = sqlite:///{folder}/db.sqlite\n"
+            + "".join(f"{key} = {value}\n" for key, value in settings.items())
         )
         self.ini = self.write_ini("config.ini", broker)
         done = self.celery("outbox", "create")
