@@ -11,13 +11,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import celery
@@ -128,14 +129,20 @@ def run(
             command += ["--timeout=300" if needs_server else "--timeout=60"]
             log_name = f"{part}-{what}-{delivery or 'alone'}.log"
             with (folder / log_name).open("a") as log:
-                subprocess.run(
+                process = subprocess.Popen(
                     [*command, *options, *tests],
                     cwd=folder,
                     env=env,
                     stdout=log,
                     stderr=log,
-                    check=False,
+                    start_new_session=True,
                 )
+                try:
+                    process.wait()
+                finally:
+                    # Some tests fork, and leave what they forked.
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
         return json.loads(record.read_text())
 
 
