@@ -124,6 +124,7 @@ def run(
                 env |= {"TEST_BROKER": url, "TEST_BACKEND": url}
             plugins = ("celery.contrib.pytest", "celery_tests.plugin")
             command = [sys.executable, "-m", "pytest", "-q", "--disable-warnings"]
+            command.append("--continue-on-collection-errors")
             command += [f"-p{plugin}" for plugin in (*plugins, "no:rerunfailures")]
             part = "integration" if needs_server else "unit"
             command += ["--timeout=300" if needs_server else "--timeout=60"]
