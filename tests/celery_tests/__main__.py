@@ -11,13 +11,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import celery
@@ -123,19 +124,26 @@ def run(
                 env |= {"TEST_BROKER": url, "TEST_BACKEND": url}
             plugins = ("celery.contrib.pytest", "celery_tests.plugin")
             command = [sys.executable, "-m", "pytest", "-q", "--disable-warnings"]
+            command.append("--continue-on-collection-errors")
             command += [f"-p{plugin}" for plugin in (*plugins, "no:rerunfailures")]
             part = "integration" if needs_server else "unit"
             command += ["--timeout=300" if needs_server else "--timeout=60"]
             log_name = f"{part}-{what}-{delivery or 'alone'}.log"
             with (folder / log_name).open("a") as log:
-                subprocess.run(
+                process = subprocess.Popen(
                     [*command, *options, *tests],
                     cwd=folder,
                     env=env,
                     stdout=log,
                     stderr=log,
-                    check=False,
+                    start_new_session=True,
                 )
+                try:
+                    process.wait()
+                finally:
+                    # Some tests fork, and leave what they forked.
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
         return json.loads(record.read_text())
 
 
