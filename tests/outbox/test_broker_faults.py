@@ -121,10 +121,11 @@ def test_one_reason_for_all(sqlite, make_app):
 
 def test_relay_knows_no_task(sqlite, make_app):
     """A relay of another version sends what was stored, by name, with its options."""
+    queue = unique()
     down = make_app(
         sqlite,
         lambda config: config.register_task(
-            lambda request, x, y: None, name="new", queue="urgent", priority=3
+            lambda request, x, y: None, name="new", queue=queue, priority=3
         ),
         down=True,
     )
@@ -139,7 +140,7 @@ def test_relay_knows_no_task(sqlite, make_app):
     for each in app, without:
         assert len(down.rows()) == 1
         assert each.relay().run_once() == 1
-        (message,) = each.received("urgent")
+        (message,) = each.received(queue)
         assert message.payload[0] == [1, 2]
         assert message.properties["priority"] == 3
         if each is app:
