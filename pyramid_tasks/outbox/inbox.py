@@ -23,6 +23,7 @@ from ..worker.request import notify_before_task
 from .configuration import engine_of
 from .inbox_rows import add, count_delivery, find, forget_deliveries
 from .inbox_table import InboxRow, check_inbox_table
+from .place import mark_changed
 
 if TYPE_CHECKING:
     from celery import Task
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from .inbox_rows import Stored
 
 logger = logging.getLogger(__name__)
+
+_BIND = {"mapper": InboxRow}
 
 
 def inside_transaction(task: TaskFunc, outbox: Outbox) -> TaskFunc:
@@ -49,7 +52,7 @@ def inside_transaction(task: TaskFunc, outbox: Outbox) -> TaskFunc:
         if current.request.id is None:  # another task calls it
             return task(request, *args, **kwargs)
         session = outbox.get_session(request)
-        connection = session.connection(bind_arguments={"mapper": InboxRow})
+        connection = session.connection(bind_arguments=_BIND)
         if (stored := find(connection, current.request.id)) is not None:
             return _repeat(request, stored)
         notify_before_task(request, current, args, kwargs)
@@ -59,7 +62,8 @@ def inside_transaction(task: TaskFunc, outbox: Outbox) -> TaskFunc:
             stored = _store(current, result)
             # Last of all, as another process that runs the task would wait for it.
             session.flush()
-            add(session, current, stored)
+            add(session.connection(bind_arguments=_BIND), current, stored)
+            mark_changed(session, request.tm)
         return result
 
     return run

@@ -26,6 +26,8 @@ except ImportError:  # whoever joins the session to the transaction commits it
 
     join_transaction = mark_changed
 
+__all__ = ["OwnTransaction", "Place", "mark_changed"]
+
 # A lease that is older than this part of it is renewed before the commit.
 _OLD = 0.5
 # How much of a lease a process uses, as sending takes time.
