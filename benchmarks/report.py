@@ -28,12 +28,16 @@ _MARKS = "<!-- figures -->", "<!-- end of figures -->"
 
 @dataclass
 class Section:
-    """One benchmark: what it measures, the command that does it, and its rows."""
+    """One benchmark: what it measures, the command that does it, and its rows.
+
+    The ratios are those to the reference.
+    """
 
     title: str
     command: str
     note: str
     rows: list[Row]
+    reference: str = "plain Celery"
 
 
 def cells(row: Row) -> list[str]:
@@ -113,7 +117,8 @@ def _chart(section: Section) -> Iterator[str]:
     rows = [row for row in section.rows if row.ratio is not None]
     if not 0 < len(rows) <= _MOST_BARS:
         return
-    yield f"\n:::{{ratios}} {section.title}: ratios to plain Celery, with quartiles"
+    title = f"{section.title}: ratios to {section.reference}, with quartiles"
+    yield f"\n:::{{ratios}} {title}"
     for row in rows:
         figures = (row.ratio, *row.ratio_quartiles)
         yield f"{row.label} | " + " | ".join(f"{figure:.3f}" for figure in figures)

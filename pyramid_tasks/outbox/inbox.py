@@ -16,6 +16,7 @@ from celery.exceptions import TaskPredicate
 from kombu.serialization import dumps, loads
 from sqlalchemy import QueuePool
 from sqlalchemy.exc import DBAPIError
+from zope.sqlalchemy import mark_changed
 
 from ..delivery.canvas import copy, fix_ids
 from ..worker.ending import REPEATED, is_left_open
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_BIND = {"mapper": InboxRow}
+
 
 def inside_transaction(task: TaskFunc, outbox: Outbox) -> TaskFunc:
     """Wrap a task inside its transaction: look for its row, run it, add its row.
@@ -49,7 +52,7 @@ def inside_transaction(task: TaskFunc, outbox: Outbox) -> TaskFunc:
         if current.request.id is None:  # another task calls it
             return task(request, *args, **kwargs)
         session = outbox.get_session(request)
-        connection = session.connection(bind_arguments={"mapper": InboxRow})
+        connection = session.connection(bind_arguments=_BIND)
         if (stored := find(connection, current.request.id)) is not None:
             return _repeat(request, stored)
         notify_before_task(request, current, args, kwargs)
@@ -59,7 +62,8 @@ def inside_transaction(task: TaskFunc, outbox: Outbox) -> TaskFunc:
             stored = _store(current, result)
             # Last of all, as another process that runs the task would wait for it.
             session.flush()
-            add(session, current, stored)
+            add(session.connection(bind_arguments=_BIND), current, stored)
+            mark_changed(session, request.tm)
         return result
 
     return run

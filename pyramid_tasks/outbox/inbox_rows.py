@@ -10,13 +10,12 @@ from celery.exceptions import WorkerLostError
 from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from .inbox_table import InboxRow
-from .table import database_time
+from .inbox_table import TABLE_NAME, InboxRow
+from .table import database_time, metadata
 
 if TYPE_CHECKING:
     from celery import Task
     from sqlalchemy import Connection, Engine
-    from sqlalchemy.orm import Session
 
 #: A return value: its content type and what the serializer wrote, or twice ``None``.
 Stored = tuple[str | None, bytes | None]
@@ -28,8 +27,8 @@ _OF_TASK = InboxRow.task_id == bindparam("task_id")
 _FIND = select(InboxRow.content_type, InboxRow.result).where(
     _OF_TASK, InboxRow.delivery == 0
 )
-# A statement about a model, so that zope.sqlalchemy sees a change to commit.
-_ADD = insert(InboxRow).execution_options(dml_strategy="raw")
+# About the table, as a statement about a model takes longer.
+_ADD = insert(metadata.tables[TABLE_NAME]).inline()
 _DELIVERIES = select(InboxRow.delivery).where(_OF_TASK)
 _FORGET = delete(InboxRow).where(_OF_TASK, InboxRow.delivery > 0)
 
@@ -40,23 +39,15 @@ def find(connection: Connection, task_id: str) -> Stored | None:
     return None if row is None else (row.content_type, row.result)
 
 
-def add(session: Session, task: Task, stored: Stored) -> None:
-    """Add the row of the running task to the transaction of its session.
+def add(connection: Connection, task: Task, stored: Stored) -> None:
+    """Add the row of the running task.
 
     Raises:
         sqlalchemy.exc.IntegrityError: The task has changed the database meanwhile.
     """
     content_type, result = stored
-    session.execute(
-        _ADD,
-        {
-            "task_id": task.request.id,
-            "delivery": 0,
-            "task": task.name[:255],
-            "content_type": content_type,
-            "result": result,
-        },
-    )
+    row = {"task_id": task.request.id, "delivery": 0, "task": task.name[:255]}
+    connection.execute(_ADD, {**row, "content_type": content_type, "result": result})
 
 
 def count_delivery(engine: Engine, task: Task, at_most: float) -> None:
