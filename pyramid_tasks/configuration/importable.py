@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from celery.app.backends import BACKEND_ALIASES
-from celery.concurrency import get_available_pool_names
 from celery.utils.imports import (
     cwd_in_path,
     load_extension_class_names,
@@ -79,6 +78,8 @@ def import_symbol(name: Any, aliases: Mapping[str, str] | None = None) -> Any:
 
 def check_pool(value: Any) -> None:
     """Check the value of ``worker_pool``, as :func:`check_symbol` does."""
+    from celery.concurrency import get_available_pool_names  # slow, for a web process
+
     check_symbol(value, dict.fromkeys(get_available_pool_names(), ""))
     if value in {"gevent", "eventlet"} and not find_spec(value):
         raise ValueError(f"= {value} needs a package: pip install {value}.")

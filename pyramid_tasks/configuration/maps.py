@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from celery.app.amqp import Queues
-
 from .call_options import unknown_option
 from .importable import check_symbol
 
@@ -17,6 +15,8 @@ def check_queues(value: Any) -> None:
     Raises:
         ValueError: Celery cannot make queues of it.
     """
+    from celery.app.amqp import Queues  # slow, for a web process
+
     form = '{"name of a queue": {"exchange": "name", "routing_key": "key"}}'
     try:
         Queues(value)

@@ -17,6 +17,7 @@ from .derivers import TaskDeriverInfo, TaskFunc, derive_task
 from .inbox import inbox_options
 from .load import reporting, reporting_directive
 from .signature import default_name, present_as, signature_less_request
+from .values import CHECKS
 
 if TYPE_CHECKING:
     from celery import Task
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
     from ..worker.request import TaskRunner
 
 _Func = TypeVar("_Func", bound=Callable[..., Any])
+
+#: The settings that are the defaults of options, and take the same values.
+_SETTINGS = {
+    "serializer": "task_serializer",
+    "rate_limit": "task_default_rate_limit",
+    "compression": "task_compression",
+    "delivery_mode": "task_default_delivery_mode",
+}
 
 
 @reporting_directive
@@ -48,7 +57,8 @@ def register_task(
             and the options of the application's task derivers.
 
     Raises:
-        TaskError: The callable has no name, or takes no request.
+        TaskError: The callable has no name or takes no request, or Celery cannot use
+            the value of an option.
     """
     dotted = func if isinstance(func, str) else None
     original: Callable[..., Any] = config.maybe_dotted(func)
@@ -59,6 +69,7 @@ def register_task(
     signature = signature_less_request(original, name, bind=bind)
 
     def register() -> None:
+        _check_options(name, options)
         options.update(inbox_options(config.registry, name, options))
         info = TaskDeriverInfo(
             config.registry, config.package, name, {**options, "bind": bind}, original
@@ -125,6 +136,16 @@ def task(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         return func
 
     return attach if func is None else attach(func, depth=2)
+
+
+def _check_options(name: str, options: dict[str, Any]) -> None:
+    for option, setting in _SETTINGS.items():
+        value = options.get(option)
+        if value is not None:
+            try:
+                CHECKS[setting](value)
+            except ValueError as error:
+                raise TaskError(f"The task {name}: {option} {error}") from None
 
 
 def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:

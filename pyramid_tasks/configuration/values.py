@@ -59,14 +59,14 @@ def check_values(
         is_worker: Whether the settings of workers and beat count, too.
         report: Called with the name of a setting, and the mistake in its value.
     """
-    for name in [name for name in settings if name in _CHECKS]:
+    for name in [name for name in settings if name in CHECKS]:
         value = settings[name]
         if value is not None and (is_worker or not _is_of_worker(name)):
             try:
                 if value in ("", []):
                     if name in _NEVER_EMPTY:
                         raise ValueError("is empty: write a value, or leave it out.")
-                elif (changed := _CHECKS[name](value)) is not None:
+                elif (changed := CHECKS[name](value)) is not None:
                     settings[name] = changed
             except ScheduleError as error:
                 settings[name] = error.readable
@@ -205,7 +205,7 @@ _NEVER_EMPTY = {
     "worker_pool_start_method",
 }
 _QUEUE_TYPE = _one_of("classic", "quorum", "stream")
-_CHECKS: dict[str, Check] = {
+CHECKS: dict[str, Check] = {
     "accept_content": _accept,
     "beat_schedule": read_schedule,
     "beat_scheduler": check_scheduler,

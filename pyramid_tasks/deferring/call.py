@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from celery.app.routes import MapRoute
 from celery.canvas import Signature
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.serialization import dumps, loads
@@ -91,6 +90,8 @@ def _check_options(task: Task, options: dict[str, Any]) -> None:
     Raises:
         DeferError: An option is misspelt.
     """
+    from celery.app.routes import MapRoute  # slow, for a web process
+
     if all(isinstance(router, MapRoute) for router in task.app.amqp.routes):
         stamps = options.get("stamped_headers") or ()
         for option, near in misspelt_options(options.keys() - {*stamps}):

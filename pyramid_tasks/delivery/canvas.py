@@ -95,18 +95,18 @@ def nodes(
     yield node
     first = partial(nodes, with_linked=with_linked, is_first=is_first)
     later = partial(nodes, is_first=False, before=(None,))
-    # A group has no arguments of its own for Celery; a chain and a chord have.
-    own = (*node.results_before, *canvas["args"])
     match canvas.get("subtask_type"):
         case "chain":
             for each in kwargs["tasks"][:1]:
-                yield from first(each, before=own)
+                yield from first(each, before=node.results_before)
             for each in kwargs["tasks"][1:]:
                 yield from later(each, with_linked=with_linked)
         case "group":
             for each in kwargs["tasks"]:
                 yield from first(each, before=before)
         case "chord":
+            # A chain or a group that Celery copies has no arguments of its own.
+            own = (*node.results_before, *canvas["args"])
             for each in _as_list(kwargs["header"]):
                 yield from first(each, before=own)
             yield from later(kwargs["body"], with_linked=with_linked)

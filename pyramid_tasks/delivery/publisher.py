@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu import pools
-from kombu.exceptions import LimitExceeded, OperationalError
+from kombu.exceptions import LimitExceeded
 
+from ..registry import check_arguments
 from .canvas import as_signature, is_canvas
+from .faults import in_words, is_of_transport, is_state, names_content
 from .result_backends import BrokerDown, SendingBackend, SendingFailed
 
 if TYPE_CHECKING:
@@ -23,21 +25,6 @@ if TYPE_CHECKING:
 
 _AMQP = {"amqp", "amqps", "pyamqp"}
 _REDIS = {"redis", "rediss", "sentinel"}
-
-# Errors about the state of a broker or the rights that it gives, whatever the message:
-# of Redis, and of RabbitMQ.
-_STATES = {
-    *("BusyLoadingError", "OutOfMemoryError", "ReadOnlyError", "NoPermissionError"),
-    *("AuthenticationError", "AccessRefused", "MessageNacked", "ResourceError"),
-    "TimeoutError",
-}
-_REDIS_WORDS = (
-    *("LOADING", "MISCONF", "NOREPLICAS", "OOM", "READONLY"),
-    *("NOPERM", "NOAUTH"),
-)
-
-# Words of a broker or its client about the content of a message.
-_CONTENT_WORDS = ("too large", "larger than", "overflow", "bulk length", "too long")
 
 
 class Publisher:
@@ -116,14 +103,14 @@ class Publisher:
             except Exception as error:
                 # After an error RabbitMQ closes at least the channel.
                 connection.collect()
-                if not _is_of_transport(error, connection):
+                if not is_of_transport(error, connection):
                     raise
-                if _is_state(error):
-                    raise BrokerDown(_in_words(error)) from error
-                if is_last and _names_content(error):
+                if is_state(error):
+                    raise BrokerDown(in_words(error)) from error
+                if is_last and names_content(error):
                     raise
                 if is_last:
-                    raise SendingFailed(_in_words(error)) from error
+                    raise SendingFailed(in_words(error)) from error
                 self._connect(producer)
             else:
                 return
@@ -132,19 +119,13 @@ class Publisher:
         app = self.app
         backend = SendingBackend(app, self.timeout)
         with app.sending(_WithoutRetry(producer), backend):
-            if is_canvas(canvas):
+            if is_canvas(canvas) or _fits(app, canvas):
                 as_signature(canvas, app).apply_async()
                 return
-            # By name: the process that deferred the task has checked the call, and may
-            # know another version of the task.
-            name = canvas["task"]
-            app.send_task(
-                name,
-                canvas["args"],
-                canvas["kwargs"],
-                task_type=app.tasks.get(name),
-                **canvas["options"],
-            )
+            # The process that deferred the task has checked the call, and knows another
+            # version of the task.
+            name, args, kwargs = canvas["task"], canvas["args"], canvas["kwargs"]
+            app.send_task(name, args, kwargs, **canvas["options"])
 
     def _pool(self) -> Any:
         app = self.app
@@ -157,9 +138,11 @@ class Publisher:
         # Another application of the process may have another limit, and be using it.
         pools.set_limit(app.conf.broker_pool_limit, ignore_errors=True)
         connection = app.connection_for_write(connect_timeout=self.timeout)
-        connection.transport_options.update(
-            _transport_options(connection.transport_cls, self.timeout)
-        )
+        options = connection.transport_options
+        options.update(_transport_options(connection.transport_cls, self.timeout))
+        if connection.transport_cls == "sentinel":
+            given = options.get("sentinel_kwargs") or {}
+            options["sentinel_kwargs"] = _sentinel_options(self.timeout) | given
         self._pools = {key: pools.producers[connection]}
         return self._pools[key]
 
@@ -187,7 +170,7 @@ class Publisher:
         # not understand, no message is the cause.
         except Exception as error:
             connection.collect()
-            raise BrokerDown(_in_words(error)) from error
+            raise BrokerDown(in_words(error)) from error
 
 
 class _WithoutRetry:
@@ -206,6 +189,17 @@ class _WithoutRetry:
         return self._producer.publish(*args, **{**options, "retry": False})
 
 
+def _fits(app: PyramidCelery, call: Canvas) -> bool:
+    """Whether this process knows a task, and the task takes the arguments."""
+    task = app.tasks.get(call["task"])
+    try:
+        if task is not None:
+            check_arguments(task, tuple(call["args"]), call["kwargs"])
+    except TypeError:
+        return False
+    return task is not None
+
+
 def _transport_options(driver: Any, timeout: float) -> dict[str, Any]:
     """Return the options that limit the waits of a transport, and confirm messages."""
     if driver in _AMQP:
@@ -218,6 +212,21 @@ def _transport_options(driver: Any, timeout: float) -> dict[str, Any]:
     if driver in _REDIS:
         return {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     return {}
+
+
+def _sentinel_options(timeout: float) -> dict[str, Any]:
+    """Return the options that limit the waits for a sentinel.
+
+    The client would ask a sentinel that does not answer ten times.
+    """
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+    }
 
 
 def _is_alive(connection: Connection) -> bool:
@@ -241,30 +250,3 @@ def _look_at_redis(clients: Any) -> None:
     except TypeError:  # before redis 5.3
         client = clients.get_connection("PING")
     clients.release(client)
-
-
-def _is_of_transport(error: Exception, connection: Connection) -> bool:
-    kinds = (OperationalError, OSError)
-    kinds += connection.connection_errors + connection.channel_errors
-    kinds += connection.recoverable_connection_errors
-    return isinstance(error, kinds)
-
-
-def _is_state(error: BaseException | None) -> bool:
-    """Whether an error is about the state of a broker that accepts connections."""
-    while error is not None:
-        if isinstance(error, TimeoutError) or type(error).__name__ in _STATES:
-            return True
-        if str(error).startswith(_REDIS_WORDS):
-            return True
-        error = error.__cause__
-    return False
-
-
-def _names_content(error: Exception) -> bool:
-    words = str(error).lower()
-    return any(each in words for each in _CONTENT_WORDS)
-
-
-def _in_words(error: BaseException) -> str:
-    return str(error) or type(error).__name__

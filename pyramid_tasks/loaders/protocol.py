@@ -136,7 +136,8 @@ class AdaptedLoader:
                 f"{', '.join(sections)}.",
                 self._uri,
             )
-        with begin_load(self.get_celery_app_settings(name, defaults)) as load:
+        settings = self.get_celery_app_settings(name, defaults)
+        with begin_load(settings, f"{self._uri}, section {section!r}") as load:
             self._loader.get_wsgi_app(app_name, defaults)
         return the_only(load, self._uri, f"app {app_name or 'main'!r}")
 

@@ -16,6 +16,7 @@ from celery.exceptions import TaskPredicate
 from kombu.serialization import dumps, loads
 from sqlalchemy import QueuePool
 from sqlalchemy.exc import DBAPIError
+from zope.sqlalchemy import mark_changed
 
 from ..delivery.canvas import copy, fix_ids
 from ..worker.ending import REPEATED, is_left_open
@@ -23,7 +24,6 @@ from ..worker.request import notify_before_task
 from .configuration import engine_of
 from .inbox_rows import add, count_delivery, find, forget_deliveries
 from .inbox_table import InboxRow, check_inbox_table
-from .place import mark_changed
 
 if TYPE_CHECKING:
     from celery import Task

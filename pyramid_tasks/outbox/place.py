@@ -6,6 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from zope.sqlalchemy import mark_changed
+from zope.sqlalchemy.datamanager import join_transaction
+
 from ..delivery._transaction import resources
 from .rows import Row, is_written, renew_lease, wake_relays, write
 from .table import OutboxMessage
@@ -15,18 +18,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from .configuration import Outbox
-
-try:
-    from zope.sqlalchemy import mark_changed
-    from zope.sqlalchemy.datamanager import join_transaction
-except ImportError:  # whoever joins the session to the transaction commits it
-
-    def mark_changed(*_: Any, **__: Any) -> None:
-        """Do nothing."""
-
-    join_transaction = mark_changed
-
-__all__ = ["OwnTransaction", "Place", "mark_changed"]
 
 # A lease that is older than this part of it is renewed before the commit.
 _OLD = 0.5

@@ -6,7 +6,8 @@ import logging
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
@@ -50,6 +51,8 @@ class Row:
         id: The number of the row; 0 until it is written.
         attempts: How often it was refused.
         deadline: Until when no relay sends it, by ``time.monotonic()``.
+        context: The context variables of the code that deferred the task. Tracers keep
+            the current span in one.
     """
 
     task: str
@@ -58,6 +61,7 @@ class Row:
     id: int = 0
     attempts: int = 0
     deadline: float = math.inf
+    context: Context = field(default_factory=copy_context)
 
     @property
     def canvas(self) -> Canvas:

@@ -54,7 +54,7 @@ def send(
                 if not may_send(row) or _is_of_all(result):
                     break
                 try:
-                    publisher.publish(row.canvas, producer)
+                    row.context.run(publisher.publish, row.canvas, producer)
                 except (BrokerDown, SoftTimeLimitExceeded):
                     raise
                 except SendingFailed as error:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from celery import Task
 from celery.backends.base import DisabledBackend
 from celery.exceptions import QueueNotFound
-from kombu.serialization import registry as serializers
 
 from ..application import PyramidCelery
 from ..configuration.load import report
@@ -62,14 +61,10 @@ def check_app(app: Celery, sections: Iterable[str]) -> None:
 
 
 def _tasks(app: Celery) -> Iterator[SettingError]:
-    """Yield the options of tasks that Celery cannot use, or does not know."""
+    """Yield the options of tasks that Celery does not know."""
     for task in list_tasks(app):
         name, place = task["name"], task["registered"]
         found: list[SettingError] = []
-        serializer = app.tasks[name].serializer
-        if serializer not in serializers.name_to_type:
-            problem = f"has the serializer {serializer!r}, which is not known."
-            found.append(SettingError(f"The task {name}", problem))
         # An option that is near to no option of Celery may belong to a deriver.
         for option in sorted(task["options"].keys() - _OPTIONS):
             for near in get_close_matches(option, _OPTIONS, n=1, cutoff=0.8):

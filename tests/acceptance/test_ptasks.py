@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import listedapp
 import pytest
-from support import Listener, free_port, run, serve, wait_until
+from support import (
+    BIN,
+    Listener,
+    environment,
+    free_port,
+    run,
+    serve,
+    wait_until,
+)
 
 pytestmark = pytest.mark.acceptance
 
@@ -64,7 +73,7 @@ def write(write_ini: Callable[..., Path]) -> Callable[..., Path]:
     return write
 
 
-def problems_of(done: CompletedProcess[str]) -> list[str]:
+def problems_of(done: subprocess.CompletedProcess[str]) -> list[str]:
     """Return the lines of a check but the last, which counts them."""
     *lines, last = done.stdout.splitlines()
     assert "Traceback" not in done.stderr
@@ -426,6 +435,27 @@ def test_queues(write: Callable[..., Path], tmp_path: Path) -> None:
     write(app=app)
     (found,) = problems_of(run("ptasks", "--check", "config.ini", cwd=tmp_path))
     assert found.startswith("task_queues lacks the queue that mail is sent to")
+
+
+@pytest.mark.parametrize("option", ["--json", "--check"])
+def test_reader_that_goes_away(
+    option: str, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A closed pipe, as in ``ptasks | head``, is no error of the application."""
+    write()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run(
+            [BIN / "ptasks", option, "config.ini"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_help(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from celery.contrib.testing import worker
+
+from celery_tests.workers import start_worker
 
 OURS = os.environ["CELERY_TESTS_WITH"] == "pyramid_tasks"
 RECORD = Path(os.environ["CELERY_TESTS_RECORD"])
@@ -20,6 +23,7 @@ outcomes: dict[str, str] = {}
 
 
 def pytest_configure(config):
+    worker.start_worker = start_worker
     if OURS:
         from celery_tests.substitution import substitution
 

@@ -7,18 +7,15 @@ import os
 import threading
 from contextlib import ExitStack, contextmanager
 from functools import wraps
-from pathlib import Path
 from unittest import mock
 
 import zope.sqlalchemy
 from celery import Celery, Task, canvas
-from celery.contrib.testing import worker
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.scripting import prepare
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
-from support import start_worker
 
 from pyramid_tasks.application import PyramidCelery
 from pyramid_tasks.configuration import celery_app
@@ -110,6 +107,8 @@ class _Calls(threading.local):
 
 calls = _Calls()
 
+CANVASES = (canvas._chain, canvas.group, canvas._chord, canvas.chunks)
+
 
 def by_request(apply_async):
     """Have the request of an application defer what would be sent."""
@@ -117,7 +116,14 @@ def by_request(apply_async):
     @wraps(apply_async)
     def wrapper(self, args=None, kwargs=None, **options):
         app = self.app
-        if calls.is_deferred or not isinstance(app, TestedCelery):
+        # defer_canvas() has no arguments for a canvas; an eager task is not delivered.
+        has_arguments = isinstance(self, CANVASES) and (args or kwargs)
+        if (
+            calls.is_deferred
+            or not isinstance(app, TestedCelery)
+            or has_arguments
+            or app.conf.task_always_eager
+        ):
             return apply_async(self, args, kwargs, **options)
         calls.is_deferred = True
         try:
@@ -126,8 +132,9 @@ def by_request(apply_async):
                     return request.defer_task_with_options(
                         self, args or (), kwargs, delivery=DELIVERY, **options
                     )
-                whole = self.clone(args, kwargs) if args or kwargs else self
-                return request.defer_canvas(whole, delivery=DELIVERY, **options)
+                return request.defer_canvas(
+                    self.clone(args, kwargs), delivery=DELIVERY, **options
+                )
         finally:
             calls.is_deferred = False
 
@@ -139,23 +146,6 @@ def request_of(app):
     """Give a request in a transaction, which commits."""
     with prepare(Request.blank("/"), app.registry) as env, env["request"].tm:
         yield env["request"]
-
-
-@contextmanager
-def substituted_worker(app, **_):
-    """Start a worker as the README does, in the place of one in this process."""
-    folder = Path(os.environ["CELERY_TESTS_FOLDER"])
-    ini = folder / "config.ini"
-    ini.write_text(
-        "[app:main]\nuse = call:celery_tests.application:main\n"
-        f"celery.broker_url = {app.conf.broker_url}\n"
-        f"celery.result_backend = {app.conf.result_backend}\n"
-        "celery.result_extended = true\n"
-    )
-    options = ("--concurrency=1", "--without-mingle", "--without-gossip")
-    path = os.environ["PYTHONPATH"]
-    with start_worker(ini, *options, cwd=folder, fresh=True, PYTHONPATH=path):
-        yield
 
 
 @contextmanager
@@ -171,15 +161,6 @@ def substitution():
         substitute(app, "Celery", TestedCelery)
         if DELIVERY:
             metadata.create_all(engine)
-            substitute(worker, "start_worker", substituted_worker)
-            for kind in (
-                Task,
-                canvas.Signature,
-                canvas._chain,
-                canvas.group,
-                canvas._chord,
-                canvas.chunks,
-                canvas._basemap,
-            ):
+            for kind in (Task, canvas.Signature, canvas._basemap, *CANVASES):
                 substitute(kind, "apply_async", by_request(kind.apply_async))
         yield

@@ -783,6 +783,23 @@ def test_options_are_kept(configure, options):
     assert {key: getattr(found, key) for key in options} == options
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("rate_limit", "often", "= often is not a rate"),
+        ("serializer", "jsn", "= jsn is not one of .* Did you mean json"),
+        ("compression", "gzp", "= gzp is not one of .* Did you mean gzip"),
+        ("delivery_mode", "kept", "= kept is not one of 1, 2"),
+    ],
+)
+def test_options_that_celery_cannot_use(configure, option, value, said):
+    """The application does not start with a value that ends a worker or a request."""
+    config = configure()
+    config.register_task(add, name="it", **{option: value})
+    with pytest.raises(ConfigurationError, match=f"The task it: {option} {said}"):
+        config.make_celery_app()
+
+
 def test_settings_are_the_defaults_of_tasks(configure):
     """What an option does not say, the settings of Celery do."""
     config = configure(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import closing
 from typing import NamedTuple
 
 import pytest
@@ -177,3 +178,38 @@ def test_time_limit_while_sending(app, monkeypatch, caplog, error):
     monkeypatch.undo()
     app.defer(4)
     assert app.sent() == [0, 1, 4]
+
+
+def test_sentinel_that_is_silent(broker):
+    """A sentinel that does not answer costs the time limit, and not ten times that."""
+    if not broker.url.startswith("redis"):
+        pytest.skip("RabbitMQ has no sentinels")
+    with closing(Proxy(broker.port)) as silent:
+        silent.silence()
+        options = {"master_name": "shop", "sentinel_kwargs": {"db": 0}}
+        app = App(
+            broker,
+            {
+                "celery.broker_url": f"sentinel://localhost:{silent.port}/0",
+                "celery.broker_transport_options": options,
+                "pyramid_tasks.delivery_timeout": "0.5",
+            },
+        )
+        with pytest.raises(BrokerUnavailable):
+            app.defer(1)
+        # Each attempt is a connection.
+        assert silent.connections <= 2
+
+
+def test_result_backend_that_is_down(broker):
+    """Nobody waits for a result backend to send a task."""
+    app = App(
+        broker,
+        {
+            "celery.broker_url": broker.url.format(broker.port),
+            "celery.result_backend": "redis://localhost:1/0",
+        },
+    )
+    (result,) = app.defer(1)
+    assert result.sent
+    assert app.sent() == [1]

@@ -26,6 +26,7 @@ def check(make_app, engine, *, mend, **settings):
         assert app.rows() == []
 
 
+@pytest.mark.server
 def test_redis_gives_no_right(sqlite, make_app, tmp_path):
     """A user who may not write waits for the right to."""
     with redis_server(tmp_path) as server, Redis(port=server.port) as client:
@@ -60,6 +61,7 @@ def rabbitmq():
     control("delete_vhost", name)
 
 
+@pytest.mark.server
 def test_rabbitmq_gives_no_right(sqlite, make_app, rabbitmq):
     """So does a user of RabbitMQ."""
     name, control = rabbitmq
@@ -72,6 +74,7 @@ def test_rabbitmq_gives_no_right(sqlite, make_app, rabbitmq):
     )
 
 
+@pytest.mark.server
 def test_rabbitmq_has_a_full_queue(sqlite, make_app, rabbitmq):
     """What a full queue rejects waits for room."""
     name, control = rabbitmq

@@ -281,6 +281,7 @@ class TestDatabase:
             "notice",
             "pyramid_tasks_outbox",
             "pyramid_tasks_outbox_relay",
+            "pyramid_tasks_inbox",
         }
         engine.dispose()
 
