@@ -12,6 +12,9 @@ from ..delivery.result_backends import BrokerDown, SendingFailed
 from .rows import delete_sent, refuse
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from kombu.messaging import Producer
     from sqlalchemy import Connection
 
     from ..delivery.publisher import Publisher
@@ -38,18 +41,22 @@ class Round:
 
 
 def send(
-    publisher: Publisher, rows: Sequence[Row], may_send: Callable[[Row], bool]
+    publisher: Publisher,
+    rows: Sequence[Row],
+    may_send: Callable[[Row], bool],
+    connected: Callable[[], AbstractContextManager[Producer | None]] | None = None,
 ) -> Round:
     """Send the messages of rows in their order.
 
     Args:
         may_send: A function that is called with each row before it is sent. If it
             returns ``False``, this row and the rest are left.
+        connected: What gives a producer; default, :meth:`Publisher.producer`.
     """
     result = Round()
     doubtful: SendingFailed | None = None
     try:
-        with publisher.producer() as producer:
+        with (connected or publisher.producer)() as producer:
             for row in rows:
                 if not may_send(row) or _is_of_all(result):
                     break
