@@ -21,9 +21,9 @@ from .sending import Round, send, settle
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kombu.messaging import Producer
     from sqlalchemy import Engine
 
+    from ..delivery.producer import SteadyProducer
     from ..delivery.publisher import Publisher
     from .rows import Row
 
@@ -67,7 +67,7 @@ class Sender:
         self._waiting = Backlog()
         self._is_busy = False
         self._is_flushing = False
-        self._producer: Producer | None = None
+        self._producer: SteadyProducer | None = None
         self._failures = 0
         # What happened to rows since it was last noted in their database.
         self._rounds: dict[Engine, Round] = {}
@@ -225,7 +225,7 @@ class Sender:
             self._note_at = min(self._note_at, time.monotonic() + self._linger)
 
     @contextmanager
-    def _connected(self) -> Iterator[Producer | None]:
+    def _connected(self) -> Iterator[SteadyProducer | None]:
         """Give a producer, and keep it for what follows soon."""
         if self._producer is None:
             self._producer = self._publisher.acquire()

@@ -14,11 +14,14 @@ from .rows import delete_sent, refuse
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from kombu.messaging import Producer
     from sqlalchemy import Connection
 
+    from ..delivery.producer import SteadyProducer
     from ..delivery.publisher import Publisher
     from .rows import Row
+
+#: What gives a producer for a while.
+Connected = Callable[[], "AbstractContextManager[SteadyProducer | None]"]
 
 # So many messages that are refused for one reason are not its cause.
 _MANY = 3
@@ -44,7 +47,8 @@ def send(
     publisher: Publisher,
     rows: Sequence[Row],
     may_send: Callable[[Row], bool],
-    connected: Callable[[], AbstractContextManager[Producer | None]] | None = None,
+    connected: Callable[[], AbstractContextManager[SteadyProducer | None]]
+    | None = None,
 ) -> Round:
     """Send the messages of rows in their order.
 
