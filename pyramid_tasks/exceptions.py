@@ -177,7 +177,7 @@ class OutboxTableMissing(OutboxError, LookupError):
     def __str__(self) -> str:
         return (
             f"The database {self.database} has no table {self.table}. Make it with "
-            "celery -A pyramid_tasks.loaders --ini config.ini outbox create, or in a "
+            "celery --ini FILE outbox create, where FILE is your ini, or in a "
             "migration."
         )
 

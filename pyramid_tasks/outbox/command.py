@@ -120,7 +120,17 @@ def retry(ctx: click.Context, ids: tuple[int, ...], *, every: bool) -> None:
     with _connected(ctx) as connection:
         from .manage import retry
 
-        click.echo(f"To be tried again: {retry(connection, None if every else ids)}")
+        count = retry(connection, None if every else ids)
+        click.echo(f"To be tried again: {count}")
+        _check_found(count, ids)
+
+
+def _check_found(count: int, ids: tuple[int, ...]) -> None:
+    missing = len(set(ids)) - count
+    if missing > 0:
+        raise click.ClickException(
+            f'{missing} of these ids are not in the outbox: see "outbox list".'
+        )
 
 
 @outbox.command()
@@ -131,7 +141,9 @@ def discard(ctx: click.Context, ids: tuple[int, ...]) -> None:
     with _connected(ctx) as connection:
         from .manage import discard
 
-        click.echo(f"Discarded: {discard(connection, ids)}")
+        count = discard(connection, ids)
+        click.echo(f"Discarded: {count}")
+        _check_found(count, ids)
 
 
 @outbox.command()

@@ -35,11 +35,12 @@ from .listing import entry_of, list_tasks, next_run, own_tasks
 if TYPE_CHECKING:
     from celery import Celery
 
-#: The options of tasks that Celery knows. Some are not attributes of its class.
+#: The known options of tasks. Some of Celery's are not attributes of its class.
 _OPTIONS = {
     *("autoretry_for", "dont_autoretry_for", "retry_backoff", "retry_backoff_max"),
     *("retry_jitter", "retry_kwargs", "queue", "routing_key", "exchange"),
     *("compression", "delivery_mode", "immediate", "mandatory"),
+    *("inbox", "tm"),  # of this package
     *(name for name in dir(Task) if not name.startswith("_")),
 }
 
@@ -67,8 +68,8 @@ def _tasks(app: Celery) -> Iterator[SettingError]:
         found: list[SettingError] = []
         # An option that is near to no option of Celery may belong to a deriver.
         for option in sorted(task["options"].keys() - _OPTIONS):
-            for near in get_close_matches(option, _OPTIONS, n=1, cutoff=0.8):
-                problem = f"is an option of the task {name} that Celery does not know."
+            for near in get_close_matches(option, _OPTIONS, n=1, cutoff=0.75):
+                problem = f"is an option of the task {name} that nobody knows."
                 found.append(UnknownSetting(option, problem, near))
         for error in found:
             error.source = place and f"{place['file']}:{place['line']}"

@@ -66,7 +66,11 @@ def _describe(problem: Exception) -> Problem:
         where = f"{info.file}:{info.line}" if hasattr(info, "line") else str(info)
         problem = problem.evalue
     message = str(problem)
-    if isinstance(problem, UnknownSetting) and (glob := _ignoring(problem.key)):
+    if (
+        isinstance(problem, UnknownSetting)
+        and not problem.key.startswith("pyramid_tasks.")
+        and (glob := _ignoring(problem.key))
+    ):
         message += f" Leave the setting of a plugin out with --ignore '{glob}'."
     if isinstance(problem, SettingError) and problem.source:
         where = problem.source

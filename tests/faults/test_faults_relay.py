@@ -32,7 +32,7 @@ def test_relay_is_killed_in_a_batch(
             assert order(number)[0] == 200
     stored = shop.outbox()
     # From here on there is a broker, and each message takes a moment to reach it.
-    shop.broker = redis_url
+    shop.broker = shop.server = redis_url
     shop.ini = shop.write_ini(
         "relay.ini", url, redis_url, outboxapp__publish_pause="0.1"
     )

@@ -32,6 +32,8 @@ def test_worker_is_killed_in_a_task(tmp_path: Path, url: str, report) -> None:
         celery__task_acks_late="true",
         celery__task_reject_on_worker_lost="true",
         outboxapp__work="0.2",
+        # The server has a process for each request, and no relay is there.
+        pyramid_tasks__outbox_send="request",
     )
     try:
         with shop.serve() as order:
