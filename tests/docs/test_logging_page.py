@@ -10,7 +10,8 @@ from documents import Document
 from support import QUICK, as_ini, run, start_worker
 
 PAGE = Document("docs/howto/logging.md")
-FORMATTER, TASK = PAGE.blocks("python", "In the ini")
+TASK = PAGE.block("In the ini", "python")
+FILTER = PAGE.block("In Python", "python")
 INI = PAGE.block("In the ini", "ini")
 LINE = PAGE.block("In the ini", "text")
 MAIN = """
@@ -30,7 +31,6 @@ def test_log(tmp_path: Path, redis_queue: dict[str, str]) -> None:
     """A line of a task has its name and its id."""
     (tmp_path / "myapp").mkdir()
     (tmp_path / "myapp" / "__init__.py").write_text(TASK + MAIN)
-    (tmp_path / "myapp" / "logs.py").write_text(FORMATTER)
     app = f"[app:main]\nuse = call:myapp:main\n{as_ini(redis_queue)}\n\n"
     (tmp_path / "config.ini").write_text(app + INI)
     env = {"PYTHONPATH": str(tmp_path)}
@@ -38,4 +38,6 @@ def test_log(tmp_path: Path, redis_queue: dict[str, str]) -> None:
         command = ("celery", "--ini", "config.ini", "call", "myapp.ship", "--args=[7]")
         task_id = run(*command, cwd=tmp_path, **env).stdout.strip()
         worker.wait_for(LINE.strip().replace("…", task_id))
-        assert re.search(r"INFO - celery\.\S+: .* ready\.", worker.output)
+        assert re.search(
+            r"INFO \?\?\?\[\?\?\?\] celery\.\S+: .* ready\.", worker.output
+        )
