@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Callable
+from logging.handlers import BufferingHandler
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 from documents import Document
 from support import QUICK, as_ini, run, start_worker
+
+if TYPE_CHECKING:
+    from pyramid.config import Configurator
 
 PAGE = Document("docs/howto/logging.md")
 TASK = PAGE.block("In the ini", "python")
@@ -41,3 +49,21 @@ def test_log(tmp_path: Path, redis_queue: dict[str, str]) -> None:
         assert re.search(
             r"INFO \?\?\?\[\?\?\?\] celery\.\S+: .* ready\.", worker.output
         )
+
+
+def test_filter(
+    import_snippets: Callable[..., ModuleType],
+    eager: Configurator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The filter gives each record the fields, which are Celery's outside of tasks."""
+    handler = BufferingHandler(10)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    import_snippets(FILTER).name_tasks()
+    log = logging.getLogger(__name__)
+    eager.register_task(lambda request: log.warning("in"), name="it")
+    eager.make_celery_app().tasks["it"].apply(task_id="mine")
+    log.warning("out")
+    found = [(r.msg, r.task_name, r.task_id) for r in handler.buffer]
+    assert ("in", "it", "mine") in found
+    assert found[-1] == ("out", "???", "???")
