@@ -21,6 +21,7 @@ from support import (
     wait_until,
 )
 
+from pyramid_tasks.settings import extract_celery_settings
 from pyramid_tasks.worker.contexts import HEADER
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ def test_messages_of_strangers(
         start_worker(ini, *QUICK, "--pool=solo", cwd=tmp_path) as worker,
         Celery(set_as_current=False) as stranger,
     ):
-        stranger.conf.update(broker)
+        settings = {f"celery.{key}": value for key, value in broker.items()}
+        stranger.conf.update(extract_celery_settings(settings))
 
         def result(**headers: Any) -> AsyncResult:
             found = stranger.send_task("report", headers=headers)
