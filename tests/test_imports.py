@@ -12,7 +12,7 @@ from sources import MODULES, PACKAGE, imported
 
 # The rooms and modules of the top level, the lowest first.
 LAYERS = [
-    {"exceptions", "interfaces", "typing", "_celery", "_pyramid"},
+    {"exceptions", "interfaces", "logging", "typing", "_celery", "_pyramid"},
     {"events"},
     {"coercion"},
     {"settings"},

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import reprlib
 from difflib import get_close_matches
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+from uuid import UUID
 
 from pyramid.request import Request
 from pyramid.settings import aslist
 
 from ..exceptions import SettingError
+from ..worker.environ import HOST_KEYS, LAST_PORT, is_host_part
 from ..worker.request import DEFERRED_BY, get_runner
 from .load import reporting
 
@@ -20,18 +23,10 @@ if TYPE_CHECKING:
 
     from ..registry import Capture, Restore
 
-_HOST_KEYS = (
-    "wsgi.url_scheme",
-    "HTTP_HOST",
-    "SERVER_NAME",
-    "SERVER_PORT",
-    "SCRIPT_NAME",
-)
-
 # pyramid.scripting makes this host up for scripts, and for tasks without a base_url. No
 # browser sends it, as a browser leaves out the port 80.
 _BLANK = Request.blank("/").environ
-_NO_HOST = {key: _BLANK[key] for key in _HOST_KEYS}
+_NO_HOST = {key: _BLANK[key] for key in HOST_KEYS}
 
 _BASE_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[\da-f:.]+\]|[^\s/?#@:[\]]+)"
@@ -39,20 +34,33 @@ _BASE_URL = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-_LAST_PORT = 65535
+
+# A tag as in HTTP or as in gettext: de, pt-BR, zh_Hans_TW, sr@latin, de_DE.UTF-8.
+# Pyramid makes a path of it.
+_LOCALE = re.compile(r"[a-z]{1,8}([-_.@][a-z0-9]{1,16}){0,8}", re.ASCII | re.IGNORECASE)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def capture_host(request: Request) -> dict[str, str] | None:
-    """Return the parts of the environ that the URLs of a request are made of."""
+    """Return the parts of the environ that the URLs of a request are made of.
+
+    A part that no task would take stays behind: a browser may say any host, and a
+    server on a Unix socket may have a path for its port.
+    """
     environ = request.environ
-    host = {key: environ[key] for key in _HOST_KEYS if key in environ}
+    host = {
+        key: environ[key]
+        for key in HOST_KEYS
+        if key in environ and is_host_part(key, environ[key])
+    }
     return host if host and host != _NO_HOST else None
 
 
 def restore_host(request: Request, value: Any) -> None:
     """Give a request the host of the request that deferred its task."""
     if not isinstance(value, dict) or not all(
-        key in _HOST_KEYS and isinstance(part, str) for key, part in value.items()
+        is_host_part(key, part) for key, part in value.items()
     ):
         raise ValueError(
             f"The message has a task context 'host' that is no host: "
@@ -66,15 +74,15 @@ def restore_host(request: Request, value: Any) -> None:
 
 
 def capture_locale(request: Request) -> str | None:
-    """Return the locale of a request."""
+    """Return the locale of a request, unless it is a text that a browser made up."""
     name = request.locale_name
-    return None if name is None else str(name)
+    return str(name) if name is not None and _LOCALE.fullmatch(str(name)) else None
 
 
 def restore_locale(request: Request, value: Any) -> None:
     """Give a request a locale, without asking its locale negotiator."""
-    if not isinstance(value, str):
-        raise ValueError(  # noqa: TRY004 as for the host
+    if not isinstance(value, str) or not _LOCALE.fullmatch(value):
+        raise ValueError(
             f"The message has a task context 'locale' that is no locale: "
             f"{reprlib.repr(value)}"
         )
@@ -82,14 +90,35 @@ def restore_locale(request: Request, value: Any) -> None:
 
 
 def capture_user(request: Request) -> Any:
-    """Return the userid of a request."""
-    return request.authenticated_userid
+    """Return the userid of a request.
+
+    Raises:
+        TypeError: A task would not take it.
+    """
+    userid = request.authenticated_userid
+    if userid is not None and not _is_userid(userid):
+        raise TypeError(
+            "The task context 'user' cannot travel: a userid must be a string without "
+            f"control characters, a number or a UUID, not {reprlib.repr(userid)}"
+        )
+    return userid
 
 
 def restore_user(request: Request, value: Any) -> None:
     """Give a request a userid, as ``deferred_by`` and as ``REMOTE_USER``."""
+    if not _is_userid(value):
+        raise ValueError(
+            f"The message has a task context 'user' that is no userid: "
+            f"{reprlib.repr(value)}"
+        )
     request.environ[DEFERRED_BY] = value
     request.environ["REMOTE_USER"] = str(value)
+
+
+def _is_userid(value: Any) -> bool:
+    if isinstance(value, str):
+        return not _CONTROL.search(value)
+    return isinstance(value, (Number, UUID)) and not isinstance(value, bool)
 
 
 CONTEXTS: dict[str, tuple[Capture, Restore]] = {
@@ -106,7 +135,7 @@ def environ_of(base_url: str) -> dict[str, Any]:
         SettingError: The URL is not absolute.
     """
     match = _BASE_URL.fullmatch(base_url)
-    if not match or not 0 < int(match["port"] or 1) <= _LAST_PORT:
+    if not match or not 0 < int(match["port"] or 1) <= LAST_PORT:
         raise SettingError(
             "pyramid_tasks.base_url",
             f"= {base_url} is not the URL of an application, such as "

@@ -84,7 +84,8 @@ def _as_json(name: str, value: Any) -> str:
 
 def _from_json(text: Any) -> dict[str, Any]:
     try:
-        values = loads(text)
+        # Celery's function takes bytes too, which a task could not hand on.
+        values = loads(text) if isinstance(text, str) else None
         if not isinstance(values, dict):
             raise TypeError(f"it is of type {type(values).__name__}")
     except Exception as error:

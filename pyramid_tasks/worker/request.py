@@ -18,6 +18,7 @@ from ..events import AfterTask, BeforeTask, TaskFailed, TaskRetried, has_subscri
 from ..registry import get_tasks
 from .contexts import restore_contexts
 from .ending import REPEATED, TASK_KEY, end_attempt, finish
+from .environ import environ_header
 from .extensions import ExtendedClasses
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ logger = logging.getLogger(__name__)
 DEFERRED_BY = "pyramid_tasks.deferred_by"
 
 _RUNNER_KEY = "pyramid_tasks.runner"
-
-# The values of these keys are objects or switches of the server and of packages.
-_RESERVED = ("wsgi.", "webob.", "tm.", "retry.", "pyramid_tasks.")
 
 
 class TaskRunner:
@@ -126,8 +124,7 @@ class TaskRunner:
         extra: dict[str, Any] | None = None,
     ) -> Request:
         registry = self.registry
-        headers = task.request.headers
-        given = _environ_header(headers) if headers else {}
+        given = environ_header(task.request.headers)
         environ = {
             **self.base_environ,
             **given,
@@ -221,19 +218,6 @@ def deferred_by(request: Request) -> Any:
     ``pyramid_tasks.context = user`` in the settings.
     """
     return request.environ.get(DEFERRED_BY)
-
-
-def _environ_header(headers: dict[str, Any]) -> dict[str, str]:
-    """Return the ``environ`` header of the message, which could come from anyone."""
-    environ = headers.get("environ") or {}
-    if not isinstance(environ, dict) or not all(
-        isinstance(item, str) for pair in environ.items() for item in pair
-    ):
-        raise TypeError("The header 'environ' must be a dictionary of strings")
-    for key in environ:
-        if key.startswith(_RESERVED) and key != "wsgi.url_scheme":
-            raise ValueError(f"The header 'environ' must not set {key!r}")
-    return environ
 
 
 def _context_headers(task: Task) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import json
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from celery import Celery
 from support import (
     QUICK,
     as_ini,
@@ -19,6 +20,12 @@ from support import (
     start_worker,
     wait_until,
 )
+
+from pyramid_tasks.settings import extract_celery_settings
+from pyramid_tasks.worker.contexts import HEADER
+
+if TYPE_CHECKING:
+    from celery.result import AsyncResult
 
 pytestmark = pytest.mark.acceptance
 
@@ -103,3 +110,44 @@ args = ["%(here)s/report.json"]
     assert found["locale_name"] == "en"
     assert found["deferred_by"] is None
     assert found["authenticated_userid"] is None
+
+
+#: Headers that no caller of the package would send, and what their tasks fail with.
+STRANGERS: list[tuple[dict[str, Any], str]] = [
+    ({"environ": {"REMOTE_USER": "root"}}, "The header 'environ' must not set 'REMOT"),
+    ({"environ": {"HTTP_HOST": "a\r\nb"}}, "The header 'environ' has a HTTP_HOST"),
+    ({"environ": "x" * 100_000}, "The header 'environ' must be a dictionary"),
+    ({HEADER: '{"user": ["root"]}'}, "The message has a task context 'user'"),
+    ({HEADER: '{"locale": "../../etc"}'}, "The message has a task context 'locale'"),
+    ({HEADER: "[" * 10_000}, f"The header '{HEADER}' is no JSON object"),
+    ({"headers": "x"}, "The headers of the message must be a dictionary"),
+]
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"], indirect=True)
+def test_messages_of_strangers(
+    broker: dict[str, str], write_ini: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A message with wrong headers fails its task, and leaves nothing to the next."""
+    ini = write_ini(config(broker, ""))
+    with (
+        start_worker(ini, *QUICK, "--pool=solo", cwd=tmp_path) as worker,
+        Celery(set_as_current=False) as stranger,
+    ):
+        settings = {f"celery.{key}": value for key, value in broker.items()}
+        stranger.conf.update(extract_celery_settings(settings))
+
+        def result(**headers: Any) -> AsyncResult:
+            found = stranger.send_task("report", headers=headers)
+            worker.wait_until(found.ready)
+            return found
+
+        clean = result().result
+        for headers, sentence in STRANGERS:
+            failed = result(**headers)
+            assert (failed.state, str(failed.result)[: len(sentence)]) == (
+                "FAILURE",
+                sentence,
+            )
+            assert result().result == clean
+        assert worker.popen.poll() is None

@@ -95,7 +95,7 @@ def test_every_end_is_clean(
             for _ in range(CONCURRENCY):
                 options = {"soft_time_limit": 0.3} if how == "sleep" else {}
                 results[how] = site.defer_with("end", how, str(log), **options)
-        broken_root = {"headers": {"environ": {"example.broken_root": "1"}}}
+        broken_root = {"headers": {"environ": {"HTTP_HOST": "broken.example"}}}
         for _ in range(CONCURRENCY):
             results["root"] = site.defer_with("end", "root", str(log), **broken_root)
 

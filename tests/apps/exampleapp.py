@@ -139,7 +139,7 @@ def end(self, request, how, path=None):
 
 class Root:
     def __init__(self, request):
-        if request.environ.get("example.broken_root"):
+        if request.host == "broken.example":
             raise RuntimeError("error in the root factory")
 
 

@@ -246,6 +246,9 @@ def test_script_that_says_its_host(write_ini):
         {"HTTP_COOKIE": "a=b"},
         {"HTTP_HOST": {"a": "b"}},
         {"wsgi.input": "x"},
+        {"HTTP_HOST": "a.example\r\nX: y"},
+        {"wsgi.url_scheme": "javascript"},
+        {"SERVER_PORT": "99999"},
     ],
 )
 def test_malformed_host(configure, value):
@@ -410,7 +413,26 @@ def test_locale_of_the_application(configure):
             assert request.defer_task("it").get() == language
 
 
-@pytest.mark.parametrize("value", [1, ["de"], {"de": "de"}])
+@pytest.mark.parametrize(
+    "value", ["de", "pt-BR", "zh_Hans_TW", "sr@latin", "de_DE.UTF-8", "es_419"]
+)
+def test_locales(configure, value):
+    """A locale is a tag as in HTTP, or a name as in gettext."""
+    config = configure(**{"pyramid_tasks.context": "locale"})
+    found = run(config, lambda request: request.locale_name, locale=value)
+    assert found.get() == value
+
+
+def test_what_a_browser_made_up_stays_behind(load):
+    """A host, a port and a locale that no task would take do not travel with it."""
+    app = load(context="host locale", base_url="https://base.example")
+    environ = {"HTTP_HOST": "a b", "SERVER_NAME": "a.example", "SERVER_PORT": "/a.sock"}
+    _, task = seen(app, headers={"X-Language": "../../de"}, **environ)
+    assert task["host_url"] == "http://a.example:443"
+    assert task["locale_name"] == "en"
+
+
+@pytest.mark.parametrize("value", [1, ["de"], {"de": "de"}, "", "../de", "de\n"])
 def test_malformed_locale(configure, value):
     """A locale that is none fails the task."""
     result = run(
@@ -460,7 +482,7 @@ class Policy:
         return [Everyone]
 
 
-@pytest.mark.parametrize("userid", [7, 0, uuid.UUID(int=7), "", "ä", ["a", 1]])
+@pytest.mark.parametrize("userid", [7, 0, 1.5, uuid.UUID(int=7), "", "ä"])
 def test_userids(configure, userid):
     """``deferred_by`` is the userid itself; ``REMOTE_USER`` is a string."""
     config = eager(configure, context="user")
@@ -474,17 +496,32 @@ def test_userids(configure, userid):
         assert env["request"].defer_task("it").get() == (userid, str(userid))
 
 
-def test_userid_that_json_cannot_hold(configure):
-    """A userid that is an object cannot travel; the error says whose it is."""
+@pytest.mark.parametrize(
+    "userid",
+    [object(), ["a", 1], True, "a\nb"],
+    ids=["object", "list", "bool", "lines"],
+)
+def test_userid_that_is_none(configure, userid):
+    """What is no string, number or UUID travels nowhere, and no task takes it."""
     config = eager(configure, context="user")
-    config.set_security_policy(Policy(object()))
+    config.set_security_policy(Policy(userid))
     config.register_task(lambda request: 1, name="it")
     config.commit()
     with (
         prepare(registry=config.registry) as env,
-        pytest.raises(TypeError, match="task context 'user'"),
+        pytest.raises(TypeError, match="task context 'user' cannot travel: a userid"),
     ):
         env["request"].defer_task("it")
+
+
+@pytest.mark.parametrize("value", [["a", 1], True, "a\nb", {"a": 1}], ids=repr)
+def test_malformed_user(configure, value):
+    """A userid that is none fails the task."""
+    result = run(
+        configure(**{"pyramid_tasks.context": "user"}), lambda request: 1, user=value
+    )
+    with pytest.raises(ValueError, match="task context 'user'"):
+        result.get()
 
 
 def test_all_of_them_are_handed_on(load):

@@ -280,7 +280,7 @@ def test_nothing_to_restore(configure, headers):
         '{"language": {"__type__": "nothing", "__value__": 1}}',
         '{"language": {"__type__": "decimal", "__value__": "x"}}',
         '{"language": {"__type__": [], "__value__": "x"}}',
-        *(b"\xff", 1, {"language": "de"}),
+        *(b"\xff", b"{}", 1, {"language": "de"}),
     ],
     ids=lambda text: repr(text)[:20],
 )

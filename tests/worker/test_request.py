@@ -12,6 +12,8 @@ from pyramid.response import Response
 from pyramid.scripting import prepare
 from pyramid.threadlocal import get_current_registry, get_current_request, manager
 
+from pyramid_tasks.worker.environ import HOST_KEYS
+
 pytestmark = pytest.mark.usefixtures("threadlocals_stay")
 
 
@@ -196,6 +198,8 @@ def test_environ_header_is_kept_by_a_retry(run):
 
 
 STRINGS = "The header 'environ' must be a dictionary of strings"
+ONLY = f"only {', '.join(HOST_KEYS)}"
+WRONG = "that cannot be right"
 
 
 @pytest.mark.parametrize(
@@ -206,10 +210,29 @@ STRINGS = "The header 'environ' must be a dictionary of strings"
         ({"HTTP_HOST": 1}, TypeError, STRINGS),
         ({1: "x"}, TypeError, STRINGS),
         *(
-            ({key: "x"}, ValueError, f"The header 'environ' must not set '{key}'")
+            (
+                {key: "x"},
+                ValueError,
+                f"The header 'environ' must not set '{key}', {ONLY}",
+            )
             for key in (
-                *("wsgi.input", "wsgi.errors", "webob.adhoc_attrs", "tm.active"),
-                *("retry.attempt", "pyramid_tasks.task"),
+                *("wsgi.input", "webob.adhoc_attrs", "tm.active", "pyramid_tasks.task"),
+                *("REMOTE_USER", "HTTP_COOKIE", "HTTP_AUTHORIZATION", "PATH_INFO"),
+                *("repoze.who.identity", "paste.registry", "beaker.session", ""),
+            )
+        ),
+        *(
+            ({key: value}, ValueError, f"The header 'environ' has a {key} {WRONG}")
+            for key, value in (
+                *(("wsgi.url_scheme", "ftp"), ("wsgi.url_scheme", "https\n")),
+                *(("SERVER_PORT", "0"), ("SERVER_PORT", "65536"), ("SERVER_PORT", "٣")),
+                *(("HTTP_HOST", "a\r\nb"), ("HTTP_HOST", ""), ("HTTP_HOST", "a/b")),
+                *(("SERVER_NAME", "a b"), ("SERVER_NAME", "a\x85b")),
+                *(
+                    ("SCRIPT_NAME", "app"),
+                    ("SCRIPT_NAME", "/\0"),
+                    ("SCRIPT_NAME", "/ž"),
+                ),
             )
         ),
     ],
