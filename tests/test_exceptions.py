@@ -69,8 +69,8 @@ ERRORS = {
     "OutboxTableMissing": (
         ("outbox", "sqlite://"),
         (
-            "The database sqlite:// has no table outbox. Make it with celery --ini FILE "
-            "outbox create, where FILE is your ini, or in a migration."
+            "The database sqlite:// has no table outbox. Make it with celery --ini "
+            "FILE outbox create, where FILE is your ini, or in a migration."
         ),
         {"table": "outbox", "database": "sqlite://"},
         LookupError,
