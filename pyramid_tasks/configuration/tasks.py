@@ -14,6 +14,7 @@ from ..exceptions import TaskError
 from ..registry import ExecutionPolicy, get_tasks
 from ..worker.request import get_runner
 from .derivers import TaskDeriverInfo, TaskFunc, derive_task
+from .functions import check_kind
 from .inbox import inbox_options
 from .load import reporting, reporting_directive
 from .signature import default_name, present_as, signature_less_request
@@ -57,11 +58,12 @@ def register_task(
             and the options of the application's task derivers.
 
     Raises:
-        TaskError: The callable has no name or takes no request, or Celery cannot use
-            the value of an option.
+        TaskError: The callable has no name or takes no request, it is a class or a
+            generator function, or Celery cannot use the value of an option.
     """
     dotted = func if isinstance(func, str) else None
     original: Callable[..., Any] = config.maybe_dotted(func)
+    check_kind(original)
     tasks = get_tasks(config.registry)
     if name is None:
         name = default_name(tasks.app, original)
