@@ -9,7 +9,7 @@ from typing import Any
 from ..exceptions import TaskError
 
 #: What gives no result when it is called: a test for it, and what it is.
-_REFUSED = {
+_REFUSED: dict[Callable[[Any], bool], str] = {
     inspect.isclass: "a class: register a function, which can use the class",
     inspect.isgeneratorfunction: "a generator function, and nobody would iterate over "
     "it: return a list, or defer a task for each item",
