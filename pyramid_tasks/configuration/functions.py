@@ -15,8 +15,6 @@ _REFUSED: dict[Callable[[Any], bool], str] = {
     "it: return a list, or defer a task for each item",
     inspect.isasyncgenfunction: "an async generator function, and nobody would iterate "
     "over it: return a list, or defer a task for each item",
-    inspect.iscoroutinefunction: "an async function, and nobody would await it: write "
-    "def, and call asyncio.run() in it",
 }
 
 
@@ -29,6 +27,12 @@ def check_kind(func: Callable[..., Any]) -> None:
     for is_kind, problem in _REFUSED.items():
         if is_kind(_called(func)):
             raise TaskError(f"{_describe(func)} cannot be a task. It is {problem}.")
+
+
+def is_async(func: Callable[..., Any]) -> bool:
+    """Whether a call makes a coroutine, also inside a decorator that is not async."""
+    called = _called(func)
+    return any(map(inspect.iscoroutinefunction, (called, inspect.unwrap(called))))
 
 
 def _called(func: Callable[..., Any]) -> Callable[..., Any]:

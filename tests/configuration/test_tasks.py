@@ -173,10 +173,6 @@ def generator(request):
     yield 1
 
 
-async def coroutine(request):
-    """Do nothing."""
-
-
 @pytest.mark.parametrize(
     ("func", "named", "kind"),
     [
@@ -185,7 +181,6 @@ async def coroutine(request):
         (functools.partial(generator), "partial", "a generator function"),
         (Generators(), "Generators object", "a generator function"),
         (Generators().asynchronous, "asynchronous", "an async generator function"),
-        (coroutine, "coroutine cannot be", "an async function"),
     ],
 )
 def test_callable_that_would_not_run(configure, func, named, kind):
