@@ -71,7 +71,7 @@ class WorkerEvents(StartStopStep):
     def include(self, worker: WorkController) -> bool:
         from celery.concurrency.prefork import TaskPool
 
-        _check_patching_pool(worker.pool_cls, worker.app)
+        _check_greenlets(worker.pool_cls, worker.app)
         # The first to start is the last to stop: after the pool and its tasks.
         worker.steps.insert(0, self)
         self.runs_tasks = not issubclass(worker.pool_cls, TaskPool)
@@ -96,7 +96,7 @@ class WorkerEvents(StartStopStep):
             notify_subscribers(CeleryWorkerReady(self.registry))
 
 
-def _check_patching_pool(pool: type, app: Celery) -> None:
+def _check_greenlets(pool: type, app: Celery) -> None:
     """End a worker whose pool could run no task, nor stop, or not all of its tasks.
 
     Celery patches Python for an option on the command line, before anything is

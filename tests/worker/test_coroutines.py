@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 from celery.exceptions import Retry, SoftTimeLimitExceeded
@@ -19,7 +18,6 @@ from pyramid.threadlocal import get_current_request
 from pyramid_tasks import CeleryWorkerProcessShutdown
 from pyramid_tasks.exceptions import CoroutineError
 from pyramid_tasks.testing import capture, start_worker
-from pyramid_tasks.worker import lifecycle
 
 pytestmark = pytest.mark.usefixtures("threadlocals_stay")
 
@@ -316,15 +314,3 @@ def test_capture_and_worker(configure):
         for pool in "solo", "threads":
             with start_worker(registry, pool=pool):
                 assert request.defer_task("it", 3).get(timeout=30) == 6
-
-
-def test_pool_without_asyncio(configure, monkeypatch):
-    """A pool with another kind of loop is refused, with the pools to choose."""
-    config = configure()
-    config.register_task(double, name="it")
-    app = config.make_celery_app()
-    pytest.importorskip("gevent")
-    pool = SimpleNamespace(__module__="celery.concurrency.gevent")
-    monkeypatch.setattr("gevent.monkey.is_module_patched", lambda _: True)
-    with pytest.raises(SystemExit, match="gevent cannot run async.* it is one"):
-        lifecycle._check_patching_pool(pool, app)
