@@ -19,11 +19,11 @@ from .result_backends import BrokerDown
 from .transactional import TaskDataManager, TransactionalDelivery
 
 if TYPE_CHECKING:
-    from kombu.messaging import Producer
     from pyramid.registry import Registry
     from pyramid.request import Request
 
     from ..application import PyramidCelery
+    from .producer import SteadyProducer
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class CommitDelivery(TransactionalDelivery):
 
 class _CommitDataManager(TaskDataManager[Message]):
     publisher: Publisher
-    _producer: Producer | None = None
+    _producer: SteadyProducer | None = None
     _spent = 0.0
 
     def before_commit(self, _messages: list[Message]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..configuration.deliveries import add_delivery
 from ..registry import get_tasks
+from .producer import SteadyProducer
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -82,7 +83,10 @@ def send(
     """
     if app.conf.task_always_eager:
         return [each.apply_async() for each in signatures]
-    with app.producer_or_acquire() as producer, app.sending(producer, backend):
+    with (
+        app.producer_or_acquire() as producer,
+        app.sending(SteadyProducer(producer), backend),
+    ):
         return [each.apply_async() for each in signatures]
 
 

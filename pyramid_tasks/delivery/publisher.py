@@ -14,6 +14,7 @@ from kombu.exceptions import LimitExceeded
 from ..registry import check_arguments
 from .canvas import as_signature, is_canvas
 from .faults import in_words, is_of_transport, is_state, names_content
+from .producer import SteadyProducer
 from .result_backends import BrokerDown, SendingBackend, SendingFailed
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Publisher:
         self.timeout = timeout
         self._pools: dict[tuple[Any, ...], Any] = {}
 
-    def acquire(self) -> Producer | None:
+    def acquire(self) -> SteadyProducer | None:
         """Return a producer of the pool, whose connection is alive.
 
         Whoever acquires a producer has to release it. If the application runs its tasks
@@ -54,22 +55,22 @@ class Publisher:
         """
         if self.app.conf.task_always_eager:
             return None
-        producer: Producer
         try:
-            producer = self._pool().acquire(block=True, timeout=self.timeout)
+            pooled = self._pool().acquire(block=True, timeout=self.timeout)
         except LimitExceeded as error:
             raise BrokerDown(
                 "all connections of broker_pool_limit are in use"
             ) from error
         try:
-            self._connect(producer)
+            self._connect(pooled)
         except BaseException:
-            producer.release()
+            pooled.release()
             raise
-        return producer
+        # Celery would send its option ``retry`` to the workers, in the body of a chord.
+        return SteadyProducer(pooled, retry=False)
 
     @contextmanager
-    def producer(self) -> Iterator[Producer | None]:
+    def producer(self) -> Iterator[SteadyProducer | None]:
         """Acquire a producer, and release it afterwards; see :meth:`acquire`."""
         producer = self.acquire()
         try:
@@ -78,7 +79,7 @@ class Publisher:
             if producer is not None:
                 producer.release()
 
-    def publish(self, canvas: Canvas, producer: Producer | None) -> None:
+    def publish(self, canvas: Canvas, producer: SteadyProducer | None) -> None:
         """Send a canvas once.
 
         A connection can die at any time. Then the canvas is sent again on a new one,
@@ -115,10 +116,10 @@ class Publisher:
             else:
                 return
 
-    def _send(self, canvas: Canvas, producer: Producer) -> None:
+    def _send(self, canvas: Canvas, producer: SteadyProducer) -> None:
         app = self.app
         backend = SendingBackend(app, self.timeout)
-        with app.sending(_WithoutRetry(producer), backend):
+        with app.sending(producer, backend):
             if is_canvas(canvas) or _fits(app, canvas):
                 as_signature(canvas, app).apply_async()
                 return
@@ -146,7 +147,7 @@ class Publisher:
         self._pools = {key: pools.producers[connection]}
         return self._pools[key]
 
-    def _connect(self, producer: Producer) -> None:
+    def _connect(self, producer: Producer | SteadyProducer) -> None:
         """Make the connection of a producer alive, in one attempt for each host."""
         connection = producer.connection
         others = max(len(connection.alt) - 1, 0)
@@ -171,22 +172,6 @@ class Publisher:
         except Exception as error:
             connection.collect()
             raise BrokerDown(in_words(error)) from error
-
-
-class _WithoutRetry:
-    """A producer that tries once.
-
-    Celery would send its option ``retry`` to the workers, in the body of a chord.
-    """
-
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._producer, name)
-
-    def publish(self, *args: Any, **options: Any) -> Any:
-        return self._producer.publish(*args, **{**options, "retry": False})
 
 
 def _fits(app: PyramidCelery, call: Canvas) -> bool:

@@ -8,28 +8,26 @@ import math
 import os
 import threading
 import time
-from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_process_shutdown
 
+from .backlog import Backlog
 from .rows import begin, is_waiting, leave_to_relay
 from .sending import Round, send, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Engine
 
+    from ..delivery.producer import SteadyProducer
     from ..delivery.publisher import Publisher
     from .rows import Row
 
 logger = logging.getLogger(__name__)
-
-# What waits in memory. A relay has the rest.
-_MAX_ROWS = 10_000
-_MAX_CHARACTERS = 16_000_000
 
 _BATCH = 100
 # The longest time between attempts to delete what was sent, in seconds, and how many
@@ -66,10 +64,10 @@ class Sender:
         self._condition = threading.Condition()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._waiting: deque[tuple[Engine, Row]] = deque()
-        self._size = 0
+        self._waiting = Backlog()
         self._is_busy = False
         self._is_flushing = False
+        self._producer: SteadyProducer | None = None
         self._failures = 0
         # What happened to rows since it was last noted in their database.
         self._rounds: dict[Engine, Round] = {}
@@ -81,15 +79,8 @@ class Sender:
         """Hand over rows of a database. This neither waits nor raises an error."""
         if self._process != os.getpid():  # a fork copies no thread
             self._reset()
-        size = sum(len(row.message) for row in rows)
         with self._condition:
-            fits = (
-                len(self._waiting) + len(rows) <= _MAX_ROWS
-                and self._size + size <= _MAX_CHARACTERS
-            )
-            if fits and self._has_thread():
-                self._waiting.extend((engine, row) for row in rows)
-                self._size += size
+            if self._has_thread() and self._waiting.add(engine, rows):
                 self._condition.notify()
             else:
                 self._left[engine] = rows[-1]
@@ -111,6 +102,7 @@ class Sender:
             return
         try:
             self._handle(engine, rows)
+            self._disconnect()
             self._note()
         except SoftTimeLimitExceeded:
             raise
@@ -168,6 +160,7 @@ class Sender:
                     self._handle(engine, rows)
                 if self._is_flushing or time.monotonic() >= self._note_at:
                     self._note()
+                    self._disconnect()
                     self._failures = 0
             except Exception as error:  # noqa: BLE001 whatever a database can cause
                 self._back_off(error)
@@ -199,14 +192,7 @@ class Sender:
             self._is_busy = True
             if not self._waiting:
                 return None, []
-            engine = self._waiting[0][0]
-            rows: list[Row] = []
-            while self._waiting and self._waiting[0][0] is engine:
-                rows.append(self._waiting.popleft()[1])
-                if len(rows) == _BATCH:
-                    break
-            self._size -= sum(len(row.message) for row in rows)
-            return engine, rows
+            return self._waiting.take(_BATCH)
 
     def _handle(self, engine: Engine, rows: list[Row]) -> None:
         known = self._rounds.get(engine)
@@ -217,7 +203,10 @@ class Sender:
             result = Round(left=rows)
         else:
             result = send(
-                self._publisher, rows, lambda row: time.monotonic() < row.deadline
+                self._publisher,
+                rows,
+                lambda row: time.monotonic() < row.deadline,
+                self._connected,
             )
         if result.broker_down is not None:
             logger.warning(
@@ -234,6 +223,18 @@ class Sender:
             self._note_at = 0
         else:
             self._note_at = min(self._note_at, time.monotonic() + self._linger)
+
+    @contextmanager
+    def _connected(self) -> Iterator[SteadyProducer | None]:
+        """Give a producer, and keep it for what follows soon."""
+        if self._producer is None:
+            self._producer = self._publisher.acquire()
+        yield self._producer
+
+    def _disconnect(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.release()
 
     def _is_waiting(self, engine: Engine, row: Row) -> bool:
         with begin(engine) as connection:

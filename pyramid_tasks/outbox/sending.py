@@ -12,10 +12,16 @@ from ..delivery.result_backends import BrokerDown, SendingFailed
 from .rows import delete_sent, refuse
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from sqlalchemy import Connection
 
+    from ..delivery.producer import SteadyProducer
     from ..delivery.publisher import Publisher
     from .rows import Row
+
+#: What gives a producer for a while.
+Connected = Callable[[], "AbstractContextManager[SteadyProducer | None]"]
 
 # So many messages that are refused for one reason are not its cause.
 _MANY = 3
@@ -38,18 +44,23 @@ class Round:
 
 
 def send(
-    publisher: Publisher, rows: Sequence[Row], may_send: Callable[[Row], bool]
+    publisher: Publisher,
+    rows: Sequence[Row],
+    may_send: Callable[[Row], bool],
+    connected: Callable[[], AbstractContextManager[SteadyProducer | None]]
+    | None = None,
 ) -> Round:
     """Send the messages of rows in their order.
 
     Args:
         may_send: A function that is called with each row before it is sent. If it
             returns ``False``, this row and the rest are left.
+        connected: What gives a producer; default, :meth:`Publisher.producer`.
     """
     result = Round()
     doubtful: SendingFailed | None = None
     try:
-        with publisher.producer() as producer:
+        with (connected or publisher.producer)() as producer:
             for row in rows:
                 if not may_send(row) or _is_of_all(result):
                     break

@@ -50,7 +50,7 @@ def test_fork(sqlite, make_app):
 
 def test_more_than_fits(sqlite, make_app, monkeypatch):
     """What a process cannot hold is for the relay, and what follows waits behind it."""
-    monkeypatch.setattr("pyramid_tasks.outbox.sender._MAX_ROWS", 2)
+    monkeypatch.setattr("pyramid_tasks.outbox.backlog._MAX_ROWS", 2)
     app = make_app(sqlite)
     with app.request() as request, request.tm:
         request.defer_tasks("record", [(1,), (2,), (3,)])

@@ -1,0 +1,50 @@
+"""What a process has committed and not yet sent, bounded in number and in size."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Engine
+
+    from .rows import Row
+
+# What waits in memory. A relay has the rest.
+_MAX_ROWS = 10_000
+_MAX_CHARACTERS = 16_000_000
+
+
+class Backlog:
+    """Rows of databases, in the order of their commits. The caller locks it."""
+
+    def __init__(self) -> None:
+        self._rows: deque[tuple[Engine, Row]] = deque()
+        self._size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    def add(self, engine: Engine, rows: Sequence[Row]) -> bool:
+        """Add rows of a database if they fit, and return whether they do."""
+        size = self._size + _size(rows)
+        if len(self._rows) + len(rows) > _MAX_ROWS or size > _MAX_CHARACTERS:
+            return False
+        self._rows.extend((engine, row) for row in rows)
+        self._size = size
+        return True
+
+    def take(self, limit: int) -> tuple[Engine, list[Row]]:
+        """Take the first rows, which are all of one database."""
+        engine = self._rows[0][0]
+        rows: list[Row] = []
+        while self._rows and self._rows[0][0] is engine and len(rows) < limit:
+            rows.append(self._rows.popleft()[1])
+        self._size -= _size(rows)
+        return engine, rows
+
+
+def _size(rows: Sequence[Row]) -> int:
+    return sum(len(row.message) for row in rows)
