@@ -86,6 +86,7 @@ _CALLED_ON = {
     "pyramid_tasks.configuration.schedules": "config",
     "pyramid_tasks.configuration.tasks": "config",
     "pyramid_tasks.outbox.configuration": "config",
+    "pyramid_tasks.deferring.canvases": "request",
     "pyramid_tasks.deferring.request_methods": "request",
     "pyramid_tasks.worker.request": "request",
 }

@@ -85,8 +85,8 @@ def includeme(config: Configurator) -> None:
     config.add_request_method(methods + "defer_task", name="delay_task")
     config.add_request_method(methods + "defer_task_with_options")
     config.add_request_method(methods + "defer_tasks")
-    config.add_request_method(methods + "defer_canvas")
-    config.add_request_method(methods + "task_signature")
+    config.add_request_method(".deferring.canvases.defer_canvas")
+    config.add_request_method(".deferring.canvases.task_signature")
     config.add_request_method(methods + "get_task_result")
 
     # Delivering tasks.

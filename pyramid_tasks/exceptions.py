@@ -182,6 +182,10 @@ class OutboxTableMissing(OutboxError, LookupError):
         )
 
 
+class CoroutineError(PyramidTasksError, RuntimeError):
+    """The coroutine of a task cannot be run to its end."""
+
+
 class CaptureError(PyramidTasksError, RuntimeError):
     """A test cannot capture the tasks of an application, or cannot run them."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
     from datetime import datetime
     from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, Unpack
 
@@ -42,6 +42,24 @@ if TYPE_CHECKING:
     class DeferTask(Protocol):
         """``request.defer_task``, with the overloads of the function."""
 
+        @overload
+        def __call__(
+            self,
+            func_or_name: Callable[Concatenate[RequestT, P], Coroutine[Any, Any, R]],
+            /,
+            *args: P.args,
+            **kwargs: P.kwargs,
+        ) -> AsyncResult[R]: ...
+        @overload
+        def __call__(
+            self,
+            func_or_name: Callable[
+                Concatenate[TaskT, RequestT, P], Coroutine[Any, Any, R]
+            ],
+            /,
+            *args: P.args,
+            **kwargs: P.kwargs,
+        ) -> AsyncResult[R]: ...
         @overload
         def __call__(
             self,

@@ -75,6 +75,7 @@ ERRORS = {
         {"table": "outbox", "database": "sqlite://"},
         LookupError,
     ),
+    "CoroutineError": (("a",), "a", {}, RuntimeError),
     "CaptureError": (("a",), "a", {}, RuntimeError),
     "LoadError": (("a", "a.ini"), "a", {"config_uri": "a.ini"}, LookupError),
     "ConfigFileNotFound": (

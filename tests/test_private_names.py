@@ -37,7 +37,7 @@ def is_private(name: object) -> bool:
 def defined(tree: ast.AST) -> Iterator[str]:
     """Yield the private names that a module defines."""
     for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id

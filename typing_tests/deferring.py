@@ -12,6 +12,8 @@ from tasks import (
     Reports,
     add,
     anything,
+    fetch,
+    fetch_bound,
     of_the_application,
     request_second,
     resize,
@@ -30,7 +32,7 @@ def function(request: RequestWithTasks) -> None:
     defer_task(request, add)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     defer_task(request, add, "1")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     defer_task(request, add, 1, 2, 3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
-    defer_task(request, add, 1, z=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    defer_task(request, add, 1, z=2)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue]
     defer_task(request, add, request, 1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     defer_task(add, 1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     defer_task(1, add, 1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -52,6 +54,14 @@ def function_of_pyramids_request(request: Request) -> None:
     defer_task(request, resize, 17, 640, 480)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     defer_task(request, resize_bound)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     defer_task(request, resize_bound, "17")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def asynchronous(request: RequestWithTasks) -> None:
+    request.defer_task(fetch, "http://example.com")
+    defer_task(request, fetch_bound, url="http://example.com")
+    request.defer_task(fetch)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    request.defer_task(fetch, 1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    defer_task(request, fetch_bound, 1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def method(request: RequestWithTasks) -> None:

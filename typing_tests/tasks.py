@@ -43,6 +43,19 @@ def resize_bound(self: Task, request: Request, image: int) -> str:
     return f"{self.name}{request.path}{image}"
 
 
+@task
+async def fetch(request: RequestWithTasks, url: str) -> bytes:
+    return url.encode()
+
+
+@task(bind=True)
+async def fetch_bound(self: Task, request: Request, url: str) -> bytes:
+    return url.encode()
+
+
+async def fetch_nothing(request: RequestWithTasks) -> None: ...
+
+
 # Without the slash, mypy refuses **kwargs: "request" could be among them.
 def anything(request: Any, /, *args: int, **kwargs: str) -> None: ...
 

@@ -14,6 +14,7 @@ from ..exceptions import TaskError
 from ..registry import ExecutionPolicy, get_tasks
 from ..worker.request import get_runner
 from .derivers import TaskDeriverInfo, TaskFunc, derive_task
+from .functions import check_kind, is_async
 from .inbox import inbox_options
 from .load import reporting, reporting_directive
 from .signature import default_name, present_as, signature_less_request
@@ -46,7 +47,8 @@ def register_task(
     """Register a function as a task of the application.
 
     The function takes the request first: ``def add(request, x, y)``; with
-    ``bind=True``, the Celery task before it: ``def add(self, request, x, y)``.
+    ``bind=True``, the Celery task before it: ``def add(self, request, x, y)``. It can
+    be an ``async def``.
 
     Args:
         func: A function, any other callable, or a dotted name.
@@ -57,15 +59,19 @@ def register_task(
             and the options of the application's task derivers.
 
     Raises:
-        TaskError: The callable has no name or takes no request, or Celery cannot use
-            the value of an option.
+        TaskError: The callable has no name or takes no request, it is a class or a
+            generator function, or Celery cannot use the value of an option.
     """
     dotted = func if isinstance(func, str) else None
     original: Callable[..., Any] = config.maybe_dotted(func)
+    check_kind(original)
     tasks = get_tasks(config.registry)
     if name is None:
         name = default_name(tasks.app, original)
     bind = options.pop("bind", False)
+    if is_async(original):
+        # Here, as it imports asyncio.
+        config.include("pyramid_tasks.worker.coroutines")
     signature = signature_less_request(original, name, bind=bind)
 
     def register() -> None:
@@ -84,6 +90,7 @@ def register_task(
         # Celery has put autoretry_for around the function. The request goes around
         # both, so that subscribers of a retry get it.
         seen = MethodType(run, task) if bind else run
+        task.is_async = is_async(original)
         task.run = task.__wrapped__ = _with_request(runner, task, original, seen)
 
     introspectable = config.introspectable("tasks", name, name, "task")
@@ -150,13 +157,16 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
 
 def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:
     """Return the task as derivers see it: its first argument is the request."""
-    if not bind:
-        return func
 
     def bound(request: Any, /, *args: Any, **kwargs: Any) -> Any:
         return func(request.current_task, request, *args, **kwargs)
 
-    return bound
+    innermost = bound if bind else func
+    if is_async(func):
+        from ..worker.coroutines import awaiting
+
+        return awaiting(innermost)
+    return innermost
 
 
 def _make_run(

@@ -21,6 +21,7 @@ from ..events import (
 )
 
 if TYPE_CHECKING:
+    from celery import Celery
     from celery.worker import WorkController
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class WorkerEvents(StartStopStep):
     def include(self, worker: WorkController) -> bool:
         from celery.concurrency.prefork import TaskPool
 
-        _check_patched(worker.pool_cls)
+        _check_greenlets(worker.pool_cls, worker.app)
         # The first to start is the last to stop: after the pool and its tasks.
         worker.steps.insert(0, self)
         self.runs_tasks = not issubclass(worker.pool_cls, TaskPool)
@@ -95,11 +96,11 @@ class WorkerEvents(StartStopStep):
             notify_subscribers(CeleryWorkerReady(self.registry))
 
 
-def _check_patched(pool: type) -> None:
-    """End a worker whose pool could run no task, nor stop.
+def _check_greenlets(pool: type, app: Celery) -> None:
+    """End a worker whose pool could run no task, nor stop, or not all of its tasks.
 
     Celery patches Python for an option on the command line, before anything is
-    imported, and not for a setting.
+    imported, and not for a setting. These pools do not run the event loop of asyncio.
     """
     name = pool.__module__.rpartition(".")[2]
     if pool.__module__ == "celery.concurrency.gevent":
@@ -112,4 +113,11 @@ def _check_patched(pool: type) -> None:
         raise SystemExit(
             f"Error: the pool {name} must patch Python before anything is imported. "
             f"Start the worker with --pool={name}."
+        )
+    coroutines = [each for each in app.tasks.values() if getattr(each, "is_async", 0)]
+    if coroutines:
+        raise SystemExit(
+            f"Error: the pool {name} cannot run async functions, and the task "
+            f"{coroutines[0].name} is one. Start the worker with --pool=prefork, "
+            "--pool=threads or --pool=solo."
         )

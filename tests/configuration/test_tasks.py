@@ -161,6 +161,34 @@ def test_callable_without_a_name(configure, func):
     assert isinstance(caught.value, PyramidTasksError)
 
 
+class Generators:
+    def __call__(self, request):
+        yield 1
+
+    async def asynchronous(self, request):
+        yield 1
+
+
+def generator(request):
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("func", "named", "kind"),
+    [
+        (Adder, "Adder cannot be", "a class: register a function"),
+        (generator, "generator cannot be", "a generator function"),
+        (functools.partial(generator), "partial", "a generator function"),
+        (Generators(), "Generators object", "a generator function"),
+        (Generators().asynchronous, "asynchronous", "an async generator function"),
+    ],
+)
+def test_callable_that_would_not_run(configure, func, named, kind):
+    """A call of these gives no result: they are refused, with what to do."""
+    with pytest.raises(TaskError, match=f"{named}.* It is {kind}"):
+        configure().register_task(func, name="it")
+
+
 @pytest.mark.parametrize(
     ("func", "name"),
     [

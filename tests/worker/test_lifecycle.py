@@ -18,7 +18,7 @@ from pyramid.threadlocal import get_current_registry, get_current_request
 import pyramid_tasks
 from pyramid_tasks import CeleryWorkerInit, CeleryWorkerProcessInit
 from pyramid_tasks.events import ProcessEvent
-from pyramid_tasks.worker.lifecycle import _check_patched
+from pyramid_tasks.worker.lifecycle import _check_greenlets
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You're running the worker with superuser"
@@ -184,15 +184,32 @@ def test_events_have_the_registry(name, configure):
         ("eventlet", "eventlet.patcher", "is_monkey_patched"),
     ],
 )
-@pytest.mark.parametrize("is_patched", [True, False])
-def test_pool_that_has_not_patched(pool, module, asked, is_patched, monkeypatch):
+@pytest.mark.parametrize(
+    ("is_patched", "is_async", "error"),
+    [
+        (True, False, None),
+        (False, False, "Start the worker with --pool={pool}"),
+        (True, True, "{pool} cannot run async .* task it is one. Start .* --pool=solo"),
+    ],
+)
+def test_pool_of_greenlets(
+    pool, module, asked, is_patched, is_async, error, configure, monkeypatch
+):
     """A worker that could not run a task ends with the option that it needs."""
+
+    def plain(request): ...
+
+    async def coroutine(request): ...
+
+    config = configure()
+    config.register_task(coroutine if is_async else plain, name="it")
+    app = config.make_celery_app()
     fake = ModuleType(module)
     setattr(fake, asked, lambda _: is_patched)
     monkeypatch.setitem(sys.modules, module, fake)
     pool_cls = type("TaskPool", (), {"__module__": f"celery.concurrency.{pool}"})
-    if is_patched:
-        assert _check_patched(pool_cls) is None
+    if error is None:
+        assert _check_greenlets(pool_cls, app) is None
     else:
-        with pytest.raises(SystemExit, match=f"Start the worker with --pool={pool}"):
-            _check_patched(pool_cls)
+        with pytest.raises(SystemExit, match=error.format(pool=pool)):
+            _check_greenlets(pool_cls, app)

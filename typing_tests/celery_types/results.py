@@ -7,7 +7,17 @@ from typing import Any, assert_type
 from celery import Celery, Task
 from celery.result import AsyncResult, GroupResult
 from pyramid.request import Request
-from tasks import Reports, add, anything, resize, resize_bound, send_mail
+from tasks import (
+    Reports,
+    add,
+    anything,
+    fetch,
+    fetch_bound,
+    fetch_nothing,
+    resize,
+    resize_bound,
+    send_mail,
+)
 
 from pyramid_tasks import defer_task
 from pyramid_tasks.typing import RequestWithTasks
@@ -30,6 +40,14 @@ def method(request: RequestWithTasks, reports: Reports, app: Celery) -> None:
     assert_type(request.defer_task(reports.build, ""), AsyncResult[float])
     assert_type(request.defer_task(anything), AsyncResult[None])
     assert_type(request.defer_task(app.tasks["add"], 1), AsyncResult[Any])
+
+
+def asynchronous(request: RequestWithTasks, pyramids: Request) -> None:
+    assert_type(request.defer_task(fetch, ""), AsyncResult[bytes])
+    assert_type(request.delay_task(fetch_bound, url=""), AsyncResult[bytes])
+    assert_type(request.defer_task(fetch_nothing), AsyncResult[None])
+    assert_type(defer_task(request, fetch, ""), AsyncResult[bytes])
+    assert_type(defer_task(pyramids, fetch_bound, ""), AsyncResult[bytes])
 
 
 def others(request: RequestWithTasks) -> None:
