@@ -176,6 +176,6 @@ def _outbox(app: Celery) -> Iterator[Exception]:
             "pyramid_tasks.delivery = outbox, but the application does not declare "
             "its table: call "
             "pyramid_tasks.contrib.outbox_table.outbox_table(Base.metadata) in the "
-            "module of its models, so that its migrations, or celery ... outbox "
-            "create, make it."
+            "module of its models, so that its migrations and its tests make it, as "
+            "celery ... outbox create does."
         )

@@ -47,8 +47,8 @@ def check_inbox(app: Celery) -> Iterator[Exception]:
             f"The task {tasks[0].name} has an inbox, but the application does not "
             "declare its table: call "
             "pyramid_tasks.contrib.outbox_table.outbox_table(Base.metadata) in the "
-            "module of its models, so that its migrations, or celery ... outbox "
-            "create, make it."
+            "module of its models, so that its migrations and its tests make it, as "
+            "celery ... outbox create does."
         )
     for task in tasks:
         for used in sorted(set(_deliveries(app, task, delivery))):
