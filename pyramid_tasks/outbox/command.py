@@ -68,6 +68,7 @@ def run(ctx: click.Context, *, once: bool, interval: float, batch: int) -> None:
 def status(ctx: click.Context, *, as_json: bool) -> None:
     """Show what is in the outbox. Fails if a message is set aside."""
     with _connected(ctx) as connection:
+        from ..registry import get_tasks
         from .lease import working_relay
         from .manage import get_status
 
@@ -80,6 +81,12 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
         click.echo(f"Oldest: {found.oldest:.1f} s")
         click.echo(f"Set aside: {found.set_aside}")
         click.echo(f"Relay: {relay or 'none works'}")
+        delivery = get_tasks(ctx.obj.app.registry).delivery
+        if delivery != "outbox":
+            click.echo(
+                f"Note: the delivery of the application is {delivery}, so only calls "
+                "that choose the outbox themselves come here."
+            )
     if found.set_aside:
         if not as_json:
             click.echo('Messages are set aside: see "outbox list".', err=True)

@@ -89,6 +89,12 @@ def test_create_status_run(engine, make_app):
     assert app.rows() == []
 
 
+def test_status_of_another_delivery(sqlite, make_app):
+    """An application that has another delivery is told so."""
+    app = make_app(sqlite, pyramid_tasks__delivery="commit")
+    assert "the delivery of the application is commit" in invoke(app, "status")[1]
+
+
 def test_create_beside_alembic(engine, make_app):
     """Where Alembic looks after the database, the command says what to declare."""
     with engine.begin() as connection:
