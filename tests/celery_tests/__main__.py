@@ -162,7 +162,8 @@ def redis_server(folder: str) -> Iterator[int]:
 
 
 def differ(found: dict[str, str], expected: dict[str, str], name: str) -> bool:
-    return found.get(name) != expected.get(name)
+    """Whether a test ends worse than with Celery alone."""
+    return found.get(name) not in {expected.get(name), "passed"}
 
 
 def summary(outcomes: dict[str, str]) -> str:
