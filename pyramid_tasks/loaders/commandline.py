@@ -70,10 +70,13 @@ class _SubCommandOption(CeleryOption):
 def _replace_stand_in(
     ctx: click.Context, _param: click.Parameter, uri: str | None
 ) -> None:
-    if uri is None and isinstance(ctx.command, click.Group):
-        return  # the command of the group has its own --ini
     if uri is None and not isinstance(ctx.obj.app, _StandIn):
         return  # the group had one
+    if uri is None and isinstance(ctx.command, click.Group):
+        # The command of the group has its own --ini. Celery before 5.7 would ask the
+        # group for the value.
+        ctx.obj.app.user_options["preload"].clear()
+        return
     # The option is eager: some of Celery's own options look at the settings of
     # ctx.obj.app, and click converts those later.
     ctx.obj.app = _load(uri or os.environ.get(keys.ENVIRON_KEY))
