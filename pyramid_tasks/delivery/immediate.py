@@ -71,21 +71,18 @@ class ImmediateDelivery:
         return send(self.app, signatures)
 
 
-def send(
-    app: PyramidCelery, signatures: Sequence[Signature], backend: Any = None
-) -> list[ResultBase]:
+def send(app: PyramidCelery, signatures: Sequence[Signature]) -> list[ResultBase]:
     """Send signatures through one producer, and return their results.
 
     Args:
         app: The Celery application that sends.
         signatures: Tasks, chains, groups and chords.
-        backend: The result backend meanwhile; ``None`` for the one of the application.
     """
     if app.conf.task_always_eager:
         return [each.apply_async() for each in signatures]
     with (
         app.producer_or_acquire() as producer,
-        app.sending(SteadyProducer(producer), backend),
+        app.sending(SteadyProducer(producer)),
     ):
         return [each.apply_async() for each in signatures]
 

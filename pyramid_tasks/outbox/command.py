@@ -213,7 +213,8 @@ def _opened(ctx: click.Context) -> Iterator[tuple[Registry, Engine]]:
     except PyramidTasksError as error:
         raise click.ClickException(str(error)) from error
     except SQLAlchemyError as error:
-        reason = getattr(error, "orig", None) or error
+        from .table import reason_of
+
         raise click.ClickException(
-            f"The database of the outbox cannot be used: {reason}"
+            f"The database of the outbox cannot be used: {reason_of(error)}"
         ) from error

@@ -17,6 +17,7 @@ from celery.signals import worker_process_shutdown
 from .backlog import Backlog
 from .rows import begin, is_waiting, leave_to_relay
 from .sending import Round, send, settle
+from .table import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -174,7 +175,7 @@ class Sender:
         self._failures += 1
         level = logging.WARNING if self._failures == 1 else logging.DEBUG
         logger.log(
-            level, "The outbox cannot be used; trying again: %s", _in_words(error)
+            level, "The outbox cannot be used; trying again: %s", reason_of(error)
         )
         self._note_at = time.monotonic() + min(2.0**self._failures / 2, _MAX_PAUSE)
         if self._failures == _MAX_FAILURES:
@@ -248,8 +249,3 @@ class Sender:
                     leave_to_relay(connection, result.left)
             del self._rounds[engine]
         self._note_at = math.inf
-
-
-def _in_words(error: Exception) -> object:
-    # SQLAlchemy's errors quote the statement.
-    return getattr(error, "orig", None) or error

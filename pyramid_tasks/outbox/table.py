@@ -112,6 +112,11 @@ def database_name(engine: Engine) -> str:
     return engine.url.set(query={}).render_as_string(hide_password=True)
 
 
+def reason_of(error: Exception) -> object:
+    """Return what the driver said: the errors of SQLAlchemy quote the statement too."""
+    return getattr(error, "orig", None) or error
+
+
 class database_time(FunctionElement[float]):  # noqa: N801 as SQLAlchemy's functions
     """The time by the clock of the database, which all processes share."""
 

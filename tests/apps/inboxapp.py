@@ -9,6 +9,7 @@ import os
 import signal
 import time
 
+import outboxapp
 import zope.sqlalchemy
 from celery.signals import after_task_publish
 from outboxapp import Die, dbsession
@@ -17,7 +18,6 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from pyramid_tasks import task
-from pyramid_tasks.contrib.outbox_table import metadata
 from pyramid_tasks.registry import get_tasks
 
 TABLES = """
@@ -32,12 +32,7 @@ INSERT INTO stock VALUES (0);
 
 def create_tables(url):
     """Make the tables, those of outbox and inbox too."""
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        for statement in TABLES.split(";")[:-1]:
-            connection.execute(text(statement))
-    metadata.create_all(engine)
-    engine.dispose()
+    outboxapp.create_tables(url, TABLES)
 
 
 def execute(request, sql, **values):

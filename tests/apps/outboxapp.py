@@ -121,11 +121,11 @@ def main(global_config, **settings):
         return config.make_wsgi_app()
 
 
-def create_tables(url):
-    """Make the tables, that of the outbox too."""
+def create_tables(url, tables=TABLES):
+    """Make tables, those of outbox and inbox too."""
     engine = create_engine(url)
     with engine.begin() as connection:
-        for statement in TABLES.split(";")[:-1]:
+        for statement in tables.split(";")[:-1]:
             connection.execute(text(statement))
     metadata.create_all(engine)
     engine.dispose()

@@ -197,22 +197,27 @@ def test_failing_task(engine, manager):
     assert [task.kwargs for task in deferred.find(ship)] == [{}, {"defer": False}]
 
 
-def test_transaction_of_the_test(engine):
-    """A test with a transaction that never commits has its tasks run inside that."""
-    app = make_app(engine, EXPLICIT)
+def environ_of_test(engine):
+    """Return an environ with a transaction that never commits, and its session."""
     tm = transaction.TransactionManager(explicit=True)
     tm.begin()
     tm.doom()
     dbsession = Session(engine)
     zope.sqlalchemy.register(dbsession, transaction_manager=tm)
-    environ = {"tm.active": True, "tm.manager": tm, "app.dbsession": dbsession}
+    return {"tm.active": True, "tm.manager": tm, "app.dbsession": dbsession}
+
+
+def test_transaction_of_the_test(engine):
+    """A test with a transaction that never commits has its tasks run inside that."""
+    app = make_app(engine, EXPLICIT)
+    environ = environ_of_test(engine)
     with capture(app.registry, environ) as deferred:
         WebTestApp(app, extra_environ=environ).get("/")
         assert [task.args for task in deferred.tasks] == [(7,)]
         assert deferred.run() == [1, 1]
         query = text("SELECT state FROM orders")
-        assert dbsession.scalars(query).all() == ["shipped"]
-    tm.abort()
+        assert environ["app.dbsession"].scalars(query).all() == ["shipped"]
+    environ["tm.manager"].abort()
     assert states(engine) == []
 
 
@@ -224,15 +229,10 @@ def test_twice(engine, inbox, of_test):
     environ = {}
     metadata.create_all(engine)
     if of_test:
-        tm = transaction.TransactionManager(explicit=True)
-        tm.begin()
-        tm.doom()
-        dbsession = Session(engine)
-        zope.sqlalchemy.register(dbsession, transaction_manager=tm)
-        environ = {"tm.active": True, "tm.manager": tm, "app.dbsession": dbsession}
+        environ = environ_of_test(engine)
     with capture(app.registry, environ) as deferred:
         WebTestApp(app, extra_environ=environ).get("/")
         assert deferred.run(1, twice=True) == [1]
     assert len(deferred.find(ship, 7, defer=False)) == (1 if inbox else 2)
     if of_test:
-        tm.abort()
+        environ["tm.manager"].abort()
