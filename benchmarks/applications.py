@@ -28,6 +28,10 @@ def nothing_with_request(_request: Any) -> None:
     """Do nothing, with a request."""
 
 
+async def nothing_async(_request: Any) -> None:
+    """Do nothing, in a coroutine."""
+
+
 def count() -> None:
     """Make the file one byte longer, which says that the task has run."""
     os.write(_record(), b".")

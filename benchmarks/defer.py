@@ -24,11 +24,14 @@ Deferring a task that does nothing. *One*: `Task.apply_async` of plain Celery, a
 each with `apply_async` and the same producer, which is how plain Celery is fastest, and
 `request.defer_tasks`. *In a transaction*: a request is made, a row is inserted, a task
 is deferred, and the transaction commits, in PostgreSQL; with plain Celery,
-`apply_async` follows the commit. On the memory transport in microseconds for each task
-(of processor time, but for transactions), else how many tasks one process defers per
+`apply_async` follows the commit. Plain Celery does not learn whether RabbitMQ has a
+message, unless `confirm_publish` is set, as it is for the deliveries; that is a row of
+its own, *confirmed*. On the memory transport in microseconds for each task (of
+processor time, but for transactions), else how many tasks one process defers per
 second."""
 
 _AT_ONCE = 1000
+CONFIRMING = "plain Celery, confirmed"
 
 #: What is done a number of times by either side.
 Call = Callable[[], object]
@@ -41,6 +44,8 @@ class _Site:
         self.name = name
         self.effort = effort
         self.plain = plain_celery(here.settings())
+        options = {"broker_transport_options": {"confirm_publish": True}}
+        self.confirming = plain_celery(here.settings() | options)
         settings = {"sqlalchemy.url": url, "pyramid_tasks.delivery": "immediate"}
         self.registry = configure(here.settings(), **settings).registry
         self.ours: Celery = self.registry["pyramid_tasks"].app
@@ -60,7 +65,7 @@ class _Site:
         cases = {
             label: self._purging(
                 timed(call, number, tasks, cpu=cpu and in_memory),
-                self.plain if label == PLAIN else self.ours,
+                {PLAIN: self.plain, CONFIRMING: self.confirming}.get(label, self.ours),
                 number * tasks,
             )
             for label, call in calls.items()
@@ -99,6 +104,7 @@ def _site(name: str, server: str, effort: Effort) -> Iterator[_Site]:
         finally:
             disconnect(site.registry)
             site.plain.close()
+            site.confirming.close()
             site.ours.close()
 
 
@@ -144,6 +150,11 @@ def _in_transaction(site: _Site) -> Iterator[Row]:
 
     calls: dict[str, Call] = {
         PLAIN: lambda: transact(site.registry, then=lambda _: apply_async()),
+    }
+    if site.name == "RabbitMQ":
+        confirming = site.confirming.tasks["nothing"].apply_async
+        calls[CONFIRMING] = lambda: transact(site.registry, then=lambda _: confirming())
+    calls |= {
         "commit": deferring("commit"),
         "outbox": deferring("outbox"),
     }

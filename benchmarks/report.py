@@ -65,10 +65,14 @@ def print_section(section: Section) -> None:
         print(f"  {row.label:{_WIDTH - 2}}{figures}", flush=True)
 
 
-def write(path: Path, sections: Iterable[Section], minutes: float) -> None:
-    """Put the tables into a Markdown file, in place of those that it has."""
+def write(path: Path, sections: Iterable[Section], how: str) -> None:
+    """Put the tables into a Markdown file, in place of those that it has.
+
+    Args:
+        how: How they were measured.
+    """
     begin, end = _MARKS
-    figures = "\n".join([begin, "", *_markdown(sections, minutes), end])
+    figures = "\n".join([begin, "", *_markdown(sections, how), end])
     text = path.read_text(encoding="utf-8")
     replaced, count = re.subn(
         f"{begin}.*{end}", lambda _: figures, text, flags=re.DOTALL
@@ -95,9 +99,9 @@ def versions() -> str:
     return ", ".join([python, *packages, *server_versions()])
 
 
-def _markdown(sections: Iterable[Section], minutes: float) -> Iterator[str]:
+def _markdown(sections: Iterable[Section], how: str) -> Iterator[str]:
     date = dt.datetime.now(dt.UTC).date()
-    yield f"Measured on {date}, commit {_commit()}, in {minutes:.0f} minutes."
+    yield f"Measured on {date}, commit {_commit()}, {how}."
     yield f"Machine: {machine()}."
     yield f"Versions: {versions()}."
     for section in sections:

@@ -9,7 +9,13 @@ from celery.app.trace import build_tracer
 from celery.worker.request import Request
 from pyramid.scripting import prepare
 
-from .applications import configure, nothing_with_request, plain_celery, pyramid_part
+from .applications import (
+    configure,
+    nothing_async,
+    nothing_with_request,
+    plain_celery,
+    pyramid_part,
+)
 from .brokers import Broker
 from .measuring import OURS, PLAIN, Effort, rows, take_turns, timed
 from .report import Section
@@ -22,7 +28,8 @@ Microseconds of processor time from Celery's worker handing over a message to th
 a task that does nothing, in one process, for an application with 6 request methods and
 4 properties. `prepare` is what an application does by hand: plain Celery, and in the
 task `with pyramid.scripting.prepare(registry=registry) as env`, for the same
-application without this package."""
+application without this package. `async def` is a task of this package that is a
+coroutine function."""
 
 
 def run(effort: Effort) -> list[Section]:
@@ -37,6 +44,8 @@ def run(effort: Effort) -> list[Section]:
             nothing_with_request(env["request"])
 
     by_hand.task(prepare_by_hand, name="prepare_by_hand", shared=False)
+    with_async = configure(settings | {"task_default_queue": "async"})
+    with_async.register_task(nothing_async, name="nothing async")
     number = effort.pick(3000, 50)
     found = take_turns(
         "trace",
@@ -44,6 +53,9 @@ def run(effort: Effort) -> list[Section]:
             PLAIN: timed(tracer(plain_celery(settings), "nothing"), number),
             OURS: timed(
                 tracer(configure(settings).make_celery_app(), "nothing"), number
+            ),
+            "async def": timed(
+                tracer(with_async.make_celery_app(), "nothing async"), number
             ),
             "prepare by hand": timed(tracer(by_hand, "prepare_by_hand"), number),
         },

@@ -9,6 +9,7 @@ from importlib.metadata import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from docutils import nodes
 from sphinx import addnodes
 from sphinx.domains.python import PyObject
 from sphinx.pycode import ModuleAnalyzer
@@ -25,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 extensions = [
     "diagrams",
+    "ini",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
@@ -33,8 +35,9 @@ extensions = [
 exclude_patterns = ["_build"]
 smartquotes_action = "qe"  # quotes and ellipses: the dashes of --ini are to stay
 
-# Definition lists, headings as targets of links, and ":::" around what has code in it.
-myst_enable_extensions = ["colon_fence", "deflist"]
+# Definition lists, headings as targets of links, ":::" around what has code in it, and
+# "{.class}" above a block.
+myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 # Docstrings are in the style of Google; types are those of the annotations.
@@ -91,6 +94,12 @@ _CALLED_ON = {
     "pyramid_tasks.worker.request": "request",
 }
 
+#: The module whose functions users read as properties, so without parentheses.
+_PROPERTIES = "pyramid_tasks.worker.request"
+
+#: How many letters of code have room in a line of a list on a phone.
+_FITS_A_PHONE = 32
+
 
 def _leave_out_first(
     _app: Sphinx, what: str, name: str, _object: Any, _options: Any, *texts: str | None
@@ -110,6 +119,22 @@ def _say_on_what(_app: Sphinx, doctree: Any) -> None:
             for prefix in list(node.findall(addnodes.desc_addname)):
                 prefix.parent.remove(prefix)
             node.insert(0, addnodes.desc_addname("", f"{owner}."))
+        if node.get("module") == _PROPERTIES:
+            for arguments in list(node.findall(addnodes.desc_parameterlist)):
+                arguments.parent.remove(arguments)
+            node["_toc_name"] = node["_toc_name"].removesuffix("()")
+
+
+def _write_dashes(_app: Sphinx, doctree: Any) -> None:
+    for text in list(doctree.findall(nodes.Text)):
+        if text == " -- ":  # Sphinx' own, between a parameter and what it is
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
+def _mark_short_code(_app: Sphinx, doctree: Any) -> None:
+    for code in doctree.findall(nodes.literal):
+        if all(len(word) < _FITS_A_PHONE for word in code.astext().split()):
+            code["classes"].append("short")
 
 
 def setup(app: Sphinx) -> None:
@@ -125,4 +150,7 @@ def setup(app: Sphinx) -> None:
         if field.name == "variable":
             field.label = "Attributes"  # as in the docstrings
     app.connect("autodoc-process-signature", _leave_out_first)
-    app.connect("doctree-read", _say_on_what)
+    # Before Sphinx collects the names for the table of contents.
+    app.connect("doctree-read", _say_on_what, priority=400)
+    app.connect("doctree-read", _write_dashes)
+    app.connect("doctree-read", _mark_short_code)

@@ -99,7 +99,8 @@ def includeme(config: Configurator) -> None:
 
     # What tasks know of the requests that deferred them.
     config.add_directive("add_task_context", rooms + "contexts.add_task_context")
-    config.include(".configuration.builtin_contexts")
+    if {"pyramid_tasks.context", "pyramid_tasks.base_url"} & {*config.get_settings()}:
+        config.include(".configuration.builtin_contexts")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ a new version changes one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -99,12 +99,56 @@ def own_backend(app: Celery) -> Any:
     return app._backend
 
 
+def set_transport_options(backend: Any, options: dict[str, Any]) -> None:
+    """Give a result backend of Redis other options than its application has.
+
+    Celery takes the options for sentinels from there and from nowhere else.
+    """
+    backend._transport_options = options
+
+
+def renew_backend(app: Celery) -> list[Any]:
+    """Make an application of a process that was forked set up its result backend anew.
+
+    Celery does so only where multiprocessing forks, and not for Redis. A result that
+    the parent has deferred unsubscribes when it is freed, through the old backend: so
+    that has no connection either.
+
+    Returns:
+        What has the connections of the parent.
+    """
+    backend = app._backend
+    inherited = [backend, app._local]
+    if hasattr(backend, "result_consumer"):
+        inherited += [backend.result_consumer, backend.__dict__.pop("client", None)]
+        backend.result_consumer = backend.ResultConsumer(
+            backend,
+            app,
+            backend.accept,
+            backend._pending_results,
+            backend._pending_messages,
+        )
+    app._backend_cache, app._local = None, threading.local()
+    # rpc:// has a queue for the results of each process, named after this.
+    app.__dict__.pop("oid", None)
+    return inherited
+
+
 def set_app(signature: Signature, app: Celery) -> None:
     """Make a signature send through an application.
 
     ``Signature.clone(app=...)`` would copy the signature, and not reach those inside.
     """
     signature._app = app
+
+
+def is_celerys(apply_async: Callable[..., Any]) -> bool:
+    """Whether an ``apply_async`` is Celery's own, which calls ``send_task``.
+
+    A base class can have another, and tracers wrap Celery's.
+    """
+    is_own = apply_async.__module__ == "celery.app.task"
+    return is_own and not hasattr(apply_async, "__wrapped__")
 
 
 def dump_models(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import local
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from billiard.context import get_spawning_popen
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 Origin = tuple[Callable[..., "Celery"], tuple[Any, ...]]
 
 
-class _Sending(local):
-    """The producer and the result backend that a thread sends through."""
-
-    producer: Any = None
-    backend: Any = None
-
-
 class PyramidCelery(Celery):
     """A Celery application that belongs to a Pyramid application.
 
@@ -40,14 +33,21 @@ class PyramidCelery(Celery):
         pickled_as: The name of this object in a pickle that its own process reads.
         limited_backends: Result backends that wait for a limited time, by the limit in
             seconds.
+        fork_error: Why this process, which was forked, may share connections with its
+            parent.
     """
 
     origin: Origin | None = None
+    fork_error: Exception | None = None
 
     def __init__(self, registry: Registry, **options: Any) -> None:
         self.registry = registry
         self.limited_backends: dict[float, Any] = {}
-        self._sending = _Sending()
+        # The producer and the result backend to send through. Not by thread: gunicorn
+        # may replace threads by greenlets when the application has been loaded.
+        self._sending: ContextVar[tuple[Any, Any]] = ContextVar(
+            "sending", default=(None, None)
+        )
         self.pickled_as = uuid()
         own = {
             "main": registry.package_name,
@@ -78,17 +78,18 @@ class PyramidCelery(Celery):
             producer: A ``kombu.Producer``; by default one of the pool.
             backend: The result backend; by default the application's own.
         """
-        sending = self._sending
-        before = sending.producer, sending.backend
-        sending.producer, sending.backend = producer, backend
+        token = self._sending.set((producer, backend))
         try:
             yield
         finally:
-            sending.producer, sending.backend = before
+            self._sending.reset(token)
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
         """Return a context with a producer: the one of :meth:`sending`, if any."""
-        context = super().producer_or_acquire(producer or self._sending.producer)
+        producer = producer or self._sending.get()[0]
+        context = (
+            super().producer_or_acquire() if producer is None else nullcontext(producer)
+        )
         if before_task_publish.receivers or after_task_publish.receivers:
             return self._as_current(context)
         return context
@@ -106,7 +107,7 @@ class PyramidCelery(Celery):
     @property
     def backend(self) -> Any:
         """The result backend: the one of :meth:`sending`, if any."""
-        return self._sending.backend or own_backend(self) or super().backend
+        return self._sending.get()[1] or own_backend(self) or super().backend
 
 
 _NO_ORIGIN = (

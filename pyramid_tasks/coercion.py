@@ -101,9 +101,9 @@ def coerce(key: str, value: Any, expected: str) -> Any:
         ) from None
 
 
-def displayed(key: str, value: str) -> str:
+def displayed(key: str, value: object) -> str:
     """Return a value for a message, without what may be a secret."""
     text = f"{key} {value}"
-    if HIDDEN_SETTINGS.search(text) or re.search(r"://\S*@", text):
+    if HIDDEN_SETTINGS.search(text):
         return "********"
     return repr(value)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def has_subscribers(registry: Registry, event_type: type) -> bool:
     """Whether an event has subscribers: an event without any need not be made."""
-    return registry.has_listeners and bool(
+    return registry.has_listeners and bool(  # the first for speed
         registry.adapters.subscriptions((implementedBy(event_type),), None)
     )
 
@@ -31,8 +31,11 @@ class _AboutTask:
         return name
 
 
+# A dataclass without a docstring takes a while to write one.
 @dataclass(eq=False, repr=False)
 class _TaskEvent(_AboutTask):
+    """The base of the events about a call."""
+
     request: Request
     task: Task
     args: tuple[Any, ...]
@@ -91,6 +94,8 @@ class AfterTask(_TaskEvent):
 
 @dataclass(eq=False, repr=False)
 class _TaskNotDone(_TaskEvent):
+    """The base of the events about a task that raised an error."""
+
     exception: Exception
 
 

@@ -6,6 +6,10 @@ carries the things that it talks about as attributes.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from typing import Any
+
 from celery.exceptions import NotRegistered
 from kombu.exceptions import OperationalError
 from pyramid.exceptions import ConfigurationError
@@ -13,13 +17,32 @@ from pyramid.exceptions import ConfigurationError
 # The args of an error are the arguments of its class, and __str__ makes the message.
 # Otherwise neither pickle nor a result backend could make the error again.
 
+# A word that may be an address with a password.
+_SECRET = re.compile(r"(?is)\S*(//.*@|:\S*@|//\S*(pass|pwd|key|secret|token)\S*=)\S*")
+
+
+def near_names(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """Return the known name that is most similar to another, if any is.
+
+    The cutoff says how similar the names must be, up to 1.
+    """
+    from difflib import get_close_matches  # slow, and only a mistake needs it
+
+    return get_close_matches(name, list(known), n=1, cutoff=cutoff)
+
 
 class PyramidTasksError(Exception):
-    """The root of every error that this package raises."""
+    """The root of every error that this package raises.
+
+    Attributes:
+        info: The file and the line of the directive that raised the error, if one did.
+    """
+
+    info: Any = None
 
 
 class SettingError(PyramidTasksError, ConfigurationError):
-    """A setting cannot be used.
+    """A setting cannot be used; the message hides each address with a password.
 
     Attributes:
         key: The setting as the configuration has it, with its prefix.
@@ -28,6 +51,7 @@ class SettingError(PyramidTasksError, ConfigurationError):
     """
 
     def __init__(self, key: str, problem: str, source: str | None = None) -> None:
+        problem = _SECRET.sub("********", problem)
         super().__init__(key, problem, source)
         self.key = key
         self.problem = problem
@@ -74,15 +98,12 @@ class TaskNotRegistered(PyramidTasksError, NotRegistered):
         self.nearest = nearest
 
     def __str__(self) -> str:
-        hint = (
-            f"Did you mean {self.nearest!r}?"
-            if self.nearest
-            else "Register it with config.register_task(), or decorate it with "
-            "@pyramid_tasks.task and config.scan() its module."
-        )
+        hint = "Register it with config.register_task(), or decorate it with "
+        hint += "@pyramid_tasks.task and config.scan() its module."
         given = self.task
         if qualname := getattr(given, "__qualname__", None):
             given = f"{given.__module__}.{qualname}"
+        hint = f"Did you mean {self.nearest!r}?" if self.nearest else hint
         return f"No task {given!r} is registered in this application. {hint}"
 
     __repr__ = Exception.__repr__
@@ -167,23 +188,52 @@ class OutboxTableMissing(OutboxError, LookupError):
     Attributes:
         table: The name of the table.
         database: The URL of the database, without its password.
+        schema: The schema where it was looked for, or ``None`` for the default.
+        has_schema: Whether there is that schema.
+        declared: The other schemas in which the application declares the table.
     """
 
-    def __init__(self, table: str, database: str) -> None:
-        super().__init__(table, database)
+    def __init__(
+        self,
+        table: str,
+        database: str,
+        schema: str | None = None,
+        has_schema: bool = True,  # noqa: FBT001, FBT002 pickled by position
+        declared: Iterable[str] = (),
+    ) -> None:
+        declared = tuple(declared)
+        super().__init__(table, database, schema, has_schema, declared)
         self.table = table
         self.database = database
+        self.schema = schema
+        self.has_schema = has_schema
+        self.declared = declared
 
     def __str__(self) -> str:
+        if not self.has_schema:
+            return (
+                f"The database {self.database} has no schema {self.schema}: make the "
+                "schema, or correct pyramid_tasks.outbox_schema or the "
+                "schema_translate_map of the engine."
+            )
+        where = f"{self.schema}." if self.schema else ""
+        missing = f"The database {self.database} has no table {where}{self.table}"
+        if self.declared:
+            return (
+                f"{missing}, and the application declares the table in the schema "
+                f"{' and in '.join(self.declared)}: set pyramid_tasks.outbox_schema = "
+                f"{self.declared[0]}."
+            )
         return (
-            f"The database {self.database} has no table {self.table}. Make it with "
-            "celery --ini FILE outbox create, where FILE is your ini, or in a "
-            "migration."
+            f"{missing}. Make it with celery --ini FILE outbox create, where FILE is "
+            "your ini, or in a migration. In tests, declare it with "
+            "pyramid_tasks.contrib.outbox_table.outbox_table(Base.metadata), and call "
+            "Base.metadata.create_all(engine)."
         )
 
 
 class CoroutineError(PyramidTasksError, RuntimeError):
-    """The coroutine of a task cannot be run to its end."""
+    """The coroutine of a task cannot be run to its end, or nobody runs it."""
 
 
 class CaptureError(PyramidTasksError, RuntimeError):

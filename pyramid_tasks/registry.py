@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol
 
 from celery import Task
 
-from .exceptions import AmbiguousTask, SettingError, TaskError, TaskNotRegistered
+from .exceptions import (
+    AmbiguousTask,
+    SettingError,
+    TaskError,
+    TaskNotRegistered,
+    near_names,
+)
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -194,7 +199,7 @@ class Tasks:
         name = task if isinstance(task, str) else getattr(task, "__qualname__", "")
         # Users leave out the module as often as they misspell a name.
         matches = [known for known in self.app.tasks if known.endswith(f".{name}")]
-        matches += get_close_matches(name, self.app.tasks, n=1)
+        matches += near_names(name, self.app.tasks)
         return matches[0] if matches else None
 
 

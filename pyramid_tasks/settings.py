@@ -7,8 +7,7 @@ module never falls behind it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
@@ -17,7 +16,7 @@ from celery.app.utils import HIDDEN_SETTINGS
 
 from ._celery import NEW_SETTING_NAMES, SETTING_TYPES
 from .coercion import NESTING, TYPES, coerce
-from .exceptions import SettingError, UnknownSetting
+from .exceptions import SettingError, UnknownSetting, near_names
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +89,25 @@ def coerce_settings(
         SettingError: As for :func:`extract_celery_settings`.
     """
     result: Settings = {}
-    # The shortest keys first, so that a value is met before what nests below it.
-    for key in sorted(settings, key=lambda key: (key.count("."), key)):
+    # The shortest keys first, so that a value is met before what nests below it. Of
+    # several spellings of a setting, Celery's own comes last.
+    keys = sorted(settings, key=lambda key: (key.count("."), key == _plain(key), key))
+    last = {_plain(key): key for key in keys}
+    for key in keys:
         try:
+            if (wins := last[_plain(key)]) != key:
+                problem = f"is {prefix}{wins} in another spelling, which wins: drop it."
+                raise UnknownSetting(prefix + key, problem, None)
             _add(result, key, settings, prefix, report)
         except SettingError as error:
             report(error)
     return result
+
+
+def _plain(key: str) -> str:
+    """Return a key with the name that Celery has today."""
+    name, dot, nested = key.partition(".")
+    return f"{known_name(name) or name}{dot}{nested}"
 
 
 def _add(
@@ -107,7 +118,7 @@ def _add(
         problem = "is no setting in [celery:NAME], where the prefix is left out."
         report(UnknownSetting(key, problem, ".".join(nested)))
         return
-    name = known_name(given, settings)
+    name = known_name(given)
     expected = "any" if name is None else SETTING_TYPES[name]
     if name is None:
         name = given
@@ -116,7 +127,7 @@ def _add(
                 "is not a setting that Celery knows; it is left out, since "
                 "celery report would show it."
             )
-            hint = get_close_matches(name.lower(), SETTING_TYPES, n=1)[0]
+            hint = near_names(name.lower(), SETTING_TYPES)[0]
             report(UnknownSetting(prefix + key, problem, prefix + hint))
             return
         if not _is_known_to_scheduler(name):
@@ -136,22 +147,20 @@ def _add(
     _nest(result, [name, *nested], value, prefix)
 
 
-def known_name(given: str, settings: Container[str] = ()) -> str | None:
+def known_name(given: str) -> str | None:
     """Return the name that Celery has today for a setting, or ``None``.
 
-    Older packages for Pyramid ignore the case of a name. The name in small letters
-    wins.
+    Older packages for Pyramid ignore the case of a name.
 
     Args:
         given: The name, without a prefix.
-        settings: All names that are given.
     """
     if given in SETTING_TYPES:
         return given
     if given in NEW_SETTING_NAMES:
         return str(NEW_SETTING_NAMES[given])
     lower = given.lower()
-    return lower if lower in SETTING_TYPES and lower not in settings else None
+    return lower if lower in SETTING_TYPES else None
 
 
 def _is_known_to_scheduler(name: str) -> bool:
@@ -161,7 +170,7 @@ def _is_known_to_scheduler(name: str) -> bool:
 
 
 def _is_misspelt_secret(name: str) -> bool:
-    near = get_close_matches(name.lower(), SETTING_TYPES, n=1, cutoff=0.9)
+    near = near_names(name.lower(), SETTING_TYPES, cutoff=0.9)
     return bool(near and HIDDEN_SETTINGS.search(near[0]))
 
 
@@ -171,6 +180,9 @@ def _unknown(key: str, prefix: str) -> UnknownSetting:
             "is not a setting: no celeryconfig.py is read. Write the settings of that "
             "module here."
         )
+        return UnknownSetting(prefix + key, problem, None)
+    if key.startswith("pyramid_tasks."):
+        problem = "is read in the section of the application, and not here."
         return UnknownSetting(prefix + key, problem, None)
     problem = (
         "is not a setting that this version of Celery knows; it is passed on as it is."
@@ -182,9 +194,13 @@ def _unknown(key: str, prefix: str) -> UnknownSetting:
         if name in SETTING_TYPES:
             nearest = ".".join([name, *parts[count:]])
             return UnknownSetting(prefix + key, problem, prefix + nearest)
+    for module, names in _OF_SCHEDULERS.items():
+        if key in names:
+            problem = f"is a setting of {module}, which is not installed."
+            return UnknownSetting(prefix + key, problem, None)
     known = {*SETTING_TYPES, *chain(*_OF_SCHEDULERS.values())}
     for name, rest in (parts[0], parts[1:]), ("_".join(parts), []):
-        for near in get_close_matches(name, known, n=1):
+        for near in near_names(name, known):
             nearest = ".".join([near, *rest])
             return UnknownSetting(prefix + key, problem, prefix + nearest)
     return UnknownSetting(prefix + key, problem, None)

@@ -4,13 +4,15 @@ Celery and Pyramid have no types. If ``celery-types`` is installed, a result has
 type that its task returns. Everything else is checked without it too.
 """
 
-from __future__ import annotations
-
+# Not "from __future__ import annotations": a web process would compile each annotation
+# of a TypedDict when it starts. The classes of Celery 5.3 take no types, so what names
+# their types is text.
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Coroutine, Iterable
     from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, Unpack
 
     from celery import Task
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
             /,
             *args: P.args,
             **kwargs: P.kwargs,
-        ) -> AsyncResult[R]: ...
+        ) -> "AsyncResult[R]": ...
         @overload
         def __call__(
             self,
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
             /,
             *args: P.args,
             **kwargs: P.kwargs,
-        ) -> AsyncResult[R]: ...
+        ) -> "AsyncResult[R]": ...
         @overload
         def __call__(
             self,
@@ -67,7 +69,7 @@ if TYPE_CHECKING:
             /,
             *args: P.args,
             **kwargs: P.kwargs,
-        ) -> AsyncResult[R]: ...
+        ) -> "AsyncResult[R]": ...
         @overload
         def __call__(
             self,
@@ -75,11 +77,11 @@ if TYPE_CHECKING:
             /,
             *args: P.args,
             **kwargs: P.kwargs,
-        ) -> AsyncResult[R]: ...
+        ) -> "AsyncResult[R]": ...
         @overload
         def __call__(
             self, func_or_name: str | AnyTask, /, *args: Any, **kwargs: Any
-        ) -> AsyncResult[Any]: ...
+        ) -> "AsyncResult[Any]": ...
 
 
 class CallOptions(TypedDict, total=False):
@@ -180,7 +182,7 @@ class RequestWithTasks(Protocol):
             args: Iterable[Any] = (),
             kwargs: Mapping[str, Any] | None = None,
             **options: Unpack[CallOptions],
-        ) -> AsyncResult[Any]: ...
+        ) -> "AsyncResult[Any]": ...
 
         def defer_tasks(
             self,
@@ -191,16 +193,16 @@ class RequestWithTasks(Protocol):
 
         def task_signature(
             self, func_or_name: TaskLike, /, *args: Any, **kwargs: Any
-        ) -> Signature[Any]: ...
+        ) -> "Signature[Any]": ...
 
         def defer_canvas(
-            self, canvas: Signature[Any], **options: Unpack[CallOptions]
-        ) -> AsyncResult[Any] | GroupResult: ...
+            self, canvas: "Signature[Any]", **options: Unpack[CallOptions]
+        ) -> "AsyncResult[Any] | GroupResult": ...
 
-        def get_task_result(self, task_id: str) -> AsyncResult[Any]: ...
+        def get_task_result(self, task_id: str) -> "AsyncResult[Any]": ...
 
         @property
-        def current_task(self) -> Task[..., Any] | None: ...
+        def current_task(self) -> "Task[..., Any] | None": ...
 
         @property
         def deferred_by(self) -> Any: ...

@@ -25,7 +25,6 @@ expect.set_options(timeout=DEADLINE * 1000)
 #: Any may have it: Debian's, Google's.
 COMMANDS = ("chromium", "google-chrome")
 
-
 #: Where the pictures of the documentation are.
 SCREENSHOTS = Path(__file__).parents[1] / "docs" / "_static" / "screenshots"
 
@@ -41,9 +40,8 @@ def keep_screenshot(page: Page, name: str, height: int) -> None:
 class Browser:
     """A browser of one test.
 
-    Attributes:
-        errors: What pages threw and logged as errors, with the place; a test that
-            expects some takes them out.
+    What pages throw and log as errors is in ``errors``, with the place; a test that
+    expects some takes them out.
     """
 
     def __init__(self, chromium: Chromium) -> None:
@@ -54,12 +52,8 @@ class Browser:
     def open(self, url: str, *, width: int = 1280, **options: Any) -> Page:
         """Open a page as somebody else than before: no cookies, no cache.
 
-        ``page.context.new_page()`` opens another one of the same person.
-
-        Args:
-            width: That of the window, in CSS pixels.
-            options: Those of Playwright's ``browser.new_context()``, such as
-                ``java_script_enabled``.
+        ``page.context.new_page()`` opens another one of the same person. The options
+        are those of Playwright's ``browser.new_context()``.
         """
         viewport = {"width": width, "height": 800}
         context = self._chromium.new_context(viewport=viewport, **options)

@@ -1,12 +1,11 @@
 """Fixtures of all tests: applications, ini files, and the services on this machine."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import Browser, Chromium, start_chromium
@@ -16,12 +15,21 @@ from support import APPS, example_config, filesystem_settings, need_service, uni
 
 sys.path.insert(0, str(APPS))
 
+#: The type of a function that writes an ini file and returns its path.
+Write = Callable[..., Path]
+
 #: What runs on this machine, and is a parameter of the tests that need it.
 SERVERS = {"mariadb", "postgresql", "rabbitmq", "redis"}
 
 # A shell has what it starts in the background ignore Ctrl-C, and all that this starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let tests start workers as root without a warning."""
+    line = "ignore:You're running the worker with superuser"
+    config.addinivalue_line("filterwarnings", line)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -71,7 +79,7 @@ def eager(configure: Callable[..., Configurator]) -> Configurator:
 
 
 @pytest.fixture
-def write_ini(tmp_path: Path) -> Callable[..., Path]:
+def write_ini(tmp_path: Path) -> Write:
     """Return a function that writes an ini file and returns its path."""
 
     def write_ini(text: str, name: str = "config.ini") -> Path:
@@ -128,8 +136,7 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str,
 def _delete_queue(url: str, name: str) -> None:
     from kombu import Connection
 
-    with Connection(url) as connection:
-        channel = connection.channel()
+    with Connection(url) as connection, connection.channel() as channel:
         channel.queue_delete(name)
         channel.exchange_delete(name)
 
@@ -137,32 +144,23 @@ def _delete_queue(url: str, name: str) -> None:
 def _delete_keys(prefix: str) -> None:
     from redis import Redis
 
-    client = Redis()
-    for key in client.scan_iter(f"{prefix}*"):
-        client.delete(key)
+    for key in Redis().scan_iter(f"{prefix}*"):
+        Redis().delete(key)
 
 
 @pytest.fixture
-def example_ini(write_ini: Callable[..., Path], broker: dict[str, str]) -> Path:
+def example_ini(write_ini: Write, broker: dict[str, str]) -> Path:
     """Return an ini for the example application on each broker."""
     return write_ini(example_config(broker))
 
 
 @pytest.fixture
-def write_example(
-    write_ini: Callable[..., Path], tmp_path: Path
-) -> Callable[..., Path]:
-    """Return a function that writes an ini for the example application.
+def write_example(write_ini: Write, tmp_path: Path) -> Write:
+    """Return a function that writes an ``example_config``, with a folder as broker."""
 
-    Its broker is a folder unless it is given; the other arguments are those of
-    ``example_config``.
-    """
-
-    def write_example(
-        *, name: str = "config.ini", broker: dict[str, str] | None = None, **parts: str
-    ) -> Path:
-        broker = broker or filesystem_settings(tmp_path)
-        return write_ini(example_config(broker, **parts), name)
+    def write_example(name: str = "config.ini", **parts: Any) -> Path:
+        parts = {"broker": filesystem_settings(tmp_path)} | parts
+        return write_ini(example_config(**parts), name)
 
     return write_example
 

@@ -9,42 +9,21 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from support import logging_sections
+
 FILES = {
     "pyproject.toml": """\
-[build-system]
-requires = ["setuptools"]
-build-backend = "setuptools.build_meta"
-
 [project]
 version = "0.0"
 name = "shop"
 dependencies = [
     "alembic",
     "pyramid",
-    "pyramid_retry",
-    "pyramid_tm",
-    "SQLAlchemy",
-    "transaction",
-    "waitress",
-    "zope.sqlalchemy",
 ]
-
-[project.optional-dependencies]
-testing = [
-    "WebTest",
-    "pytest",
-]
-
-[project.entry-points."paste.app_factory"]
-main = "shop:main"
-
-[tool.setuptools.packages.find]
-exclude = ["tests"]
 """,
     "development.ini": """\
 [app:main]
 use = egg:shop
-pyramid.default_locale_name = en
 
 sqlalchemy.url = sqlite:///%(here)s/shop.sqlite
 
@@ -52,39 +31,12 @@ retry.attempts = 3
 
 [alembic]
 script_location = shop/alembic
-file_template = %%(year)d%%(month).2d%%(day).2d_%%(rev)s
 
 [server:main]
 use = egg:waitress#main
 listen = localhost:6543
-
-[loggers]
-keys = root, shop
-
-[handlers]
-keys = console
-
-[formatters]
-keys = generic
-
-[logger_root]
-level = INFO
-handlers = console
-
-[logger_shop]
-level = DEBUG
-handlers =
-qualname = shop
-
-[handler_console]
-class = StreamHandler
-args = (sys.stderr,)
-level = NOTSET
-formatter = generic
-
-[formatter_generic]
-format = %(asctime)s %(levelname)-5.5s [%(name)s:%(lineno)s] %(message)s
-""",
+"""
+    + logging_sections("%(levelname)-5.5s [%(name)s] %(message)s"),
     "shop/__init__.py": """\
 from pyramid.config import Configurator
 
@@ -119,15 +71,12 @@ from sqlalchemy.orm import configure_mappers, sessionmaker
 
 from .mymodel import MyModel  # flake8: noqa
 
+# run configure_mappers after defining all of the models
 configure_mappers()
 
 
 def get_engine(settings, prefix='sqlalchemy.'):
     return engine_from_config(settings, prefix)
-
-
-def get_session_factory(engine):
-    return sessionmaker(bind=engine)
 
 
 def get_tm_session(session_factory, transaction_manager, request=None):
@@ -142,7 +91,7 @@ def includeme(config):
     config.include('pyramid_tm')
     config.include('pyramid_retry')
     engine = settings.get('dbengine') or get_engine(settings)
-    session_factory = get_session_factory(engine)
+    session_factory = sessionmaker(bind=engine)
     config.registry['dbsession_factory'] = session_factory
 
     def dbsession(request):
@@ -167,7 +116,7 @@ from .meta import Base
 class MyModel(Base):
     __tablename__ = 'models'
     id = Column(Integer, primary_key=True)
-    name = Column(Text)
+    name = Column(Text, unique=True)
     value = Column(Integer)
 """,
     "shop/alembic/env.py": """\
@@ -203,32 +152,20 @@ def downgrade():
     "tests/conftest.py": """\
 import alembic.command
 import alembic.config
-import os
 import pytest
 import transaction
 import webtest
 from pyramid.paster import get_appsettings
-from pyramid.scripting import prepare
 
 from shop import main, models
 from shop.models.meta import Base
 
 
 @pytest.fixture(scope='session')
-def ini_file():
-    return os.path.abspath('testing.ini')
-
-
-@pytest.fixture(scope='session')
-def app_settings(ini_file):
-    return get_appsettings(ini_file)
-
-
-@pytest.fixture(scope='session')
-def dbengine(app_settings, ini_file):
-    engine = models.get_engine(app_settings)
+def dbengine():
+    engine = models.get_engine(get_appsettings('testing.ini'))
     Base.metadata.drop_all(bind=engine)
-    config = alembic.config.Config(ini_file)
+    config = alembic.config.Config('testing.ini')
     alembic.command.stamp(config, None, purge=True)
     alembic.command.upgrade(config, 'head')
     yield engine
@@ -236,8 +173,8 @@ def dbengine(app_settings, ini_file):
 
 
 @pytest.fixture(scope='session')
-def app(app_settings, dbengine):
-    return main({}, dbengine=dbengine, **app_settings)
+def app(dbengine):
+    return main({}, dbengine=dbengine, **get_appsettings('testing.ini'))
 
 
 @pytest.fixture
@@ -262,15 +199,6 @@ def testapp(app, tm, dbsession):
         'tm.manager': tm,
         'app.dbsession': dbsession,
     })
-
-
-@pytest.fixture
-def app_request(app, tm, dbsession):
-    with prepare(registry=app.registry) as env:
-        request = env['request']
-        request.dbsession = dbsession
-        request.tm = tm
-        yield request
 """,
     "tests/test_functional.py": """\
 def test_my_view(testapp):
@@ -278,7 +206,6 @@ def test_my_view(testapp):
 """,
 }
 FILES["testing.ini"] = FILES["development.ini"].replace("shop.sqlite", "testing.sqlite")
-FILES["production.ini"] = FILES["development.ini"]
 
 
 #: What ``pip install --editable`` would leave in the environment, for ``egg:shop``.

@@ -6,24 +6,33 @@ run them. ``test_blocks.py`` fails for a block that no module takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from markdown_it import MarkdownIt
+from pyramid.config import Configurator
+from support import BIN, environment
 
 ROOT = Path(__file__).parent.parent
+
+#: Fixtures of ``docs/conftest.py``, which take blocks of code.
+ImportSnippets = Callable[..., ModuleType]
+ConfigureSnippets = Callable[..., Configurator]
+WriteApp = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Block:
     """The code between two fences.
 
-    Attributes:
-        line: Where it begins in the document.
-        heading: The heading it stands under, of whatever level.
-        before: The paragraph before it, if nothing else is in between.
-        language: What stands behind the first fence.
+    It stands under a heading, of whatever level; the paragraph before it is empty if
+    something else is in between.
     """
 
     line: int
@@ -34,12 +43,7 @@ class Block:
 
 
 class Document:
-    """A Markdown file, by its name in the project.
-
-    Attributes:
-        text: All of it.
-        all: Its blocks, whether a test has taken them or not.
-    """
+    """A Markdown file, by its name in the project: its text, and all its blocks."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -65,6 +69,29 @@ class Document:
     def _take(self, block: Block) -> str:
         TAKEN.setdefault(self.name, set()).add(block.line)
         return block.text
+
+
+def app_settings(*inis: str) -> dict[str, str]:
+    """Return what some blocks have in their sections of the application."""
+    parser = ConfigParser(interpolation=None)
+    for ini in inis:
+        parser.read_string(ini)
+    return dict(parser["app:main"])
+
+
+def shell(
+    line: str, folder: Path, *, program: str = "bash", **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a line as it is typed, with the scripts of the environment under test."""
+    return subprocess.run(
+        [program, "-c", line],
+        cwd=folder,
+        env=environment(PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}", **env),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 #: The lines in which the blocks begin that a test has taken, by document.

@@ -11,8 +11,6 @@ requests from a socket. The launcher has two uses:
   launcher, with its own arguments, environment, folder, session and exit.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import gc
@@ -31,68 +29,24 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-#: The modules that commands import. Left out are modules that read entry points or the
-#: command line, or start threads, and those that are not installed.
+#: Modules that commands import, with all that these import in turn. Left out are those
+#: that read entry points or the command line, or start threads.
 IMPORTED = (
-    "billiard.pool",
-    "celery.app.amqp",
-    "celery.app.builtins",
-    "celery.app.control",
-    "celery.app.log",
-    "celery.app.trace",
     "celery.apps.beat",
-    "celery.apps.multi",
     "celery.apps.worker",
-    "celery.backends.filesystem",
     "celery.backends.redis",
-    "celery.__main__",
     "celery.bin.amqp",
-    "celery.bin.beat",
-    "celery.bin.call",
-    "celery.bin.control",
-    "celery.bin.events",
-    "celery.bin.graph",
-    "celery.bin.list",
-    "celery.bin.logtool",
-    "celery.bin.migrate",
-    "celery.bin.multi",
-    "celery.bin.purge",
-    "celery.bin.result",
-    "celery.bin.shell",
-    "celery.bin.upgrade",
-    "celery.bin.worker",
     "celery.concurrency.prefork",
-    "celery.concurrency.solo",
-    "celery.concurrency.thread",
-    "celery.events.state",
-    "celery.fixups.django",
-    "celery.loaders.app",
     "celery.worker.consumer",
-    "celery.worker.worker",
-    "click_didyoumean",
-    "click_plugins",
-    "click_repl",
     "coverage",
     "flower.command",
     "hupper.cli",
     "importlib_metadata",
-    "kombu.transport.filesystem",
-    "kombu.transport.memory",
-    "kombu.transport.pyamqp",
-    "kombu.transport.redis",
-    "logging.config",
-    "paste.deploy",
     "plaster_pastedeploy",
-    "psycopg",
-    "pyramid.config",
-    "pyramid.paster",
-    "pyramid.renderers",
-    "pyramid.scripting",
     "pyramid.scripts.pserve",
     "pyramid_tm",
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite",
-    "sqlalchemy.orm",
     "waitress",
     "zope.sqlalchemy",
 )
@@ -114,11 +68,7 @@ class Child:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end of the process; return its exit status.
-
-        Raises:
-            subprocess.TimeoutExpired: It still runs.
-        """
+        """Wait for the end of the process; return its exit status."""
         if self.returncode is None:
             if not select.select([self._reply], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
@@ -140,48 +90,29 @@ class Child:
 
 def start(
     args: Sequence[str],
-    *,
+    *files: IO[Any],
     cwd: Path,
     env: Mapping[str, str],
-    stdin: IO[Any],
-    stdout: IO[Any],
-    stderr: IO[Any],
     script: bool,
-    new_session: bool = False,
 ) -> Child | subprocess.Popen[bytes]:
-    """Start a process; it ends with this one.
+    """Start a process with its standard files, in its own session; it ends with this.
 
-    Args:
-        script: The program is a script of this Python, and may run in a fork of a
-            process that has imported what it needs.
+    A script of this Python runs in a fork of a process that has imported what it needs.
     """
     if sys.platform != "linux":
-        return subprocess.Popen(
-            args,
-            cwd=cwd,
-            env=env,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=new_session,
-        )
-    request = {
-        "args": args,
-        "cwd": str(Path(cwd).absolute()),
-        "env": dict(env),
-        "script": script,
-        "new_session": new_session,
-    }
+        given = dict(zip(("stdin", "stdout", "stderr"), files, strict=True))
+        return subprocess.Popen(args, cwd=cwd, env=env, start_new_session=True, **given)
+    request = {"args": args, "cwd": str(cwd.absolute()), "env": env, "script": script}
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with theirs:
-        files = [file.fileno() for file in (stdin, stdout, stderr, theirs)]
-        socket.send_fds(_launcher(), [json.dumps(request).encode()], files)
+        numbers = [file.fileno() for file in (*files, theirs)]
+        socket.send_fds(_launcher(), [json.dumps(request).encode()], numbers)
     return Child(args, ours)
 
 
 @cache
 def _launcher() -> socket.socket:
-    """Return the socket of a launcher."""
+    """Start the launcher, and return its socket."""
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     # Each fork of it that is a script measures itself.
@@ -207,6 +138,8 @@ def main() -> None:
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         request = _serve(requests)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     if request is None:
         _kill_children()
     else:
@@ -215,35 +148,26 @@ def main() -> None:
 
 def _serve(requests: socket.socket) -> dict[str, Any] | None:
     """Return, in a child, the request for it; return ``None`` at the end."""
-    awake, wake = socket.socketpair()
-    os.set_blocking(wake.fileno(), False)
-    signal.set_wakeup_fd(wake.fileno())
-    signal.signal(signal.SIGCHLD, lambda *_: None)
     replies: dict[int, int] = {}
+    signal.signal(signal.SIGCHLD, lambda *_: _report_ended(replies))
     while True:
-        ready, _, _ = select.select([requests, awake], [], [])
-        if awake in ready:
-            awake.recv(4096)
-            _report_ended(replies)
-        if requests in ready:
-            message, files, _, _ = socket.recv_fds(requests, 1 << 20, 4)
-            if not message:
-                return None
-            pid = os.fork()
-            if not pid:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for socket_ in (awake, wake):
-                    socket_.close()
-                for number, file in enumerate(files[:3]):
-                    os.dup2(file, number)
-                for file in (*files, *replies.values()):
-                    os.close(file)
-                return dict(json.loads(message))
-            for file in files[:3]:
+        message, files, _, _ = socket.recv_fds(requests, 1 << 20, 4)
+        if not message:
+            return None
+        # A child that ends at once is reported when its reply is known.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        pid = os.fork()
+        if not pid:
+            for number, file in enumerate(files[:3]):
+                os.dup2(file, number)
+            for file in (*files, *replies.values()):
                 os.close(file)
-            replies[pid] = files[3]
-            _send(files[3], pid)
+            return dict(json.loads(message))
+        for file in files[:3]:
+            os.close(file)
+        replies[pid] = files[3]
+        _send(files[3], pid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
 def _send(reply: int, number: int) -> None:
@@ -272,12 +196,9 @@ def _kill_children() -> None:
             os.waitpid(-1, 0)
 
 
-def _become(
-    args: list[str], cwd: str, env: dict[str, str], *, script: bool, new_session: bool
-) -> None:
+def _become(args: list[str], cwd: str, env: dict[str, str], *, script: bool) -> None:
     """Run the command of a request in this process."""
-    if new_session:
-        os.setsid()
+    os.setsid()
     os.chdir(cwd)
     if not script:
         os.execvpe(args[0], args, env)

@@ -5,14 +5,13 @@ a line, also in processes that they start. A break is tried with those, the quic
 first. Each run has a copy of the checkout. On Linux, all that it started ends with it.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import difflib
 import hashlib
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -27,9 +26,8 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import coverage
 import pytest
@@ -47,27 +45,12 @@ HANGS = 180
 #: How the names of our copies begin.
 PREFIX = f"m{os.getpid()}-"
 
-# What is not run, or is not for users.
-LEFT_OUT = {
-    "TYPE_CHECKING",
-    "overload",
-    "dataclass",
-    "TypeVar",
-    "ParamSpec",
-    "__repr__",
-}
-PAIRS = (
-    (ast.Eq, ast.NotEq),
-    (ast.Lt, ast.GtE),
-    (ast.Gt, ast.LtE),
-    (ast.In, ast.NotIn),
-    (ast.Is, ast.IsNot),
-)
-OPPOSITE = dict(PAIRS) | {other: one for one, other in PAIRS}
+OPPOSITE = {ast.Eq: ast.NotEq, ast.Lt: ast.GtE, ast.LtE: ast.Gt}
+OPPOSITE |= {ast.In: ast.NotIn, ast.Is: ast.IsNot}
+OPPOSITE |= {other: one for one, other in OPPOSITE.items()}
 
 
-@dataclass(frozen=True)
-class Break:
+class Break(NamedTuple):
     """A place of the package, and the text that replaces it."""
 
     file: str
@@ -91,7 +74,7 @@ def changes(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
             | ast.IfExp(test=test)
             | ast.comprehension(ifs=[test])
         ):
-            # The others have a break of their own that is the same.
+            # These have a break of their own that is the same.
             if not isinstance(test, ast.Compare | ast.UnaryOp | ast.Constant):
                 yield test, f"not ({ast.unparse(test)})"
         case ast.Compare(left=left, ops=[operator], comparators=right):
@@ -113,16 +96,17 @@ def changes(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
 
 
 def is_left_out(node: ast.AST) -> bool:
+    """Whether a node is not run, or is not for users."""
     match node:
-        case ast.JoinedStr():  # before Python 3.12, its nodes do not know their place
-            return True
-        case ast.If(test=ast.Name(id=name)) | ast.Call(func=ast.Name(id=name)):
-            return name in LEFT_OUT
-        case ast.FunctionDef(name=name, decorator_list=decorators):
-            return not LEFT_OUT.isdisjoint({name, *map(ast.unparse, decorators)})
-        case ast.Expr(value=ast.Call(func=ast.Attribute(attr="debug"))):
-            return True
-        case ast.Assign(targets=[ast.Name(id="__tracebackhide__")]):
+        case (
+            ast.JoinedStr()  # before Python 3.12, its nodes do not know their place
+            | ast.If(test=ast.Name(id="TYPE_CHECKING"))
+            | ast.Call(func=ast.Name(id="TypeVar" | "ParamSpec" | "dataclass"))
+            | ast.FunctionDef(name="__repr__")
+            | ast.FunctionDef(decorator_list=[ast.Name(id="overload")])
+            | ast.Expr(value=ast.Call(func=ast.Attribute(attr="debug")))
+            | ast.Assign(targets=[ast.Name(id="__tracebackhide__")])
+        ):
             return True
     return False
 
@@ -183,14 +167,14 @@ def copied() -> Iterator[Path]:
 def end_processes(prefix: str) -> None:
     """Kill what was started in a copy, whoever its parent is now."""
     mark = os.fsencode(f"TMPDIR={tempfile.gettempdir()}/{prefix}")
-    found = [True]
+    found = True
     while found:  # a process may have started another one meanwhile
-        found = []
+        found = False
         for environ in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):  # the process has ended, or is of another user
                 if mark in environ.read_bytes():
                     os.kill(int(environ.parent.name), signal.SIGKILL)
-                    found.append(True)
+                    found = True
 
 
 def run(root: Path, *command: str, timeout: float | None = None) -> tuple[int, str]:
@@ -200,19 +184,12 @@ def run(root: Path, *command: str, timeout: float | None = None) -> tuple[int, s
         "PYTHONPATH": f"{root}/tests",  # for this module, as a plugin
         "TMPDIR": f"{root.parent}/tmp",
     }
+    command = (root / ".venv/bin/python", "-m", *command)
     log = root.parent / "output"
-    with log.open("wb") as output:
-        done = subprocess.run(
-            [root / ".venv/bin/python", "-m", *command],
-            cwd=root,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            timeout=timeout,
-            check=False,
-        )
+    with log.open("wb") as output, Path(os.devnull).open() as nothing:
+        files = {"stdin": nothing, "stdout": output, "stderr": output}
+        options = {"env": environ, "start_new_session": True, "timeout": timeout}
+        done = subprocess.run(command, cwd=root, check=False, **files, **options)
     return done.returncode, log.read_text(errors="replace")
 
 
@@ -221,9 +198,8 @@ class Record:
 
     def __init__(self, jobs: int) -> None:
         digest = hashlib.sha256(sys.version.encode())
-        for file in files("pyramid_tasks", "tests"):
-            if file != str(Path(__file__).relative_to(ROOT)):
-                digest.update(file.encode() + (ROOT / file).read_bytes())
+        for file in files("pyramid_tasks", "tests", ":!tests/mutants.py"):
+            digest.update(file.encode() + (ROOT / file).read_bytes())
         folder = RECORD / digest.hexdigest()[:16]
         if not folder.exists():
             shutil.rmtree(RECORD, ignore_errors=True)
@@ -269,7 +245,6 @@ class Record:
 # The hooks are for pytest while it records, with this module as a plugin.
 
 _seconds: Counter[str] = Counter()
-_unfit: set[str] = set()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -282,14 +257,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _seconds[report.nodeid] += report.duration
-    if not report.passed:
-        _unfit.add(report.nodeid)
+    # A test that does not pass is of no use.
+    _seconds[report.nodeid] += report.duration if report.passed else math.inf
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput"):  # not in a process of pytest-xdist
-        passed = {test: _seconds[test] for test in _seconds if test not in _unfit}
+        passed = {test: each for test, each in _seconds.items() if each < math.inf}
         (session.config.rootpath / "seconds.json").write_text(json.dumps(passed))
 
 
@@ -304,18 +278,15 @@ def attempt(broken: Break, record: Record) -> tuple[bool, str]:
         with copied() as root, suppress(subprocess.TimeoutExpired):
             (root / broken.file).write_bytes(broken.applied(source))
             (root / "names").write_text("\n".join(tests))
-            command = ["pytest", "-q", "-x", "@names"]
-            hangs = HANGS + 2 * record.seconds[tests[-1]]
-            command += ["-o", f"faulthandler_timeout={hangs}"]
-            command += ["-o", "faulthandler_exit_on_timeout=true"]
+            hangs = f"faulthandler_timeout={HANGS + 2 * record.seconds[tests[-1]]}"
+            options = ("-o", hangs, "-o", "faulthandler_exit_on_timeout=true")
+            command = ("pytest", "-q", "-x", "@names", *options)
             status = -1  # if it is stuck between two tests
             status, output = run(root, *command, timeout=HANGS + 5 * ENOUGH)
     where = f"{broken.file}:{broken.node.lineno}"
     if status:
-        by = re.findall(r"(?m)^(?:FAILED|ERROR) (\S+)", output) or [
-            "it hangs or breaks"
-        ]
-        return True, f"noticed   {where}  {by[-1]}"
+        by = re.findall(r"(?m)^(?:FAILED|ERROR) (\S+)", output)
+        return True, f"noticed   {where}  {by[-1] if by else 'it hangs or breaks'}"
     texts = (text.decode().splitlines() for text in (source, broken.applied(source)))
     diff = itertools.islice(difflib.unified_diff(*texts, n=0, lineterm=""), 3, None)
     ran = f"{len(tests)} of {len(known)} tests that run it"
@@ -331,12 +302,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     record = Record(args.jobs)
-    trees = {
-        file: ast.parse((ROOT / file).read_bytes())
-        for file in files("pyramid_tasks")
-        if file.endswith(".py")
-    }
-    among = [broken for file, tree in trees.items() for broken in breaks(file, tree)]
+    among = [
+        broken
+        for file in files("pyramid_tasks/*.py")
+        for broken in breaks(file, ast.parse((ROOT / file).read_bytes()))
+    ]
     chosen = sample(among, min(args.count, len(among)), args.seed)
     print(f"{len(chosen)} of {len(among)} breaks, SEED={args.seed}", flush=True)
     noticed = 0
@@ -350,9 +320,7 @@ def main() -> None:
             end_processes(PREFIX)
             raise
     percent = 100 * noticed / len(chosen)
-    print(
-        f"{noticed} of {len(chosen)} noticed: {percent:.1f} %, at least {BAR} % needed"
-    )
+    print(f"{noticed} of {len(chosen)} noticed: {percent:.1f} %; {BAR} % are needed")
     sys.exit(percent < BAR)
 
 

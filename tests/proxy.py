@@ -10,19 +10,16 @@ from contextlib import suppress
 
 
 class Proxy:
-    """Passes on what two sides say, until it is told otherwise.
+    """Passes on what two sides say, until it is told otherwise; counts connections."""
 
-    Attributes:
-        port: Where it listens.
-        connections: How many connections were opened.
-    """
-
-    def __init__(self, port: int, host: str = "localhost") -> None:
-        self._target = host, port
-        self._listener = socket.create_server(("localhost", 0), backlog=100)
+    def __init__(self, port: int, listen: str = "localhost") -> None:
+        self._target = "localhost", port
+        self._listener = socket.create_server((listen, 0), backlog=100)
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
         self._is_silent = False
+        self._word: bytes | None = None
+        self._passes_word = False
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -30,19 +27,23 @@ class Proxy:
         """Accept connections and bytes, and pass nothing on."""
         self._is_silent = True
 
+    def silence_at(self, word: bytes, *, passing: bool) -> None:
+        """Pass nothing more on when a client says a word, which may still pass."""
+        self._word, self._passes_word = word, passing
+
     def speak(self) -> None:
-        """Pass everything on again."""
+        """Pass everything on again, in connections that heard no word."""
         self._is_silent = False
+        self._word = None
 
     def reset(self) -> None:
         """Cut all connections, as a router that restarts does."""
         for pair in self._pairs:
             for side in pair:
                 # With no time to linger, the kernel sends RST.
+                linger = struct.pack("ii", 1, 0)
                 with suppress(OSError):
-                    side.setsockopt(
-                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-                    )
+                    side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                     side.shutdown(socket.SHUT_RD)
                 side.close()
         self._pairs = []
@@ -66,23 +67,25 @@ class Proxy:
                 except OSError:
                     client.close()
                     continue
-                self._pairs.append((client, server))
-                threading.Thread(
-                    target=self._pass_on, args=(client, server), daemon=True
-                ).start()
+                pair = client, server
+                self._pairs.append(pair)
+                threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
 
     def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
         other = {client: server, server: client}
+        is_mute = False
         with suppress(OSError, ValueError):
             while True:
                 ready, _, _ = select.select([client, server], [], [], 0.05)
                 for side in ready:
-                    if self._is_silent:
-                        side.recv(65536)
-                        continue
                     data = side.recv(65536)
                     if not data:
                         raise OSError
-                    other[side].sendall(data)
+                    if self._is_silent or is_mute:
+                        continue
+                    word = self._word
+                    is_mute = bool(word) and side is client and word in data
+                    if not is_mute or self._passes_word:
+                        other[side].sendall(data)
         client.close()
         server.close()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +21,7 @@ from typing import Any, Self
 import pytest
 from support import (
     APPS,
+    BIN,
     Process,
     free_port,
     start,
@@ -40,7 +43,6 @@ FRACTION = float(os.environ.get("PYRAMID_TASKS_FAULTS", "0.1"))
 #: For a slow machine: a fault test waits long, rather than fail for want of time.
 PATIENCE = 180.0
 
-
 #: The queues of the shops of this process.
 QUEUES: list[str] = []
 
@@ -56,9 +58,13 @@ class Shop:
     Attributes:
         application: The module of the application.
         server: The URL of the broker, where ``broker`` is that of a proxy.
+        address: Where the web server listens.
+        command: What starts a process on the host of the shop, if not on this one.
     """
 
     application = "outboxapp"
+    address = "localhost"
+    command: tuple[object, ...] = ()
 
     def __init__(self, folder: Path, url: str, broker: str, **settings: object) -> None:
         self.folder = folder
@@ -84,39 +90,44 @@ class Shop:
         path = self.folder / name
         path.write_text(
             f"[app:main]\nuse = call:{self.application}:main\n{text}\n"
-            f"[server:main]\nuse = egg:waitress#main\nlisten = localhost:{self.port}\n"
+            "[server:main]\nuse = egg:waitress#main\n"
+            f"listen = {self.address}:{self.port}\n"
         )
         return path
 
     @contextmanager
     def serve(self) -> Iterator[Callable[..., tuple[int, str]]]:
         """Start the web server; give a function that places an order."""
-        port = self.port
-        with start(
-            "python", APPS / "outboxapp.py", self.ini, port, cwd=self.folder
-        ) as process:
-            wait_until(lambda: listens(port), PATIENCE, lambda: process.output)
-            yield lambda number, end="", timeout=PATIENCE: place(
-                f"http://localhost:{port}/orders/{number}?end={end}", timeout
-            )
+        url = f"http://localhost:{self.port}/orders"
+        script = APPS / "outboxapp.py"
+        with self._start_server("python", script, self.ini, self.port):
+            yield lambda number, end="": place(f"{url}/{number}?end={end}", PATIENCE)
+
+    def pserve(self) -> AbstractContextManager[Process]:
+        """Start waitress, with its threads."""
+        return self._start_server("pserve", self.ini)
 
     @contextmanager
-    def pserve(self) -> Iterator[Process]:
-        """Start waitress, with its threads."""
-        with start("pserve", self.ini, cwd=self.folder) as process:
-            wait_until(lambda: listens(self.port), PATIENCE, lambda: process.output)
+    def _start_server(self, *command: object) -> Iterator[Process]:
+        with self._start(*command) as process:
+            process.wait_until(
+                lambda: listens(self.port, self.address), timeout=PATIENCE
+            )
             yield process
 
     @contextmanager
     def relay(self, *options: object) -> Iterator[Process]:
-        command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", self.ini)
-        with start(
-            *command, "outbox", "run", "--interval", 0.5, *options, cwd=self.folder
-        ) as process:
+        command = "celery", "-A", "pyramid_tasks.loaders", "--ini", self.ini, "outbox"
+        with self._start(*command, "run", "--interval", 0.5, *options) as process:
             process.wait_for("The relay is ready.", PATIENCE)
             yield process
 
-    def worker(self, *options: object) -> Any:
+    def _start(self, *command: object) -> AbstractContextManager[Process]:
+        if self.command:
+            command = (*self.command, BIN / str(command[0]), *command[1:])
+        return start(*command, cwd=self.folder)
+
+    def worker(self, *options: object) -> AbstractContextManager[Process]:
         return start_worker(self.ini, "-n", unique(), *options, cwd=self.folder)
 
     def query(self, sql: str) -> list[Any]:
@@ -132,22 +143,36 @@ class Shop:
         return Counter(map(tuple, self.query("SELECT order_id, task_id FROM runs")))
 
     def outbox(self) -> int:
-        (row,) = self.query("SELECT count(*) FROM pyramid_tasks_outbox")
-        return int(row[0])
+        return len(self.query("SELECT id FROM pyramid_tasks_outbox"))
+
+    def set_aside(self) -> int:
+        return len(self.query("SELECT id FROM pyramid_tasks_outbox WHERE set_aside"))
 
     def sent(self) -> Counter[str]:
         """Return how often each task is in the queue."""
-        if self.server.startswith("amqp"):
-            return Counter(each.headers["id"] for each in self._in_rabbitmq())
-        messages = Redis.from_url(self.server).lrange(self.queue, 0, -1)
-        return Counter(json.loads(found)["headers"]["id"] for found in messages)
-
-    def _in_rabbitmq(self) -> Iterator[Any]:
+        if not self.server.startswith("amqp"):
+            messages = Redis.from_url(self.server).lrange(self.queue, 0, -1)
+            return Counter(json.loads(found)["headers"]["id"] for found in messages)
+        found: Counter[str] = Counter()
         with Connection(self.server) as connection:
             channel = connection.channel()
             while message := channel.basic_get(self.queue, no_ack=True):
-                yield message
+                found[message.headers["id"]] += 1
             channel.queue_delete(self.queue)
+        return found
+
+    def wait_until_sent(self, *relays: Process) -> None:
+        """Wait until the outbox is empty, or has messages that no relay will send."""
+        wait_until(
+            lambda: not self.outbox() or self.set_aside(),
+            PATIENCE,
+            lambda: "".join(relay.output for relay in relays),
+        )
+
+    def outcome(self) -> dict[str, int]:
+        """Return how many orders there are, and what became of their tasks."""
+        tasks = self.orders().values()
+        return {"orders": len(tasks), **lost_and_duplicates(tasks, self.sent())}
 
 
 class Load:
@@ -158,13 +183,13 @@ class Load:
         slowest: The longest time that an answer took, in seconds.
     """
 
-    def __init__(self, shop: Shop, clients: int = 4) -> None:
+    def __init__(self, shop: Shop, clients: int = 4, first: int = 0) -> None:
         self.answers: dict[int, tuple[int, str]] = {}
-        self.slowest = 0.0
-        self._url = f"http://localhost:{shop.port}/orders"
+        self.slowest = self._since = 0.0
+        self._url = f"http://{shop.address}:{shop.port}/orders"
         self._stopping = threading.Event()
         self._clients = [
-            threading.Thread(target=self._ask, args=(number, clients))
+            threading.Thread(target=self._ask, args=(first + number, clients))
             for number in range(clients)
         ]
 
@@ -177,6 +202,10 @@ class Load:
         self._stopping.set()
         for client in self._clients:
             client.join()
+
+    def forget_slowest(self) -> None:
+        """Take the time only of orders that are placed from now on."""
+        self.slowest, self._since = 0.0, time.monotonic()
 
     @property
     def statuses(self) -> dict[int, int]:
@@ -194,7 +223,8 @@ class Load:
                 self.answers[number] = place(f"{self._url}/{number}", PATIENCE)
             except OSError as error:
                 self.answers[number] = (-1, str(error))
-            self.slowest = max(self.slowest, time.monotonic() - begin)
+            if begin > self._since:
+                self.slowest = max(self.slowest, time.monotonic() - begin)
             number += step
             self._stopping.wait(0.05)
 
@@ -206,15 +236,23 @@ def place(url: str, timeout: float) -> tuple[int, str]:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
-    except TimeoutError:
-        raise
     except OSError as error:
-        if isinstance(getattr(error, "reason", None), TimeoutError):
+        if isinstance(getattr(error, "reason", error), TimeoutError):
             raise
         return 0, str(error)
 
 
-def lost_and_duplicates(expected: list[Any], found: Counter[Any]) -> tuple[int, int]:
+def lost_and_duplicates(expected: Iterable[Any], found: Counter[Any]) -> dict[str, int]:
     """Return how many are missing, and how many there are too many."""
     lost = sum(found[key] == 0 for key in expected)
-    return lost, sum(found.values()) - len(found)
+    return {"lost": lost, "duplicates": found.total() - len(found)}
+
+
+def kill_child(process: Process) -> bool:
+    """Kill a child of a process; return whether there was one."""
+    pid = process.popen.pid
+    with suppress(FileNotFoundError, ProcessLookupError, IndexError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(int(random.choice(children)), signal.SIGKILL)
+        return True
+    return False

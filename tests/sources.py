@@ -1,9 +1,8 @@
 """The source files of the package, as syntax trees, for tests of its structure."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pyramid_tasks
@@ -22,17 +21,15 @@ MODULES = {
 
 def imported(name: str, tree: ast.AST) -> Iterator[str]:
     """Yield the modules of the package that a module imports, wherever it does so."""
-    parents = ["pyramid_tasks", *name.split(".")[:-1]]
+    package = ".".join(["pyramid_tasks", *name.split(".")[:-1]])
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _inside(alias.name)
         elif isinstance(node, ast.ImportFrom):
-            start = parents[: len(parents) + 1 - node.level] if node.level else []
-            module = ".".join([*start, *filter(None, [node.module])])
+            module = resolve_name("." * node.level + (node.module or ""), package)
             for alias in node.names:
-                found = list(_inside(f"{module}.{alias.name}"))
-                yield from found or _inside(module)
+                yield from list(_inside(f"{module}.{alias.name}")) or _inside(module)
 
 
 def _inside(dotted: str) -> Iterator[str]:

@@ -1,27 +1,22 @@
 """What the tests share: processes started as a user starts them, and services."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess, Popen, TimeoutExpired
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import launcher
 import pytest
-
-if TYPE_CHECKING:
-    from celery.result import AsyncResult
 
 #: Where the console scripts of the environment under test are.
 BIN = Path(sys.executable).parent
@@ -29,10 +24,33 @@ BIN = Path(sys.executable).parent
 APPS = Path(__file__).parent / "apps"
 
 DEADLINE = 60.0
+#: What a test waits for.
+Condition = Callable[[], Any]
 
 #: Scripts that run in a fork of a process which has imported Celery, Pyramid and so on,
 #: unless a test is about how they start.
 FORKED = {"celery", "proutes", "pserve", "pshell", "ptasks", "ptweens", "pviews"}
+
+
+def logging_sections(line: str = "%(message)s") -> str:
+    """Return the sections of an ini that configure logging: a format, of a line."""
+    return f"""
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys = generic
+[logger_root]
+level = INFO
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = generic
+[formatter_generic]
+format = {line}
+"""
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -57,63 +75,42 @@ def measured() -> dict[str, str]:
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
 
 
-def run(
-    *command: object,
-    cwd: Path,
-    stdin: str = "",
-    timeout: float = DEADLINE,
-    fresh: bool | None = None,
-    **env: str,
-) -> subprocess.CompletedProcess[str]:
-    """Run a console script of the environment to its end.
+def run(*command: object, stdin: str = "", **options: Any) -> CompletedProcess[str]:
+    """Run a console script of the environment to its end, as ``_launch`` does."""
+    with TemporaryFile("w+") as typed, TemporaryFile() as out, TemporaryFile() as err:
+        typed.write(stdin)
+        typed.seek(0)
+        process = _launch(command, typed, out, err, **options)
+        try:
+            status = process.wait(DEADLINE)
+        except TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            raise
+        for file in (out, err):
+            file.seek(0)
+        output = out.read().decode(), err.read().decode()
+    return CompletedProcess(process.args, status, *output)
+
+
+def _launch(command, *files: IO, cwd: Path, fresh: bool | None = None, **env: str):
+    """Start a console script of the environment, with its standard files.
 
     Args:
         fresh: Not in a fork that has imported other packages. If ``False``, a script
             in Python that is not of the environment runs in a fork too.
     """
-    with TemporaryFile("w+") as input_, TemporaryFile() as out, TemporaryFile() as err:
-        input_.write(stdin)
-        input_.seek(0)
-        files = {"stdin": input_, "stdout": out, "stderr": err}
-        process = _launch(command, files, cwd=cwd, fresh=fresh, env=env)
-        try:
-            status = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            raise
-        output = []
-        for file in (out, err):
-            file.seek(0)
-            output.append(file.read().decode())
-    return subprocess.CompletedProcess(process.args, status, *output)
-
-
-def _launch(
-    command: Sequence[object],
-    files: Mapping[str, IO[Any]],
-    *,
-    cwd: Path,
-    fresh: bool | None,
-    env: Mapping[str, str],
-    new_session: bool = False,
-) -> launcher.Child | subprocess.Popen[bytes]:
     program, *arguments = map(str, command)
     script = program in FORKED if fresh is None else not fresh
-    return launcher.start(
-        [str(BIN / program), *arguments],
-        cwd=cwd,
-        env=environment(**(measured() if script else {}) | env),
-        script=script,
-        new_session=new_session,
-        **files,
-    )
+    env = environment(**(measured() if script else {}) | env)
+    command = [str(BIN / program), *arguments]
+    return launcher.start(command, *files, cwd=cwd, env=env, script=script)
 
 
 @dataclass
 class Process:
     """A running console script, with its output in a file."""
 
-    popen: launcher.Child | subprocess.Popen[bytes]
+    popen: launcher.Child | Popen[bytes]
     log: Path
 
     @property
@@ -126,32 +123,28 @@ class Process:
 
     def wait_until(
         self,
-        condition: Callable[[], Any],
+        condition: Condition,
         what: str = "the condition",
         timeout: float = DEADLINE,
     ) -> None:
         """Wait for a condition; fail when the process ends before."""
 
-        def is_met() -> bool:
-            ended = self.popen.poll() is not None
-            if condition():
-                return True
-            if ended:
-                pytest.fail(
-                    f"ended with {self.popen.returncode} before {what}:\n{self.output}"
-                )
-            return False
+        def is_met() -> Any:
+            status = self.popen.poll()
+            met = condition()
+            if status is not None and not met:
+                pytest.fail(f"ended with {status} before {what}:\n{self.output}")
+            return met
 
         wait_until(is_met, timeout, lambda: f"{what} in:\n{self.output}")
 
     def stop(self) -> int:
         """Ask the process to stop, as a service manager does, and wait for it."""
-        if self.popen.poll() is None:
-            self.popen.send_signal(signal.SIGTERM)
-            try:
-                self.popen.wait(DEADLINE)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        self.popen.send_signal(signal.SIGTERM)
+        try:
+            self.popen.wait(DEADLINE)
+        except TimeoutExpired:
+            self.kill()
         return self.popen.returncode
 
     def kill(self) -> None:
@@ -162,19 +155,15 @@ class Process:
 
 
 @contextmanager
-def start(
-    *command: object, cwd: Path, fresh: bool | None = None, **env: str
-) -> Iterator[Process]:
+def start(*command: object, cwd: Path, **options: Any) -> Iterator[Process]:
     """Start a console script of the environment; kill it at the end.
 
     What a process does when it is stopped takes seconds, and is for the tests that are
     about it: they call ``stop()``.
     """
-    program = Path(str(command[0])).name
-    log = cwd / f"{program}-{uuid.uuid4().hex[:8]}.log"
+    log = cwd / f"{unique(Path(str(command[0])).name)}.log"
     with log.open("wb") as output, Path(os.devnull).open() as nothing:
-        files = {"stdin": nothing, "stdout": output, "stderr": output}
-        popen = _launch(command, files, cwd=cwd, fresh=fresh, env=env, new_session=True)
+        popen = _launch(command, nothing, output, output, cwd=cwd, **options)
     process = Process(popen, log)
     try:
         yield process
@@ -183,23 +172,16 @@ def start(
 
 
 @contextmanager
-def start_worker(
-    config_uri: object,
-    *options: object,
-    cwd: Path,
-    fresh: bool | None = None,
-    **env: str,
-) -> Iterator[Process]:
+def start_worker(ini: object, *options: object, **others: Any) -> Iterator[Process]:
     """Start a worker as the README does, and wait until it is ready."""
-    command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", config_uri, "worker")
-    options = ("--loglevel=INFO", *options)
-    with start(*command, *options, cwd=cwd, fresh=fresh, **env) as process:
+    command = ini_form(ini, "worker", "--loglevel=INFO", *options)
+    with start(*command, **others) as process:
         process.wait_for(" ready.")
         yield process
 
 
 def wait_until(
-    condition: Callable[[], Any],
+    condition: Condition,
     timeout: float = DEADLINE,
     what: Callable[[], str] = lambda: "the condition",
 ) -> Any:
@@ -213,26 +195,23 @@ def wait_until(
 
 
 @contextmanager
-def serve(
-    config_uri: object, port: int, *options: object, cwd: Path, **env: str
-) -> Iterator[str]:
+def serve(ini: object, port: int, *options: object, **others: Any) -> Iterator[str]:
     """Start pserve, and give the URL it listens on once it does."""
-
-    def listens() -> bool:
-        assert process.popen.poll() is None, process.output
-        with socket.socket() as sock:
-            return sock.connect_ex(("localhost", port)) == 0
-
-    with start("pserve", config_uri, *options, cwd=cwd, **env) as process:
-        wait_until(listens, what=lambda: process.output)
+    with start("pserve", ini, *options, **others) as process:
+        process.wait_until(lambda: listens(port), "it listens")
         yield f"http://localhost:{port}"
 
 
 def free_port() -> int:
     """Return a port that nothing listens on."""
+    with socket.create_server(("localhost", 0)) as sock:
+        return sock.getsockname()[1]
+
+
+def listens(port: int, host: str = "localhost") -> bool:
+    """Whether something listens on a port."""
     with socket.socket() as sock:
-        sock.bind(("localhost", 0))
-        return int(sock.getsockname()[1])
+        return sock.connect_ex((host, port)) == 0
 
 
 class Listener:
@@ -242,27 +221,19 @@ class Listener:
         self.connections = 0
         self._socket = socket.create_server(("localhost", 0))
         self.port = self._socket.getsockname()[1]
+        self.close = self._socket.close
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        while True:
-            try:
+        with suppress(OSError):  # it is closed
+            while True:
                 connection, _ = self._socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            connection.close()
-
-    def close(self) -> None:
-        self._socket.close()
+                self.connections += 1
+                connection.close()
 
 
 def need_service(name: str, port: int, command: str) -> None:
-    """Skip a test whose service is missing; fail it in CI.
-
-    Args:
-        command: What starts the service.
-    """
+    """Skip a test whose service is missing, and say what starts it; fail it in CI."""
     try:
         socket.create_connection(("localhost", port), timeout=5).close()
     except OSError:
@@ -301,21 +272,14 @@ def as_ini(settings: dict[str, str], prefix: str = "celery.") -> str:
 
 
 def example_config(
-    broker: dict[str, str],
+    broker,
     *,
-    use: str = "call:exampleapp:main",
-    app: str = "",
-    worker: str = "worker_concurrency = 2",
-    more: str = "",
-) -> str:
-    """Return an ini for the example application.
-
-    Args:
-        broker: The Celery settings of the application.
-        app: More lines of ``[app:main]``.
-        worker: The lines of ``[celery:main]``.
-        more: More sections.
-    """
+    use="call:exampleapp:main",
+    app="",
+    worker="worker_concurrency = 2",
+    more="",
+):
+    """Return an ini for the example application: lines of its sections, and more."""
     return f"""\
 [app:main]
 use = {use}
@@ -331,6 +295,18 @@ use = egg:pyramid_tasks
 """
 
 
+def make_client(broker: dict[str, str]):
+    """Return a Celery application that sends tasks, and has none of its own."""
+    from celery import Celery
+
+    from pyramid_tasks.settings import extract_celery_settings
+
+    client = Celery("client", set_as_current=False)
+    settings = {f"celery.{key}": value for key, value in broker.items()}
+    client.conf.update(extract_celery_settings(settings))
+    return client
+
+
 class Site:
     """The example application, in this process, beside its worker."""
 
@@ -342,27 +318,22 @@ class Site:
         config = exampleapp.configure(settings)
         config.make_celery_app()
         env = prepare(registry=config.registry)
-        self.request = env["request"]
-        self.close = env["closer"]
+        self.request, self.close = env["request"], env["closer"]
         self.folder = folder
         self.worker: Process | None = None
 
-    def defer(self, name: str, *args: Any, **kwargs: Any) -> AsyncResult:
+    def defer(self, name: str, *args: Any, **kwargs: Any) -> Any:
         return self.request.defer_task(f"exampleapp.{name}", *args, **kwargs)
 
-    def defer_with(self, name: str, *args: Any, **options: Any) -> AsyncResult:
-        return self.request.defer_task_with_options(
-            f"exampleapp.{name}", args, **options
-        )
+    def defer_with(self, name: str, *args: Any, **options: Any) -> Any:
+        defer = self.request.defer_task_with_options
+        return defer(f"exampleapp.{name}", args, **options)
 
 
-def ini_form(ini: object, command: str, *options: object, after: bool) -> list[object]:
+def ini_form(ini: Any, command: Any, *options: Any, after: bool = False) -> list[Any]:
     """Return a ``celery`` command with ``--ini`` before or after the sub-command."""
-    option = ["--ini", ini]
-    celery: list[object] = ["celery", "-A", "pyramid_tasks.loaders"]
-    if after:
-        return [*celery, command, *option, *options]
-    return [*celery, *option, command, *options]
+    named = [command, "--ini", ini] if after else ["--ini", ini, command]
+    return ["celery", "-A", "pyramid_tasks.loaders", *named, *options]
 
 
 #: What makes a worker start sooner, where a test is about something else.

@@ -48,6 +48,27 @@ def test_sending(configure):
     assert app.backend is backend
 
 
+def test_sending_in_greenlets(configure):
+    """Greenlets in one thread send through producers of their own."""
+    greenlets = pytest.importorskip("greenlet")
+    app = configure(**{"celery.broker_url": "memory://"}).make_celery_app()
+    seen = []
+
+    def send(name):
+        with app.sending(name, name):
+            main.switch()
+            seen.append((app.producer_or_acquire().__enter__(), app.backend))
+
+    main = greenlets.getcurrent()
+    one, other = (greenlets.greenlet(send) for _ in range(2))
+    one.switch("one")
+    other.switch("other")
+    one.switch()
+    other.switch()
+    assert seen == [("one", "one"), ("other", "other")]
+    assert app.backend not in {"one", "other"}
+
+
 APPS = []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import celery
 import pytest
 from celery.exceptions import Ignore, Reject, Retry
 from pyramid.request import Request
@@ -12,6 +13,7 @@ from pyramid_tasks import AfterTask, BeforeTask, TaskFailed, TaskRetried
 pytestmark = pytest.mark.usefixtures("threadlocals_stay")
 
 EVENTS = (BeforeTask, AfterTask, TaskFailed, TaskRetried)
+BEFORE_AND_AFTER = ["BeforeTask", "AfterTask"]
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def failing(error):
 def test_success(run):
     """A task that returns is announced before and told of after, with its result."""
     result, (before, after) = run(lambda request, x: x + 1, 1)
-    assert names([before, after]) == ["BeforeTask", "AfterTask"]
+    assert names([before, after]) == BEFORE_AND_AFTER
     assert after.result == result.get() == 2
     assert before.request is after.request
     for event in before, after:
@@ -87,9 +89,8 @@ def test_retry(run, how):
     _, events = run(task, bind=True, max_retries=1, **how)
     # In eager mode Celery runs the task again inside its own retry().
     *before, failed, retried = sorted(events, key=lambda event: type(event).__name__)
-    assert names([*before, failed, retried]) == [
-        *("BeforeTask", "BeforeTask", "TaskFailed", "TaskRetried")
-    ]
+    assert names(before) == ["BeforeTask"] * 2
+    assert names([failed, retried]) == ["TaskFailed", "TaskRetried"]
     assert isinstance(retried.exception, Retry)
     assert retried.exception.exc is error
     assert failed.exception is error
@@ -183,20 +184,21 @@ def test_error_of_the_task_stands(run, caplog, error, state, event_type):
     assert record.exc_info[0] is RuntimeError
 
 
-def test_error_in_a_finished_callback(run):
-    """A task whose finished callback fails has failed."""
-    result, events = run(lambda request: request.add_finished_callback(broken))
-    assert result.state == "FAILURE"
-    assert names(events) == ["BeforeTask", "AfterTask", "TaskFailed"]
-
-
-def test_error_in_the_root_factory(run):
-    """A task whose request could not be made ready has failed, without having begun."""
-    result, (failed,) = run(
-        lambda request: None,
-        setup=lambda config: config.set_root_factory(failing(LookupError("no root"))),
+@pytest.mark.parametrize(
+    ("task", "root", "told"),
+    [
+        (lambda request: request.add_finished_callback(broken), None, BEFORE_AND_AFTER),
+        (lambda request: None, failing(LookupError("no root")), []),
+    ],
+    ids=["finished callback", "root factory"],
+)
+def test_error_around_a_task(run, task, root, told):
+    """A task has failed by its callbacks, and, without having begun, by its root."""
+    result, [*events, failed] = run(
+        task, setup=lambda config: config.set_root_factory(root)
     )
     assert result.state == "FAILURE"
+    assert names(events) == told
     assert isinstance(failed, TaskFailed)
     assert failed.exception is result.result
 
@@ -230,18 +232,14 @@ def test_error_in_the_request_factory(run, caplog):
     assert result.state == "FAILURE"
     assert result.result is error
     assert events == []
-    assert (
-        f"Not all subscribers of TaskFailed could be told of it[{result.id}]"
-        in caplog.text
-    )
+    said = f"Not all subscribers of TaskFailed could be told of it[{result.id}]"
+    assert said in caplog.text
 
 
+@pytest.mark.skipif(celery.VERSION < (5, 5), reason="this Celery has no pydantic=True")
 def test_arguments_that_pydantic_refuses(run):
     """A task refused for its arguments has failed, with a request as any other."""
     pydantic = pytest.importorskip("pydantic")
-    celery = pytest.importorskip("celery")
-    if celery.VERSION < (5, 5):
-        pytest.skip("Celery before 5.5 has no pydantic=True")
 
     class Model(pydantic.BaseModel):
         number: int
@@ -287,9 +285,7 @@ def test_subscriber_that_is_added_later(configure):
 
 def test_attempts_of_pyramid_retry(configure):
     """Each attempt of pyramid_retry is a request of its own, and the end comes once."""
-    pytest.importorskip("pyramid_retry")
-    from pyramid_retry import mark_error_retryable
-
+    pyramid_retry = pytest.importorskip("pyramid_retry")
     config = configure(**{"retry.attempts": 3})
     config.include("pyramid_retry")
     config.include("pyramid_tasks.contrib.pyramid_retry")
@@ -300,10 +296,8 @@ def test_attempts_of_pyramid_retry(configure):
     def task(request):
         request.add_finished_callback(finished.append)
         manager.push({"request": None, "registry": request.registry})
-        error = OSError("conflict")
-        mark_error_retryable(error)
         if request.environ["retry.attempt"] < 2:
-            raise error
+            raise pyramid_retry.RetryableException
         return "done"
 
     config.register_task(task, name="it")

@@ -70,7 +70,10 @@ ERRORS = {
         ("outbox", "sqlite://"),
         (
             "The database sqlite:// has no table outbox. Make it with celery --ini "
-            "FILE outbox create, where FILE is your ini, or in a migration."
+            "FILE outbox create, where FILE is your ini, or in a migration. In tests, "
+            "declare it with "
+            "pyramid_tasks.contrib.outbox_table.outbox_table(Base.metadata), and call "
+            "Base.metadata.create_all(engine)."
         ),
         {"table": "outbox", "database": "sqlite://"},
         LookupError,
@@ -78,12 +81,7 @@ ERRORS = {
     "CoroutineError": (("a",), "a", {}, RuntimeError),
     "CaptureError": (("a",), "a", {}, RuntimeError),
     "LoadError": (("a", "a.ini"), "a", {"config_uri": "a.ini"}, LookupError),
-    "ConfigFileNotFound": (
-        ("a", "a.ini"),
-        "a",
-        {"config_uri": "a.ini"},
-        FileNotFoundError,
-    ),
+    "ConfigFileNotFound": (("a", "b"), "a", {"config_uri": "b"}, FileNotFoundError),
 }
 
 
@@ -97,18 +95,19 @@ def test_every_error_is_tried():
     assert classes == list(ERRORS)
 
 
+def carried(error):
+    """Return an error as pickle makes it again, and as a result backend does."""
+    backend = Backend(Celery(set_as_current=False))
+    as_json = loads(dumps(backend.prepare_exception(error, serializer="json")))
+    return pickle.loads(pickle.dumps(error)), backend.exception_to_python(as_json)
+
+
 @pytest.mark.parametrize("name", ERRORS)
 def test_error(name):
     """An error has its message and attributes, also when pickle or JSON carried it."""
     args, message, attributes, base = ERRORS[name]
     error = getattr(exceptions, name)(*args)
-    backend = Backend(Celery(set_as_current=False))
-    as_json = loads(dumps(backend.prepare_exception(error, serializer="json")))
-    for one in (
-        error,
-        pickle.loads(pickle.dumps(error)),
-        backend.exception_to_python(as_json),
-    ):
+    for one in (error, *carried(error)):
         assert type(one) is type(error)
         assert isinstance(one, PyramidTasksError)
         assert isinstance(one, base)
@@ -117,12 +116,29 @@ def test_error(name):
         assert {key: getattr(one, key) for key in attributes} == attributes
 
 
-def test_source_that_is_known_later():
-    """A loader adds the source of a setting: to the message, and to pickles."""
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((False,), "The database sqlite:// has no schema app: make the schema"),
+        ((True, ("a", "b")), "in the schema a and in b: set"),
+    ],
+)
+def test_outbox_table_in_a_schema(args, words):
+    """The error about a schema says the same when pickle or JSON has carried it."""
+    error = exceptions.OutboxTableMissing("outbox", "sqlite://", "app", *args)
+    assert words in str(error)
+    for one in carried(error):
+        assert vars(one) == vars(error)
+
+
+def test_what_a_setting_error_may_lack():
+    """A loader adds the source later, to pickles too; not each name has a near one."""
     error = exceptions.SettingError("celery.x", "is wrong.")
     assert str(error) == "celery.x is wrong."
     error.source = "a.ini"
     assert str(pickle.loads(pickle.dumps(error))) == "a.ini: celery.x is wrong."
+    error = exceptions.UnknownSetting("celery.x", "is unknown.", None)
+    assert str(error) == "celery.x is unknown."
 
 
 def test_task_not_registered():
@@ -133,9 +149,3 @@ def test_task_not_registered():
         "config.scan() its module."
     )
     assert repr(exceptions.TaskNotRegistered("a")) == "TaskNotRegistered('a', None)"
-
-
-def test_unknown_setting_without_a_similar_name():
-    """A setting without a similar name gets no hint."""
-    error = exceptions.UnknownSetting("celery.x", "is unknown.", None)
-    assert str(error) == "celery.x is unknown."

@@ -12,12 +12,14 @@ from sources import MODULES, PACKAGE, imported
 
 # The rooms and modules of the top level, the lowest first.
 LAYERS = [
-    {"exceptions", "interfaces", "logging", "typing", "_celery", "_pyramid"},
+    {"exceptions", "interfaces", "logging", "typing"}
+    | {"_celery", "_kombu", "_pyramid"},
     {"events"},
     {"coercion"},
     {"settings"},
     {"application"},
     {"registry"},
+    {"forking"},
     {"worker"},
     {"configuration"},
     {"delivery"},

@@ -51,9 +51,7 @@ def test_waits(tmp_path):
         (("-n", "1", "--max-worker-restart=0"), "worker of pytest-xdist"),
     ],
 )
-def test_killed_run_leaves_no_process(
-    options: tuple[str, ...], victim: str, tmp_path: Path
-) -> None:
+def test_killed_run_leaves_no_process(options, victim, tmp_path):
     """When pytest is killed, a worker, its children and an orphan end."""
     (tmp_path / "test_waits.py").write_text(TEST)
     options = ("-s", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", *options)

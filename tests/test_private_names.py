@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import ast
 import inspect
+import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import wraps
+from types import SimpleNamespace
 
 import celery
 import click
 import click_plugins
 import pytest
+from amqp.transport import SSLTransport
 from celery import Celery, _state, current_app
 from celery.app import defaults
+from kombu.exceptions import ConnectionLimitExceeded
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.scripting import prepare
 from pyramid.threadlocal import get_current_request
 from sources import MODULES
 
-from pyramid_tasks import _celery, _pyramid
+from pyramid_tasks import _celery, _kombu, _pyramid
+from pyramid_tasks.configuration import _amqp
 from pyramid_tasks.loaders import _click_plugins, _pastedeploy
 
 # The functions that take the name of an attribute as a string.
@@ -88,12 +93,12 @@ def test_homes_tell_their_reasons(module):
     assert "tried on" in " ".join(docstring.split())
 
 
-def look_at(where: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def look_at(where):
     """Fail a test with a sentence that says where to look."""
 
-    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+    def decorate(test):
         @wraps(test)
-        def wrapper(*args: object, **kwargs: object) -> None:
+        def wrapper(*args, **kwargs):
             try:
                 test(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 any error breaks a contract
@@ -109,13 +114,8 @@ def look_at(where: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 @pytest.fixture
 def app() -> Celery:
-    return Celery(
-        "contract",
-        broker="memory://",
-        backend="cache+memory://",
-        set_as_current=False,
-        fixups=[],
-    )
+    servers = {"broker": "memory://", "backend": "cache+memory://"}
+    return Celery("contract", set_as_current=False, fixups=[], **servers)
 
 
 # Celery.
@@ -160,33 +160,60 @@ def test_celery_current_app(app):
 @look_at("celery._state, for the state that a worker in a thread changes")
 def test_celery_state(app):
     """The state of the process can be kept."""
-    before = _state.default_app, _state._tls.current_app, _state.task_join_will_block()
+
+    def state():
+        return (
+            _state.default_app,
+            _state._tls.current_app,
+            _state.task_join_will_block(),
+        )
+
+    before = state()
     with _celery.keeping_state():
         app.set_default()
         app.set_current()
         _state._set_task_join_will_block(True)  # noqa: FBT003 as Celery does
         assert _state.task_join_will_block()
         assert current_app._get_current_object() is app
-    assert before == (
-        _state.default_app,
-        _state._tls.current_app,
-        _state.task_join_will_block(),
-    )
+    assert state() == before
 
 
-@look_at("Celery.backend, which must call Celery._get_backend() for a new one")
-def test_celery_new_backend(app):
-    """A new result backend is of the class that the settings name, and not shared."""
+@look_at("Celery.backend: where it is kept, and Celery._get_backend() for a new one")
+def test_celery_backends(app):
+    """A backend is found, once there is one; a new one is another of its class."""
+    assert _celery.own_backend(app) is None
+    assert app.backend is _celery.own_backend(app)
     new = _celery.new_backend(app)
     assert type(new) is type(app.backend)
     assert new is not app.backend
 
 
-@look_at("Celery.backend: where the result backend is kept")
-def test_celery_own_backend(app):
-    """The result backend of an application is found, once there is one."""
-    assert _celery.own_backend(app) is None
-    assert app.backend is _celery.own_backend(app)
+@look_at("RedisBackend._transport_options, where the options for sentinels are")
+def test_celery_set_transport_options(app):
+    """A result backend of Redis gives sentinels the options that it is given."""
+    app.conf.result_backend = "sentinel://localhost"
+    options = {"sentinel_kwargs": {"socket_timeout": 7}, "master_name": "shop"}
+    _celery.set_transport_options(app.backend, options)
+    pool = app.backend.client.connection_pool
+    (sentinel,) = pool.sentinel_manager.sentinels
+    assert sentinel.connection_pool.connection_kwargs["socket_timeout"] == 7
+
+
+@look_at("AsyncBackendMixin and its ResultConsumer, Celery._local and Celery.oid")
+@pytest.mark.parametrize("url", ["redis://", "rpc://"])
+def test_celery_renew_backend(app, url):
+    """An application and its results get a backend that has no connection."""
+    app.conf.result_backend = url
+    result, oid = app.AsyncResult("id"), app.oid
+    before = app.backend
+    consumer = before.result_consumer
+    assert {id(before), id(consumer)} <= {*map(id, _celery.renew_backend(app))}
+    assert app.backend is not before
+    assert type(result.backend.result_consumer) is type(consumer)
+    assert result.backend.result_consumer is not consumer
+    result.backend.remove_pending_result(result)
+    assert "oid" not in vars(app)
+    assert app.oid == oid  # as this is the same process
 
 
 @look_at("Celery.pool, Celery.backend and AMQP.producer_pool: where each is kept")
@@ -266,6 +293,41 @@ def test_celery_pydantic(app):
     assert _celery.dump_models(None, *call) == call
 
 
+# py-amqp.
+
+
+@look_at("SSLTransport in amqp.transport, for the options that it takes")
+def test_amqp_options():
+    """The options of TLS are known, and py-amqp takes them."""
+    names = _amqp.ssl_options()
+    assert {"ca_certs", "cert_reqs", "context", "keyfile", "server_hostname"} <= names
+    options = dict.fromkeys(names - {"context", "server_side"})
+    options["do_handshake_on_connect"] = False
+    transport = SSLTransport("localhost", ssl=options)
+    with socket.socket() as sock:
+        transport._wrap_socket(sock, **transport.sslopts).close()
+
+
+# kombu.
+
+
+@look_at("kombu.resource.Resource: where a pool has its resources")
+def test_kombu_pools(app):
+    """A pool forgets its connections, and stays the same pool with the same limit."""
+    app.conf.broker_url = "memory://"
+    with app.pool.acquire() as in_use:
+        app.pool.acquire().release()
+        inherited = _kombu.renew_pools()
+        assert any(in_use in each for each in inherited if isinstance(each, set))
+        assert not app.pool._dirty
+        found = [app.pool.acquire() for _ in range(app.pool.limit)]
+        assert in_use not in found
+        with pytest.raises(ConnectionLimitExceeded):
+            app.pool.acquire()
+    for connection in found:
+        connection.release()
+
+
 # click-plugins, as Celery uses it.
 
 
@@ -273,24 +335,28 @@ def test_celery_pydantic(app):
     "click_plugins.with_plugins and celery.bin.celery: entry points must be loaded in "
     "a function whose local variable 'group' is the command"
 )
-def test_click_plugins_group(monkeypatch):
+def test_click_plugins_group():
     """An entry point finds the command that it is loaded for."""
     found = []
 
-    class EntryPoint:
-        name = "contract"
+    def load():
+        found.append(_click_plugins.find_celery_group())
+        return click.Command("contract")
 
-        def load(self):
-            found.append(_click_plugins.find_celery_group())
-            return click.Command("contract")
-
+    entry_point = SimpleNamespace(name="contract", load=load)
     celery_command = click.Group("celery")
-    assert click_plugins.with_plugins([EntryPoint()])(celery_command) is celery_command
+    assert click_plugins.with_plugins([entry_point])(celery_command) is celery_command
     assert found == [celery_command]
     assert _click_plugins.find_celery_group() is None
 
 
 # PasteDeploy.
+
+
+@pytest.fixture
+def loader_of(write_ini):
+    """Return a function that makes the loader of an ini."""
+    return lambda text: _pastedeploy.CeleryConfigLoader(str(write_ini(text)))
 
 
 @look_at("paste.deploy.loadwsgi.APP.config_prefixes")
@@ -305,11 +371,9 @@ def test_pastedeploy_app_prefixes():
     "_context_from_explicit() of ConfigLoader"
 )
 @pytest.mark.parametrize("section", ["celery", "celery:main", "celery:x"])
-def test_pastedeploy_sections(section, tmp_path):
+def test_pastedeploy_sections(section, loader_of):
     """A section of a kind of our own is found, and its factory gets the loader."""
-    path = tmp_path / "config.ini"
-    path.write_text(f"[{section}]\nkey = value\n")
-    loader = _pastedeploy.CeleryConfigLoader(str(path))
+    loader = loader_of(f"[{section}]\nkey = value\n")
     context = loader.get_context(_pastedeploy.CELERY, section.partition(":")[2] or None)
     assert context.local_conf == {"key": "value"}
     assert context.protocol == "paste.celery_factory"
@@ -318,29 +382,25 @@ def test_pastedeploy_sections(section, tmp_path):
 
 
 @look_at("ConfigLoader.update_defaults() and get_context() in paste.deploy.loadwsgi")
-def test_pastedeploy_included_file(tmp_path):
+def test_pastedeploy_included_file(loader_of, write_ini):
     """The section of an included file is read by the same reader."""
-    (tmp_path / "base.ini").write_text("[celery]\nkey = %(value)s\n")
-    path = tmp_path / "config.ini"
-    path.write_text("[celery:main]\nuse = config:base.ini\n")
-    loader = _pastedeploy.CeleryConfigLoader(str(path))
+    write_ini("[celery]\nkey = %(value)s\n", "base.ini")
+    loader = loader_of("[celery:main]\nuse = config:base.ini\n")
     context = loader.get_context(_pastedeploy.CELERY, "main", {"value": "a%b"})
     assert context.local_conf == {"key": "a%b"}
 
 
 @look_at("ConfigLoader in paste.deploy.loadwsgi: what it calls for each section")
-def test_pastedeploy_place_of_an_error(tmp_path):
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [("pipeline:x", "pipeline = lost"), ("app:x", "use = egg:lost")],
+)
+def test_pastedeploy_place_of_an_error(loader_of, tmp_path, section, line):
     """An error knows the section and the key that it is about."""
-    path = tmp_path / "config.ini"
-    path.write_text("[pipeline:main]\npipeline = lost\n[app:x]\nuse = egg:lost\n")
-    loader = _pastedeploy.CeleryConfigLoader(str(path))
-    for name, place in (
-        ("main", "[pipeline:main], pipeline = lost"),
-        ("x", "[app:x], use = egg:lost"),
-    ):
-        with pytest.raises(Exception, match="lost") as caught:
-            loader.app_context(name)
-        assert caught.value.place == f"{path}, {place}"
+    loader = loader_of(f"[{section}]\n{line}\n")
+    with pytest.raises(Exception, match="lost") as caught:
+        loader.app_context("x")
+    assert caught.value.place == f"{tmp_path}/config.ini, [{section}], {line}"
 
 
 @look_at("paste.deploy.util.fix_call(), which must add the signature to a TypeError")
@@ -361,10 +421,8 @@ def test_pastedeploy_signature():
 def test_pyramid_threadlocals():
     """The last entry on the stack has the current request and registry."""
     with prepare(registry=Configurator().registry) as env:
-        assert _pyramid.manager.stack[-1] == {
-            "request": env["request"],
-            "registry": env["registry"],
-        }
+        last = {"request": env["request"], "registry": env["registry"]}
+        assert _pyramid.manager.stack[-1] == last
     before = get_current_request()
     _pyramid.manager.stack.append({"request": "ours", "registry": None})
     assert get_current_request() == "ours"

@@ -6,16 +6,18 @@ import logging
 import re
 import traceback
 from datetime import timedelta
+from pathlib import Path
 
 import plaster
 import pytest
-from celery import Celery
 from celery.app.defaults import _TO_NEW_KEY, NAMESPACES, flatten
 from pyramid.exceptions import ConfigurationError
 
 from pyramid_tasks import PyramidTasksError
 from pyramid_tasks._celery import SETTING_TYPES
 from pyramid_tasks.coercion import TYPES
+from pyramid_tasks.configuration.own_settings import NUMBERS
+from pyramid_tasks.configuration.unread import unread_settings
 from pyramid_tasks.exceptions import SettingError
 from pyramid_tasks.settings import (
     coerce_settings,
@@ -24,6 +26,8 @@ from pyramid_tasks.settings import (
 )
 
 OPTIONS = dict(flatten(NAMESPACES))
+TRUE = ["true", "True", "t", "yes", "y", "on", "1", " on "]
+FALSE = ["false", "FALSE", "f", "no", "n", "off", "0", ""]
 
 
 def coerce(key, value):
@@ -53,10 +57,6 @@ def test_takes_what_has_the_prefix():
         "pyramid_tasks.config_uri": "x.ini",
     }
     assert extract_celery_settings(settings) == {"broker_url": "redis://"}
-
-
-def test_no_settings():
-    """An application without Celery settings has an empty configuration."""
     assert extract_celery_settings({}) == {}
 
 
@@ -73,7 +73,7 @@ def test_input_is_not_changed():
     assert options == {"visibility_timeout": 1}
 
 
-# The cases that the documentation promises.
+# Types.
 
 
 @pytest.mark.parametrize(
@@ -82,19 +82,33 @@ def test_input_is_not_changed():
         ("task_default_rate_limit", "10/m", "10/m"),
         ("broker_connection_retry_on_startup", "false", False),
         ("worker_concurrency", "4", 4),
+        ("worker_concurrency", "auto", "auto"),
         ("accept_content", "json, pickle", ["json", "pickle"]),
         ("imports", "a.tasks b.tasks", ["a.tasks", "b.tasks"]),
-        (
-            "task_routes",
-            '{"app.tasks.*": {"queue": "x"}}',
-            {"app.tasks.*": {"queue": "x"}},
-        ),
+        ("task_routes", '{"app.*": {"queue": "x"}}', {"app.*": {"queue": "x"}}),
         ("timezone", "Europe/Berlin", "Europe/Berlin"),
         ("broker_url", "redis://localhost:6379/0", "redis://localhost:6379/0"),
         ("result_expires", "3600", 3600.0),
         ("broker_heartbeat", "10", 10),
         ("task_default_priority", "5", 5),
         ("worker_pool", "threads", "threads"),
+        ("security_key_password", "geheim ä", "geheim ä".encode()),
+        ("task_default_queue", "null", "null"),
+        ("broker_use_ssl", "true", True),
+        ("broker_use_ssl", "off", False),
+        ("broker_use_ssl", '{"ssl_cert_reqs": 2}', {"ssl_cert_reqs": 2}),
+        # Where Celery declares no type, a string that is JSON is read as JSON.
+        ("task_queues", '\n{\n"a.*":\n  {"queue": "x"}\n}', {"a.*": {"queue": "x"}}),
+        ("task_annotations", "8", 8),
+        ("task_annotations", "1.5", 1.5),
+        ("task_annotations", "word", "word"),
+        ("task_annotations", "10/m", "10/m"),
+        ("task_annotations", '"8"', "8"),
+        ("task_annotations", "true", True),
+        ("task_annotations", '{"a": [1, null]}', {"a": [1, None]}),
+        # The words that Pyramid's asbool takes for true are true, and others false.
+        *(("task_acks_late", text, True) for text in TRUE),
+        *(("task_acks_late", text, False) for text in FALSE),
     ],
 )
 def test_strings_of_an_ini(key, text, value):
@@ -130,37 +144,6 @@ def test_dots_nest(key, text, value):
     assert type(found[name][below]) is type(value)
 
 
-def test_dots_nest_deeply():
-    """Dictionaries nest in dictionaries, side by side."""
-    assert coerce_settings(
-        {
-            "result_backend_transport_options.retry_policy.timeout": "5.0",
-            "result_backend_transport_options.retry_policy.max_retries": "3",
-            "result_backend_transport_options.global_keyprefix": "x_",
-        }
-    ) == {
-        "result_backend_transport_options": {
-            "retry_policy": {"timeout": 5.0, "max_retries": 3},
-            "global_keyprefix": "x_",
-        }
-    }
-
-
-# Types.
-
-
-@pytest.mark.parametrize("text", ["true", "True", "t", "yes", "y", "on", "1", " on "])
-def test_true(text):
-    """The words that Pyramid's asbool takes for true are true."""
-    assert coerce("task_acks_late", text) is True
-
-
-@pytest.mark.parametrize("text", ["false", "FALSE", "f", "no", "n", "off", "0", ""])
-def test_false(text):
-    """The words that Pyramid's asbool takes for false are false."""
-    assert coerce("task_acks_late", text) is False
-
-
 @pytest.mark.parametrize("key", ["accept_content", "imports", "include"])
 @pytest.mark.parametrize(
     ("text", "words"),
@@ -183,90 +166,17 @@ def test_lists(key, text, words):
     assert coerce(key, text) == words
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("true", True),
-        ("off", False),
-        ('{"ssl_cert_reqs": 2}', {"ssl_cert_reqs": 2}),
-    ],
-)
-def test_boolean_or_dictionary(text, value):
-    """broker_use_ssl is what Celery documents, a boolean or a dictionary."""
-    assert coerce("broker_use_ssl", text) == value
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("8", 8),
-        ("1.5", 1.5),
-        ("word", "word"),
-        ("10/m", "10/m"),
-        ('"8"', "8"),
-        ("true", True),
-        ('{"a": [1, null]}', {"a": [1, None]}),
-    ],
-)
-def test_any(text, value):
-    """Where Celery declares no type, a string that is JSON is read as JSON."""
-    found = coerce("task_annotations", text)
-    assert found == value
-    assert type(found) is type(value)
-
-
-def test_bytes():
-    """A setting of bytes is the string, encoded."""
-    assert coerce("security_key_password", "geheim ä") == "geheim ä".encode()
-
-
-def test_multi_line_dictionary():
-    """A JSON object may be spread over lines."""
-    text = '\n{\n"a.*":\n  {"queue": "x"}\n}'
-    assert coerce("task_queues", text) == {"a.*": {"queue": "x"}}
-
-
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_every_option_of_celery_has_a_type(name):
-    """The installed Celery declares no type that this package cannot read."""
+    """Each can be read: a declared int as one, a dict from JSON and nested."""
     option = OPTIONS[name]
     declared = option.type if isinstance(option.type, str) else option.type.__name__
     assert declared in {*TYPES, "str"}
     assert SETTING_TYPES[name] in TYPES
-
-
-@pytest.mark.parametrize(
-    "name", sorted(name for name, option in OPTIONS.items() if option.type == "int")
-)
-def test_every_whole_number_of_celery(name):
-    """Each setting that Celery declares an int is read as one."""
-    assert coerce(name, "7") == 7
-
-
-@pytest.mark.parametrize(
-    "name", sorted(name for name, option in OPTIONS.items() if option.type == "dict")
-)
-def test_every_dictionary_of_celery(name):
-    """Each setting that Celery declares a dict is read from JSON, and nests."""
-    assert coerce(name, '{"a": 1}') == {"a": 1}
-    assert coerce(f"{name}.a", "1") == {"a": 1}
-
-
-def test_celery_takes_the_result():
-    """Celery is configured by the dictionary, nested and old names included."""
-    app = Celery(set_as_current=False)
-    app.config_from_object(
-        extract_celery_settings(
-            {
-                "celery.broker_url": "memory://",
-                "celery.worker_concurrency": "3",
-                "celery.broker_transport_options.visibility_timeout": "60",
-            }
-        )
-    )
-    assert app.conf.broker_url == "memory://"
-    assert app.conf.worker_concurrency == 3
-    assert app.conf.broker_transport_options == {"visibility_timeout": 60}
+    if declared == "int":
+        assert coerce(name, "7") == 7
+    if declared == "dict":
+        assert coerce(name, '{"a": 1}') == coerce(f"{name}.a", "1") == {"a": 1}
 
 
 # Values that are not strings.
@@ -294,27 +204,15 @@ def test_other_values_are_kept(key, value):
     assert found is value
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "worker_concurrency",
-        "task_acks_late",
-        "accept_content",
-        "result_expires",
-        "task_routes",
-        "broker_transport_options",
-        "broker_use_ssl",
-    ],
-)
+NULLABLE = ["worker_concurrency", "task_acks_late", "accept_content", "result_expires"]
+NULLABLE += ["task_routes", "broker_transport_options", "broker_use_ssl"]
+
+
+@pytest.mark.parametrize("key", NULLABLE)
 @pytest.mark.parametrize("text", ["null", " null "])
 def test_null(key, text):
     """The word null unsets a setting of any type but a string."""
     assert coerce(key, text) is None
-
-
-def test_null_for_a_string():
-    """A setting that is a string can be the word null."""
-    assert coerce("task_default_queue", "null") == "null"
 
 
 # Errors.
@@ -338,6 +236,7 @@ def test_error_names_key_value_and_type():
         ("worker_max_tasks_per_child", "", "a whole number (int)"),
         ("task_default_priority", "high", "a whole number (int)"),
         ("task_time_limit", "1h", "a number (float)"),
+        ("result_expires", "None", "a number (float); write null for no value"),
         ("beat_cron_starting_deadline", "soon", "a whole number (int)"),
         ("task_acks_late", "maybe", "a boolean (true or false)"),
         ("task_acks_late", "2", "a boolean (true or false)"),
@@ -349,6 +248,8 @@ def test_error_names_key_value_and_type():
         ("accept_content", '["json"', "a list (words, or a JSON array)"),
         ("task_routes", "{'a': 1}", "JSON or a string"),
         ("task_annotations", "[1,", "JSON or a string"),
+        ("broker_transport_options", "{1}", "line 1 column 2"),
+        ("broker_transport_options.hosts", "[a, b]", "'[a, b]' is not JSON or a strin"),
     ],
 )
 def test_wrong_types(key, text, expected):
@@ -357,18 +258,6 @@ def test_wrong_types(key, text, expected):
     assert error.key == f"celery.{key}"
     assert expected in str(error)
     assert repr(text) in str(error)
-
-
-def test_json_error_says_where():
-    """A mistake in JSON is shown with its position."""
-    assert "line 1 column 2" in str(problem(broker_transport_options="{1}"))
-
-
-def test_nested_json_error():
-    """A nested value that looks like JSON and is not is refused, not kept as text."""
-    error = problem(**{"broker_transport_options.hosts": "[a, b]"})
-    assert error.key == "celery.broker_transport_options.hosts"
-    assert "'[a, b]' is not JSON or a string" in str(error)
 
 
 def test_error_without_prefix():
@@ -427,10 +316,7 @@ def test_both_a_value_and_nested(shorter, longer, value, reverse):
         ("worker_concurency", "worker_concurrency"),
         ("task_default_ratelimit", "task_default_rate_limit"),
         ("WORKER_CONCURENCY", "worker_concurrency"),
-        (
-            "broker_transport_option.visibility_timeout",
-            "broker_transport_options.visibility_timeout",
-        ),
+        ("broker_transport_option.region", "broker_transport_options.region"),
         ("broker.url", "broker_url"),
         ("task.always_eager", "task_always_eager"),
         ("broker.transport.options.region", "broker_transport_options.region"),
@@ -439,17 +325,25 @@ def test_both_a_value_and_nested(shorter, longer, value, reverse):
 def test_near_name(key, nearest, caplog):
     """A misspelt setting is a warning that gives the right name."""
     extract_celery_settings({f"celery.{key}": "x"})
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    assert f"celery.{key} is not a setting" in record.getMessage()
-    assert record.getMessage().endswith(f"Did you mean celery.{nearest}?")
+    ((_, level, message),) = caplog.record_tuples
+    assert level == logging.WARNING
+    assert f"celery.{key} is not a setting" in message
+    assert message.endswith(f"Did you mean celery.{nearest}?")
 
 
-def test_unknown_name_without_a_near_one(caplog):
-    """A warning about a name like no other makes no guess."""
-    extract_celery_settings({"celery.zzz": "x"})
-    assert "celery.zzz" in caplog.text
-    assert "Did you mean" not in caplog.text
+def test_names_without_a_near_one(caplog):
+    """A warning about one makes no guess, and a known setting makes no warning."""
+    extract_celery_settings({"celery.zzz": "x", "celery.broker_url": "redis://"})
+    (message,) = caplog.messages
+    assert "celery.zzz" in message
+    assert "Did you mean" not in message
+
+
+def test_setting_of_a_scheduler_that_is_missing(caplog):
+    """A warning says so, and does not ask for the name that is written."""
+    extract_celery_settings({"celery.redbeat_lock_key": "x"})
+    (message,) = caplog.messages
+    assert message.endswith("is a setting of redbeat, which is not installed.")
 
 
 @pytest.mark.parametrize(
@@ -459,17 +353,20 @@ def test_unknown_name_without_a_near_one(caplog):
         ({"redbeat_lock_timeout": "60"}, {"redbeat_lock_timeout": 60}),
         ({"plugin.option": "true"}, {"plugin": {"option": True}}),
         ({"plugin.a.b": "x", "plugin.a.c": "1"}, {"plugin": {"a": {"b": "x", "c": 1}}}),
+        ({"BROKER_USE_SSL.x": "y"}, {"broker_use_ssl": {"x": "y"}}),
+        (
+            {
+                "beat_schedule.a.b": "5.0",
+                "beat_schedule.c": "x",
+                "beat_schedule.a.d": "3",
+            },
+            {"beat_schedule": {"a": {"b": 5.0, "d": 3}, "c": "x"}},
+        ),
     ],
 )
-def test_unknown_settings_are_kept(settings, found):
-    """Plugins of Celery have settings of their own."""
+def test_nested_and_unknown_settings(settings, found):
+    """Dictionaries nest in dictionaries, also of old names and of Celery's plugins."""
     assert coerce_settings(settings) == found
-
-
-def test_known_settings_are_silent(caplog):
-    """There is no warning about what Celery knows."""
-    extract_celery_settings({"celery.broker_url": "redis://"})
-    assert caplog.records == []
 
 
 @pytest.mark.parametrize(
@@ -488,13 +385,6 @@ def test_names_from_before_celery_4(old, text, new, value, caplog):
     assert _TO_NEW_KEY[old] == new
     assert extract_celery_settings({f"celery.{old}": text}) == {new: value}
     assert caplog.records == []
-
-
-def test_old_names_nest():
-    """An old name nests under its new name."""
-    assert coerce_settings({"BROKER_TRANSPORT_OPTIONS.region": "eu"}) == {
-        "broker_transport_options": {"region": "eu"}
-    }
 
 
 # Secrets.
@@ -576,64 +466,22 @@ def test_merge_of_nested_and_value():
 # Through a real file.
 
 
-@pytest.fixture
-def from_ini(write_ini):
-    """Return a function that reads the Celery settings of an ini with PasteDeploy."""
-
-    def from_ini(text, **variables):
-        uri = str(write_ini(text))
-        settings = plaster.get_loader(uri).get_wsgi_app_settings(defaults=variables)
-        return extract_celery_settings(settings)
-
-    return from_ini
-
-
-def test_interpolation(from_ini, tmp_path):
-    """Variables of the file, of [DEFAULT] and of the caller are filled in."""
-    found = from_ini(
-        """
+def test_file(write_ini, tmp_path):
+    """What PasteDeploy fills in, inherits and joins is read, and the case of keys."""
+    text = """
 [DEFAULT]
 redis = redis://localhost:6379
-
-[app:main]
-use = call:exampleapp:main
-celery.broker_url = %(redis)s/%(db)s
-celery.beat_schedule_filename = %(here)s/schedule
-celery.worker_log_format = %%(message)s
-""",
-        db="2",
-    )
-    assert found == {
-        "broker_url": "redis://localhost:6379/2",
-        "beat_schedule_filename": f"{tmp_path}/schedule",
-        "worker_log_format": "%(message)s",
-    }
-
-
-def test_set_and_get(from_ini):
-    """PasteDeploy takes a value from [DEFAULT] by ``get``, which ``set`` changes."""
-    found = from_ini(
-        """
-[DEFAULT]
 queue = from default
 concurrency = 2
 
 [app:main]
-use = call:exampleapp:main
+use = base
+celery.beat_schedule_filename = %(here)s/schedule
+celery.worker_log_format = %%(message)s
+celery.broker_transport_options.queueName = X
 get celery.task_default_queue = queue
 set concurrency = 8
 get celery.worker_concurrency = concurrency
-"""
-    )
-    assert found == {"task_default_queue": "from default", "worker_concurrency": 8}
-
-
-def test_multi_line_values(from_ini):
-    """Lists and JSON may be indented over several lines."""
-    found = from_ini(
-        """
-[app:main]
-use = call:exampleapp:main
 celery.imports =
     a.tasks
     b.tasks
@@ -641,41 +489,24 @@ celery.task_routes = {
     "a.*": {"queue": "x"},
     "b.*": {"queue": "y"}
     }
-"""
-    )
-    assert found == {
-        "imports": ["a.tasks", "b.tasks"],
-        "task_routes": {"a.*": {"queue": "x"}, "b.*": {"queue": "y"}},
-    }
-
-
-def test_keys_keep_their_case(from_ini):
-    """Keys are read as they stand, so that nested ones can have capitals."""
-    found = from_ini(
-        """
-[app:main]
-use = call:exampleapp:main
-celery.broker_transport_options.queueName = X
-"""
-    )
-    assert found == {"broker_transport_options": {"queueName": "X"}}
-
-
-def test_inherited_section(from_ini):
-    """``use = other`` inherits settings, and overrides them."""
-    found = from_ini(
-        """
-[app:main]
-use = base
-celery.worker_concurrency = 2
 
 [app:base]
 use = call:exampleapp:main
-celery.broker_url = redis://
+celery.broker_url = %(redis)s/%(db)s
 celery.worker_concurrency = 1
 """
-    )
-    assert found == {"broker_url": "redis://", "worker_concurrency": 2}
+    loader = plaster.get_loader(str(write_ini(text)))
+    settings = loader.get_wsgi_app_settings(defaults={"db": "2"})
+    assert extract_celery_settings(settings) == {
+        "broker_url": "redis://localhost:6379/2",
+        "beat_schedule_filename": f"{tmp_path}/schedule",
+        "worker_log_format": "%(message)s",
+        "broker_transport_options": {"queueName": "X"},
+        "task_default_queue": "from default",
+        "worker_concurrency": 8,
+        "imports": ["a.tasks", "b.tasks"],
+        "task_routes": {"a.*": {"queue": "x"}, "b.*": {"queue": "y"}},
+    }
 
 
 def test_error_in_an_application(configure):
@@ -683,13 +514,6 @@ def test_error_in_an_application(configure):
     config = configure(**{"celery.result_expires": "1 day"})
     with pytest.raises(ConfigurationError, match=re.escape("celery.result_expires")):
         config.commit()
-
-
-@pytest.mark.parametrize(("value", "count"), [("4", 4), ("auto", "auto")])
-def test_number_of_processes(value, count):
-    """It is a number, or the word that Celery has for the size of the machine."""
-    settings = {"celery.worker_concurrency": value}
-    assert extract_celery_settings(settings) == {"worker_concurrency": count}
 
 
 @pytest.mark.parametrize("eager", [False, True])
@@ -713,4 +537,72 @@ def test_unknown_setting_of_the_package(configure, caplog, key, hint):
     configure(**settings).commit()
     assert caplog.messages == [
         f"pyramid_tasks.{key} is not a setting of pyramid_tasks.{hint}"
+    ]
+
+
+def test_defaults_of_numbers():
+    """They are those that the documentation has."""
+    page = Path(__file__).parents[1] / "docs/reference/settings.md"
+    for name, default in NUMBERS.items():
+        assert f"| `pyramid_tasks.{name}` | {default:g} |" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("pyramid_task.delivery", "pyramid_tasks.delivery"),
+        ("pyramid-tasks.delivery", "pyramid_tasks.delivery"),
+        ("pyramid.tasks.delivery", "pyramid_tasks.delivery"),
+        ("pyramid_tasks_delivery", "pyramid_tasks.delivery"),
+        ("Pyramid_Tasks.Delivery", "pyramid_tasks.delivery"),
+        ("celry.task_ignore_result", "celery.task_ignore_result"),
+        ("celrey.task_ignore_result", "celery.task_ignore_result"),
+        ("Celery.task_ignore_result", "celery.task_ignore_result"),
+        ("celery_task_ignore_result", "celery.task_ignore_result"),
+        ("celery-timezone", "celery.timezone"),
+        ("CELERYD_CONCURRENCY", "celery.worker_concurrency"),
+        ("task_acks_late", "celery.task_acks_late"),
+        (
+            "broker_transport_options.visibility_timeout",
+            "celery.broker_transport_options.visibility_timeout",
+        ),
+    ],
+)
+def test_setting_that_nobody_reads(configure, caplog, key, nearest):
+    """A warning has the setting that is meant, unless that is given as well."""
+    configure(**{key: "x", "celery.broker_url": "memory://"}).commit()
+    problem = "is read neither by Celery nor by pyramid_tasks."
+    assert caplog.messages == [f"{key} {problem} Did you mean {nearest}?"]
+    caplog.clear()
+    assert [*unread_settings({key: "x", nearest: "x"})] == []
+
+
+def test_settings_of_others():
+    """There is no warning about a setting that another package may have."""
+    keys = """
+        pyramid.includes pyramid_tm.delivery pyramid_tasks_mail.context tm.attempts
+        tasks.delivery delivery inbox base_url timezone imports include redis_host
+        database_url security_key celery celerybeat.path celery_once.backend celery_app
+        taskboard.timezone task_board worker_name broker.url result gallery.timezone
+        jinja2.filters sqlalchemy.url celery.nothing pyramid_tasks.nothing get_timezone
+    """
+    assert [*unread_settings(dict.fromkeys(keys.split(), "x"))] == []
+
+
+@pytest.mark.parametrize(
+    ("drop", "keep"),
+    [
+        ("TASK_TIME_LIMIT", "Task_Time_Limit"),
+        ("Task_Time_Limit", "task_time_limit"),
+        ("CELERY_RESULT_BACKEND", "result_backend"),
+        ("worker_Concurrency", "worker_concurrency"),
+        ("TASK_ROUTES.a", "task_routes.a"),
+    ],
+)
+def test_setting_in_two_spellings(caplog, drop, keep):
+    """A warning says which one wins."""
+    settings = {f"celery.{keep}": "7", f"celery.{drop}": "5"}
+    assert extract_celery_settings(settings) == coerce_settings({keep: "7"})
+    assert caplog.messages == [
+        f"celery.{drop} is celery.{keep} in another spelling, which wins: drop it."
     ]

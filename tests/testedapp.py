@@ -33,9 +33,8 @@ def upload(request):
 def app():
     settings = {"celery.broker_url": "redis://localhost:1/0"}
     settings["tm.manager_hook"] = "pyramid_tm.explicit_manager"
+    settings["pyramid.includes"] = "pyramid_tm pyramid_tasks.contrib.pyramid_tm"
     with Configurator(settings=settings) as config:
-        for name in "pyramid_tm", "pyramid_tasks.contrib.pyramid_tm":
-            config.include(name)
         config.scan(tasks)
         config.add_route("photos", "/photos")
         config.add_view(upload, route_name="photos", renderer="string")

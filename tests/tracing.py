@@ -1,12 +1,9 @@
 """What the tests of tracing share: a traced application, and what it wrote down."""
 
-from __future__ import annotations
-
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,10 @@ import pytest
 from support import (
     QUICK,
     Process,
+    as_ini,
     example_config,
     free_port,
+    ini_form,
     run,
     serve,
     start_worker,
@@ -27,56 +26,40 @@ DELIVERIES = ("immediate", "commit", "outbox")
 
 
 class Traced:
-    """A traced application, in processes as users start them.
-
-    Args:
-        module: What traces it.
-        broker: The Celery settings.
-    """
+    """An application that a module traces, in processes as users start them."""
 
     def __init__(
         self, folder: Path, module: str, broker: dict[str, str], **settings: str
     ) -> None:
-        self.folder = folder
+        self.folder, self.broker = folder, broker
         self.output = folder / "output"
         self.port = free_port()
-        self.broker = broker
-        self.settings = (
-            f"pyramid.includes = pyramid_tm pyramid_tasks.contrib.pyramid_tm {module}\n"
-            f"traced.output = {self.output}\n"
-            f"sqlalchemy.url = sqlite:///{folder}/db.sqlite\n"
-            + "".join(f"{key} = {value}\n" for key, value in settings.items())
-        )
+        self.settings = {
+            "pyramid.includes": f"pyramid_tm pyramid_tasks.contrib.pyramid_tm {module}",
+            "traced.output": str(self.output),
+            "sqlalchemy.url": f"sqlite:///{folder}/db.sqlite",
+        } | settings
         self.ini = self.write_ini("config.ini", broker)
         done = self.celery("outbox", "create")
         assert done.returncode == 0, done.stderr
 
     def write_ini(self, name: str, broker: dict[str, str]) -> Path:
-        ini = self.folder / name
-        server = f"use = egg:waitress#main\nlisten = localhost:{self.port}\n"
+        app, ini = as_ini(self.settings, ""), self.folder / name
+        server = "[server:main]\nuse = egg:waitress#main\n"
+        server += f"listen = localhost:{self.port}\n"
         ini.write_text(
-            example_config(
-                broker,
-                use="call:traced:main",
-                app=self.settings,
-                more=f"[server:main]\n{server}",
-            )
+            example_config(broker, use="call:traced:main", app=app, more=server)
         )
         return ini
 
     def celery(self, *command: object) -> Any:
-        celery = ("celery", "-A", "pyramid_tasks.loaders", "--ini", self.ini)
-        return run(*celery, *command, cwd=self.folder)
+        return run(*ini_form(self.ini, *command), cwd=self.folder)
 
-    @contextmanager
-    def worker(self) -> Iterator[Process]:
-        with start_worker(self.ini, *QUICK, cwd=self.folder) as process:
-            yield process
+    def worker(self) -> AbstractContextManager[Process]:
+        return start_worker(self.ini, *QUICK, cwd=self.folder)
 
-    @contextmanager
-    def web(self, ini: Path | None = None) -> Iterator[None]:
-        with serve(ini or self.ini, self.port, cwd=self.folder):
-            yield
+    def web(self, ini: Path | None = None) -> AbstractContextManager[str]:
+        return serve(ini or self.ini, self.port, cwd=self.folder)
 
     def get(self, path: str) -> dict[str, str]:
         url = f"http://localhost:{self.port}{path}"
@@ -96,18 +79,17 @@ class Traced:
 
     def wait_for_result(self, task_id: str) -> dict[str, str]:
         """Wait until a task ended."""
-        ended = {"SUCCESS", "FAILURE", "IGNORED"}
-        return wait_until(
-            lambda: (
-                (found := self.get(f"/result/{task_id}"))["state"] in ended and found
-            ),
-            what=lambda: f"the end of {task_id}",
-        )
+
+        def ended() -> dict[str, str] | None:
+            result = self.get(f"/result/{task_id}")
+            return (
+                None if result["state"] in {"PENDING", "STARTED", "RETRY"} else result
+            )
+
+        return wait_until(ended, what=lambda: f"the end of {task_id}")
 
     def written(self) -> list[dict[str, Any]]:
         """Return what was written down, a line each."""
-        if not self.output.exists():
-            return []
+        self.output.touch()
         # The last line may be one that is being written.
-        lines = self.output.read_text().split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in self.output.read_text().split("\n")[:-1]]

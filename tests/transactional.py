@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import zope.sqlalchemy
+from click.testing import CliRunner
 from kombu import Connection
 from pyramid.config import Configurator
 from sqlalchemy.orm import Session
 from support import DEADLINE, unique
 
+from pyramid_tasks.outbox.command import outbox
 from pyramid_tasks.outbox.configuration import get_outbox
 from pyramid_tasks.outbox.manage import get_status
 from pyramid_tasks.registry import get_tasks
 
 
 class TransactionalApp:
-    """An application whose requests have a session of a database.
-
-    Attributes:
-        queue: The queue of its tasks.
-        registry: The registry of the Pyramid application.
-        celery: The Celery application.
-    """
+    """An application whose requests have a session of a database."""
 
     def __init__(self, engine, settings, configure, queue=None):
         self.engine = engine
@@ -64,3 +62,33 @@ class TransactionalApp:
             while message := channel.basic_get(queue or self.queue, no_ack=True):
                 messages.append(message)
         return messages
+
+
+class Resource:
+    """A resource of a transaction that does something in one phase of the commit."""
+
+    def __init__(self, phase, act):
+        self.phase, self.act = phase, act
+
+    def sortKey(self):  # noqa: N802 the interface
+        return "a"
+
+    def __getattr__(self, name):
+        if name == "savepoint":
+            raise AttributeError(name)
+        return lambda _: name == self.phase and self.act()
+
+
+def invoke(app, *arguments, group=outbox):
+    """Run a command in this process, and return its status and what it prints."""
+    obj = SimpleNamespace(app=getattr(app, "celery", app))
+    result = CliRunner().invoke(group, arguments, obj=obj)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.output
+
+
+def fail(app, *arguments, status=1):
+    """Run a command that ends with a status, and return what it prints."""
+    found, output = invoke(app, *arguments)
+    assert found == status, output
+    return output

@@ -139,6 +139,8 @@ def draw_ratios(rows: list[str], title: str) -> str:
             f'"/>'
         )
         end = max(ratio, high) * scale + 6
+        if end - 4 < scale + 1 < end + 4 * LETTER:
+            end = scale + 7  # right of the line, which would cross the figure
         parts += _text(f"{ratio:.2f}", end, top - 2, WIDTH, LINE, size=12)
         top += 20
     parts.append(

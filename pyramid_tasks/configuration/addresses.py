@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from kombu.utils.url import maybe_sanitize_url
 
@@ -16,12 +16,24 @@ _NO_URL = (
     "is not a URL: write / # ? @ [ ] % in a password as %2F %23 %3F %40 %5B %5D %25, "
     "and each % twice in an ini. A port is a number."
 )
+_NO_BEGINNING = (
+    "does not begin as a URL does: write redis://localhost/1, or such, without quotes "
+    "and spaces."
+)
 _NO_NUMBER = "has a database that is not a number: write redis://localhost/1, or such."
 
+#: What stands before ``://``; a colon only in the dotted name of a class for results.
+_SCHEME = re.compile(r"([a-z][\w+.-]*(:\w[\w+.-]*)?)://", re.IGNORECASE)
+#: A scheme as kombu reads it when it leaves out the password.
+_PLAIN_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE | re.ASCII)
+#: The name of a host, or of a class for results; one more server of memcached.
+_NAME = re.compile(r"[\w.:-]*/?")
+#: RabbitMQ on a host needs no more than the name of the host, or its number.
+_HOST = re.compile(r"(?!(none|null)$)([\w.-]+|[\da-f:]*::[\da-f:.]*)", re.IGNORECASE)
 #: Redis databases are numbers.
 _REDIS = re.compile(r"(redis|rediss|sentinel)\b")
 #: Celery and kombu read these themselves: a key in them may have any character.
-_OWN_FORM = re.compile(r"azure|sqs|confluentkafka|gcpubsub")
+_OWN_FORM = re.compile(r"(azure|sqs|confluentkafka|gcpubsub)[\w.+-]*://")
 
 
 def check_address(value: Any) -> None:
@@ -30,40 +42,69 @@ def check_address(value: Any) -> None:
     Raises:
         ValueError: An address cannot be read.
     """
-    several = value.split(";") if isinstance(value, str) else value
-    for url in several if isinstance(several, (list, tuple)) else ():
-        if isinstance(url, str) and "://" in url:
+    if isinstance(value, (str, list, tuple)):
+        for url in _several(value):
             _check(url)
+
+
+def check_broker(value: Any) -> None:
+    """Check the value of ``broker_url``, as :func:`check_address`."""
+    check_address(value)
+    for url in _several(value):
+        if url and "://" not in url and not _HOST.fullmatch(url):
+            raise ValueError(_NO_BEGINNING)
 
 
 def shown(value: Any) -> str:
     """Return an address, or several, without passwords, for a message."""
-    return ";".join(map(_shown, str(value).split(";")))
+    urls = _several(value)
+    # Otherwise a part may be the rest of a password that has a semicolon.
+    can_be_read = all(map(_can_be_read, urls))
+    return ";".join(_shown(url) if can_be_read else _hidden(url) for url in urls)
 
 
-def without_secrets(text: str, value: Any) -> str:
+def without_secrets(
+    text: str, value: Any, unreadable: str = "it cannot be read"
+) -> str:
     """Return an error about an address without the passwords in the address.
 
     Args:
         text: The error, as Celery has it.
         value: The address.
+        unreadable: What to say if nobody knows which part is a password.
     """
-    for url in str(value).split(";"):
+    for url in _several(value):
         if not _can_be_read(url):
-            return "it cannot be read"
+            return unreadable
         if password := urlsplit(url).password:
-            text = re.sub(rf"(?<!\w){re.escape(password)}(?!\w)", "**", text)
+            for each in password, unquote(password):
+                text = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)", "**", text)
     return text
 
 
+def _several(value: Any) -> list[str]:
+    """Return the addresses in a setting, which has one or several."""
+    each = map(str, value if isinstance(value, (list, tuple)) else (value,))
+    return [
+        url
+        for urls in each
+        for url in ([urls] if _OWN_FORM.match(urls) else urls.split(";"))
+    ]
+
+
 def _shown(url: str) -> str:
+    if "://" in url and not _PLAIN_SCHEME.match(url):
+        return _hidden(url)
     try:
-        if _can_be_read(url):
-            return str(maybe_sanitize_url(url))
+        # A user without a password is often a password without a user.
+        return re.sub("://[^:/@]+@", "://**@", str(maybe_sanitize_url(url)))
     except ValueError:  # of several hosts
-        pass
-    scheme, separator, _ = url.partition("://")
-    return f"{scheme if separator else ''}{separator}********"
+        return _hidden(url)
+
+
+def _hidden(url: str) -> str:
+    scheme = _SCHEME.match(url)
+    return f"{scheme[0] if scheme else ''}********"
 
 
 def _can_be_read(url: str) -> bool:
@@ -76,9 +117,11 @@ def _can_be_read(url: str) -> bool:
 
 
 def _check(url: str) -> None:
-    scheme, _, rest = url.partition("://")
-    if _OWN_FORM.match(scheme):
+    if _OWN_FORM.match(url):
         return
+    scheme, separator, rest = url.partition("://")
+    if not (_SCHEME.match(url) if separator else _NAME.fullmatch(url)):
+        raise ValueError(_NO_BEGINNING)
     try:
         # As kombu does. MongoDB has several hosts, with a comma between them.
         parts = urlsplit(f"http://{re.sub(',[^/]*', '', rest)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import reprlib
-from difflib import get_close_matches
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -13,7 +12,7 @@ from uuid import UUID
 from pyramid.request import Request
 from pyramid.settings import aslist
 
-from ..exceptions import SettingError
+from ..exceptions import SettingError, near_names
 from ..worker.environ import HOST_KEYS, LAST_PORT, is_host_part
 from ..worker.request import DEFERRED_BY, get_runner
 from .load import reporting
@@ -135,7 +134,7 @@ def environ_of(base_url: str) -> dict[str, Any]:
         SettingError: The URL is not absolute.
     """
     match = _BASE_URL.fullmatch(base_url)
-    if not match or not 0 < int(match["port"] or 1) <= LAST_PORT:
+    if not match or not 0 < int(match["port"] or LAST_PORT) <= LAST_PORT:
         raise SettingError(
             "pyramid_tasks.base_url",
             f"= {base_url} is not the URL of an application, such as "
@@ -172,7 +171,7 @@ def includeme(config: Configurator) -> None:
 
 def _switch_on(config: Configurator, name: str) -> None:
     if name not in CONTEXTS:
-        near = get_close_matches(name, CONTEXTS, n=1)
+        near = near_names(name, CONTEXTS)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise SettingError(
             "pyramid_tasks.context",

@@ -1,32 +1,237 @@
-"""The options of a call, wherever they stand: in code, a route or a schedule."""
+"""The options of calls and of tasks, wherever they stand.
+
+They stand in code, in a route, in a schedule and in ``task_annotations``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+import math
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from datetime import datetime
+from inspect import signature
+from typing import Any
 
+from celery import Celery, Task
+
+from ..exceptions import near_names
 from ..typing import CallOptions
+from .importable import check_symbol
+from .kinds import (
+    MIN_SECONDS,
+    Check,
+    check_bool,
+    check_delivery_mode,
+    check_exchange_type,
+    check_rate,
+    check_task_id,
+    dictionary,
+    is_link,
+    is_time,
+    of,
+    seconds,
+    shown,
+    that,
+)
+from .serializers import check_compression, check_serializer
+from .transport_options import check_publish_policy
 
 #: The names of the options that Celery or this package reads.
 CALL_OPTIONS = CallOptions.__optional_keys__
 
+_TEXT = of("text: put it in quotes", str)
+_NAME = of("a name: put it in double quotes if it is a number", str, like="name")
+_WHOLE = of("a whole number", int)
+_LINK = that(
+    "what request.task_signature() or a canvas returns, or a list of such", is_link
+)
+_EXPIRES = that(
+    "a number of seconds, a datetime, or text in the form of ISO 8601",
+    lambda value: (
+        is_time(value)
+        if isinstance(value, (str, datetime))
+        else not seconds(MIN_SECONDS)(value)
+    ),
+)
 
-def misspelt_options(options: Iterable[str]) -> Iterator[tuple[str, str]]:
+#: What the options may be that a task has for its calls, and a call for itself.
+_SHARED: dict[str, Check] = {
+    "compression": check_compression,
+    "delivery_mode": check_delivery_mode,
+    "exchange": _NAME,
+    "expires": _EXPIRES,
+    "ignore_result": check_bool,
+    "immediate": check_bool,
+    "mandatory": check_bool,
+    "priority": that(
+        "a whole number from 0 to 255",
+        lambda value: isinstance(value, int) and 0 <= value <= 255,  # noqa: PLR2004
+    ),
+    "queue": _NAME,
+    "routing_key": _NAME,
+    "serializer": check_serializer,
+    "soft_time_limit": seconds(),
+    "time_limit": seconds(),
+}
+_CALL: dict[str, Check] = {
+    **_SHARED,
+    **dict.fromkeys(
+        ("parent_id", "root_id", "group_id", "shadow", "argsrepr", "kwargsrepr"), _TEXT
+    ),
+    **dict.fromkeys(("message_id", "correlation_id", "app_id", "user_id"), _TEXT),
+    **dict.fromkeys(("content_type", "content_encoding", "cluster_id"), _TEXT),
+    **dict.fromkeys(("delivery", "origin", "route_name"), _TEXT),
+    **dict.fromkeys(("group_index", "retries", "replaced_task_nesting"), _WHOLE),
+    **dict.fromkeys(("timeout", "confirm_timeout"), seconds()),
+    "add_to_parent": check_bool,
+    "chain": _LINK,
+    "chord": _LINK,
+    "connection": of("a connection of kombu", like="connected"),
+    "countdown": seconds(MIN_SECONDS),
+    "eta": that("a datetime, or text in the form of ISO 8601", is_time),
+    "exchange_type": check_exchange_type,
+    "expiration": that("a number of seconds", lambda value: float(value) >= 0),
+    "headers": dictionary(),
+    "link": _LINK,
+    "link_error": _LINK,
+    "producer": of("a producer of kombu", like="publish"),
+    "publisher": of("a producer of kombu", like="publish"),
+    "reply_to": _NAME,
+    "retry": check_bool,
+    "retry_policy": check_publish_policy,
+    "stamped_headers": of("a list of names", list, tuple, set, frozenset),
+    "task_id": check_task_id,
+}
+
+
+_ERRORS = that(
+    "a tuple of exceptions, such as (OSError,)",
+    lambda value: (
+        isinstance(value, (tuple, list, set, frozenset))
+        and all(issubclass(each, BaseException) for each in value)
+    ),
+)
+_RETRY = {**_CALL, "max_retries": of("a number", int, float)}
+_TASK: dict[str, Check] = {
+    **_SHARED,
+    **dict.fromkeys(
+        (
+            *("abstract", "acks_late", "acks_on_failure_or_timeout", "bind", "inbox"),
+            *("lazy", "pydantic", "pydantic_strict", "reject_on_worker_lost"),
+            *("retry_jitter", "send_events", "shared", "store_eager_result"),
+            *("store_errors_even_if_ignored", "tm", "track_started", "trail", "typing"),
+        ),
+        check_bool,
+    ),
+    "Request": check_symbol,
+    "Strategy": check_symbol,
+    "autoretry_for": _ERRORS,
+    "base": that("a class below celery.Task", lambda value: issubclass(value, Task)),
+    "default_retry_delay": seconds(),
+    "dont_autoretry_for": _ERRORS,
+    "filter": that("a function", callable),
+    "max_retries": _RETRY["max_retries"],
+    "pydantic_context": dictionary(),
+    "pydantic_dump_kwargs": dictionary(),
+    "rate_limit": check_rate,
+    "resultrepr_maxsize": _WHOLE,
+    "retry_backoff": that("a number", lambda value: float(value) < math.inf),
+    "retry_backoff_max": that("a number", lambda value: int(value) >= 0),
+    "retry_kwargs": dictionary(lambda value: check_options(value, _RETRY)),
+    "throws": that(
+        "an exception or a tuple of exceptions",
+        lambda value: isinstance(None, value) in {True, False},
+    ),
+}
+# What Celery makes of the function and the application.
+_NO_OPTIONS = {"app", "name", "run"}
+# An application can replace these. getattr() would bind the class to an application.
+_METHODS = {name for name, each in vars(Task).items() if callable(each)} - {*_TASK}
+
+#: The names of the options that Celery or this package reads of a task.
+TASK_OPTIONS = {
+    *_TASK,
+    *(name for name in dir(Task) if not name.startswith("_")),
+} - _NO_OPTIONS
+
+# The arguments of a call that Celery sends, whatever a route says.
+_NOT_OF_ROUTES = {"delivery", "ignore_result", *signature(Celery.send_task).parameters}
+
+
+def check_options(
+    options: MutableMapping[str, Any], kinds: Mapping[str, Check] = _CALL
+) -> None:
+    """Check the values of options, by default those of a call.
+
+    Celery takes a value that is empty for none.
+
+    Raises:
+        ValueError: Celery cannot use a value. The message begins with the option.
+    """
+    for option, value in options.items():
+        if value and (check := kinds.get(option)) is not None:
+            try:
+                changed = check(value)
+            except ValueError as error:
+                raise ValueError(f"{option} {error}") from None
+            if changed is not None:
+                options[option] = changed
+
+
+def check_task_options(options: MutableMapping[str, Any]) -> None:
+    """Check the values of the options that a task is registered with.
+
+    Raises:
+        ValueError: Celery cannot use a value. The message begins with the option.
+    """
+    check_options(options, _TASK)
+    for option, value in options.items():
+        if option in _NO_OPTIONS:
+            raise ValueError(f"{option} is no option: Celery has its own.")
+        if option in _METHODS and not callable(value):
+            raise ValueError(f"{option} = {shown(value)} is not a function.")
+
+
+def misspelt_options(
+    options: Iterable[str], known: Iterable[str] = CALL_OPTIONS
+) -> Iterator[tuple[str, str]]:
     """Yield the options that nobody reads, each with the option that it is near to.
 
     An option that is near to no other one may be for the application, as may a stamp.
     """
     for option in options:
-        if option not in CALL_OPTIONS:
-            for near in get_close_matches(option, CALL_OPTIONS, n=1, cutoff=0.75):
+        if option not in known:
+            for near in near_names(option, known, cutoff=0.75):
                 yield option, near
 
 
-def unknown_option(option: str) -> str | None:
-    """Return the end of a sentence about an option that no call has, if it is one."""
-    if option in CALL_OPTIONS:
-        return None
-    near = get_close_matches(option, CALL_OPTIONS, n=1)
-    if near:
-        return f"Did you mean {near[0]}?"
-    return "Write queue, routing_key, exchange, priority or another option of a call."
+def check_scheduled(options: MutableMapping[str, Any]) -> None:
+    """Check the options of an entry in a schedule, their names and their values.
+
+    Raises:
+        ValueError: Nobody reads an option, or Celery cannot use its value.
+    """
+    for option, near in misspelt_options(options):
+        raise ValueError(f"{option} is no option. Did you mean {near}?")
+    check_options(options)
+
+
+def check_routed(options: MutableMapping[str, Any]) -> None:
+    """Check the options of a route, their names and their values.
+
+    Raises:
+        ValueError: No route has an option, or Celery cannot use its value.
+    """
+    known = CALL_OPTIONS - _NOT_OF_ROUTES
+    for option, value in options.items():
+        if option not in known:
+            near = near_names(option, known)
+            hint = (
+                f"Did you mean {near[0]}?"
+                if near
+                else "Write queue, routing_key, exchange, priority or another option "
+                "of a message."
+            )
+            raise ValueError(f"{option} is not an option of a route. {hint}")
+        if value == "":
+            raise ValueError(f"{option} is empty: write a value, or leave it out.")
+    check_options(options)

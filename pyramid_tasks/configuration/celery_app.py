@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyramid.config import PHASE0_CONFIG
 
 from ..application import PyramidCelery, names_broker
+from ..forking import watch_forks
 from ..registry import KEY, Tasks, get_tasks
 from ..settings import extract_celery_settings, merge_settings
-from .load import current_load, report_setting, reporting
+from .connections import check_connections
+from .databases import check_databases
+from .inbox import check_inbox_setting
+from .load import check_at_commit, current_load, report_setting, reporting
 from .own_settings import check_own_settings
+from .serializers import check_contents
+from .unread import unread_settings
 from .values import check_environment, check_values
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery import Celery
     from pyramid.config import Configurator
 
@@ -27,6 +35,7 @@ def includeme(config: Configurator) -> None:
     """Put a Celery application on the registry, and configure it at the commit."""
     registry = config.registry
     app = PyramidCelery(registry)
+    watch_forks()
     registry[KEY] = tasks = Tasks(app)
     load = current_load()
     if load:
@@ -35,32 +44,49 @@ def includeme(config: Configurator) -> None:
         tasks.is_worker = True
         load.created.append((app, registry))
 
-    def report_value(name: str, problem: SettingError) -> None:
-        if name in tasks.section_settings:
-            problem.source = tasks.section
-        else:
-            problem.key = f"celery.{name}"
-        report_setting(problem)
-
     def configure() -> None:
         settings = config.get_settings()
         tasks.delivery = settings.get("pyramid_tasks.delivery", tasks.delivery)
-        check_own_settings(settings, report_setting)
-        with reporting():
-            check_environment()
-        own = extract_celery_settings(settings, report_setting)
-        merged = merge_settings(own, tasks.section_settings)
-        check_values(merged, report_value, is_worker=tasks.is_worker)
-        app.config_from_object(merged, force=True)
+        app.config_from_object(_checked_settings(tasks, settings), force=True)
         if not (load or names_broker(app) or app.conf.task_always_eager):
             logger.warning(
                 "celery.broker_url is not set: tasks go to Celery's default, amqp://"
             )
 
     # Before anything else is registered, as Celery binds its tasks to the settings.
-    config.action((KEY, "settings"), configure, order=PHASE0_CONFIG)
+    check_at_commit(config, (KEY, "settings"), configure, order=PHASE0_CONFIG)
     if not config.autocommit:  # otherwise the includes still to come are not known
-        config.action((KEY, "delivery"), reporting()(tasks.get_delivery))
+        check_at_commit(config, (KEY, "delivery"), tasks.get_delivery)
+        check_at_commit(config, (KEY, "inbox"), lambda: check_inbox_setting(registry))
+
+
+def _checked_settings(tasks: Tasks, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the settings of an application and of its worker, and return Celery's."""
+
+    def key_of(name: str) -> str:
+        is_of_section = name.partition(".")[0] in tasks.section_settings
+        return name if is_of_section else f"celery.{name}"
+
+    def report_value(name: str, problem: SettingError) -> None:
+        if not problem.source:  # otherwise it is of the environment
+            problem.key = key_of(name)
+            if problem.key == name:
+                problem.source = tasks.section
+        report_setting(problem)
+
+    check_own_settings(settings, report_setting)
+    for problem in unread_settings(settings):
+        report_setting(problem)
+    with reporting():
+        check_environment()
+    own = extract_celery_settings(settings, report_setting)
+    merged = merge_settings(own, tasks.section_settings)
+    check_values(merged, report_value, is_worker=tasks.is_worker)
+    if tasks.is_worker:
+        check_contents(merged, report_value, key_of)
+    check_databases(merged, report_value, is_worker=tasks.is_worker)
+    check_connections(merged, report_value, key_of)
+    return merged
 
 
 def make_celery_app(config: Configurator) -> Celery:

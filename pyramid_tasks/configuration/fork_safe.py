@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ForkSafetyError
-from ..worker.forking import KEY, engines_of
+from ..forking import KEY, engines_of
 from .load import reporting_directive
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ def add_fork_safe(
 
     Args:
         dispose: An engine, a sessionmaker with an engine, or a function. The function
-            is called with the registry in each child. It must forget the connections
-            of the parent without closing them. A dotted name is allowed.
+            is called with the registry in each child, whoever forks it. It must forget
+            the connections of the parent without closing them. A dotted name is
+            allowed.
 
     Raises:
         ForkSafetyError: ``dispose`` is something else.

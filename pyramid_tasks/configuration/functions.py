@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from ..exceptions import TaskError
@@ -30,15 +31,25 @@ def check_kind(func: Callable[..., Any]) -> None:
 
 
 def is_async(func: Callable[..., Any]) -> bool:
-    """Whether a call makes a coroutine, also inside a decorator that is not async."""
+    """Whether a call makes a coroutine, also inside decorators that are not async."""
+    return any(map(inspect.iscoroutinefunction, _layers(func)))
+
+
+def _layers(func: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Yield what a call would call, then what that seems to wrap, and so on."""
     called = _called(func)
-    return any(map(inspect.iscoroutinefunction, (called, inspect.unwrap(called))))
+    yield called
+    for each in [func] if called is func else [func, called]:
+        if (wrapped := getattr(each, "__wrapped__", None)) is not None:
+            yield from _layers(wrapped)
 
 
 def _called(func: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function, the method or the class that a call would call."""
-    if isinstance(func, type) or inspect.isroutine(func) or hasattr(func, "func"):
-        return func  # a partial has a function; inspect looks into it
+    while isinstance(func, partial):
+        func = func.func
+    if isinstance(func, type) or inspect.isroutine(func):
+        return func
     return type(func).__call__
 
 

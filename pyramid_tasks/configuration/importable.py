@@ -6,8 +6,8 @@ is one of the code, and passes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,7 +19,10 @@ from celery.utils.imports import (
 )
 from kombu.transport import TRANSPORT_ALIASES
 
+from ..exceptions import near_names
 from .addresses import check_address
+
+_DOTTED = re.compile(r"[\w.]+(:[\w.]+)?")
 
 
 def check_modules(names: Iterable[Any]) -> None:
@@ -47,18 +50,16 @@ def check_symbol(name: Any, aliases: Mapping[str, str] | None = None) -> None:
     Raises:
         ValueError: There is no such thing.
     """
-    if name not in (aliases or {}):
+    if isinstance(name, str) and name not in (aliases or {}):
         import_symbol(name, aliases)
 
 
-def import_symbol(name: Any, aliases: Mapping[str, str] | None = None) -> Any:
+def import_symbol(name: str, aliases: Mapping[str, str] | None = None) -> Any:
     """Return a class or a function by its dotted name, as :func:`check_symbol`."""
-    if not isinstance(name, str):
-        return name
     dotted = name.replace(":", ".")
     module, _, last = dotted.rpartition(".")
-    if not module:
-        nearest = get_close_matches(name, aliases or (), n=1)
+    if not module or not _DOTTED.fullmatch(name):
+        nearest = near_names(name, aliases or ())
         known = f"one of {', '.join(sorted(aliases))}, or " if aliases else ""
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
         raise ValueError(f"= {name} is not {known}a dotted name.{hint}")

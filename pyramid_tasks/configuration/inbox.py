@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyramid.settings import asbool
 
-from ..exceptions import TaskError
+from ..exceptions import SettingError, TaskError
 from ..interfaces import ITaskDerivers
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # The name of the deriver in pyramid_tasks.contrib.pyramid_tm.
 _TRANSACTIONS = "transaction_task_deriver"
 
+_KEY = "pyramid_tasks.inbox"
 _WITH_INBOX = {"inbox": True, "acks_late": True, "reject_on_worker_lost": True}
 
 
@@ -31,13 +32,8 @@ def inbox_options(
     Raises:
         TaskError: The task is to have an inbox, but has no transaction.
     """
-    derivers = registry.queryUtility(ITaskDerivers)
-    has_transaction = (
-        derivers is not None
-        and _TRANSACTIONS in derivers.names
-        and options.get("tm") is not False
-    )
-    default = has_transaction and asbool(registry.settings.get("pyramid_tasks.inbox"))
+    has_transaction = _has_transactions(registry) and options.get("tm") is not False
+    default = has_transaction and asbool(registry.settings.get(_KEY))
     if not options.get("inbox", default):
         return options
     if not has_transaction:
@@ -47,3 +43,22 @@ def inbox_options(
             "tm=False."
         )
     return {**_WITH_INBOX, **options}
+
+
+def check_inbox_setting(registry: Registry) -> None:
+    """Check that the tasks can have the inbox that the settings give to all of them.
+
+    Raises:
+        SettingError: No task has a transaction.
+    """
+    if asbool(registry.settings.get(_KEY)) and not _has_transactions(registry):
+        problem = (
+            "= true, but no task has a transaction, and so none has an inbox: include "
+            "pyramid_tasks.contrib.pyramid_tm."
+        )
+        raise SettingError(_KEY, problem)
+
+
+def _has_transactions(registry: Registry) -> bool:
+    derivers = registry.queryUtility(ITaskDerivers)
+    return derivers is not None and _TRANSACTIONS in derivers.names

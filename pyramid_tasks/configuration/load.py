@@ -15,9 +15,11 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pyramid.exceptions import ConfigurationError, ConfigurationExecutionError
+from pyramid.registry import Introspectable
 
-from ..exceptions import PyramidTasksError
+from ..exceptions import PyramidTasksError, SettingError
 from ..settings import raise_or_log
+from .places import find_source
 
 if TYPE_CHECKING:
     import logging
@@ -26,12 +28,10 @@ if TYPE_CHECKING:
     from pyramid.config import Configurator
     from pyramid.registry import Registry
 
-    from ..exceptions import SettingError
-
 _Directive = TypeVar("_Directive", bound=Callable[..., None])
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Load:
     """An application being loaded for a worker.
 
@@ -93,8 +93,12 @@ def reporting(info: Any = None, *also: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (ConfigurationError, PyramidTasksError, *also) as error:
+        if isinstance(error, SettingError):
+            error.source = error.source or find_source()
         problems = current_problems()
         if problems is None:
+            if isinstance(error, PyramidTasksError):
+                error.info = error.info or info
             raise
         if info is not None:
             error = ConfigurationExecutionError(type(error), error, info)
@@ -109,6 +113,7 @@ def report(problem: Exception) -> None:
 
 def report_setting(problem: SettingError) -> None:
     """Hand a mistake in the settings to the check in progress, or raise or log it."""
+    problem.source = problem.source or find_source()
     problems = current_problems()
     if problems is None:
         raise_or_log(problem)
@@ -125,6 +130,44 @@ def reporting_directive(directive: _Directive) -> _Directive:
             directive(config, *args, **kwargs)
 
     return cast("_Directive", report)
+
+
+class _Mistake(Introspectable):
+    """Raises the mistake that an action has found, as it is."""
+
+    error: Exception | None = None
+
+    def register(self, *_: Any) -> None:
+        if self.error is not None:
+            raise self.error.with_traceback(None) from None
+
+
+def check_at_commit(
+    config: Configurator, name: object, check: Callable[[], object], order: int = 0
+) -> None:
+    """Call a function at the commit, whose mistakes are about settings.
+
+    Pyramid wraps an error of an action in one that names the call of a directive. Here
+    there is none, and the sentence about the setting is to stand alone.
+
+    Args:
+        config: The configurator.
+        name: The discriminator of the action.
+        check: The function.
+        order: As for ``config.action``.
+    """
+    mistake = _Mistake("mistakes", name, "", "mistake")
+
+    def act() -> None:
+        try:
+            with reporting():
+                check()
+        except PyramidTasksError as error:
+            if not config.introspection:
+                raise error from None  # the context shows the value
+            mistake.error = error
+
+    config.action(name, act, order=order, introspectables=(mistake,))
 
 
 def warn(logger: logging.Logger, problem: Exception) -> None:

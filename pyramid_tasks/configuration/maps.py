@@ -5,8 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .call_options import unknown_option
+from kombu.entity import Queue
+
+from .call_options import (
+    check_routed,
+    check_task_options,
+    misspelt_options,
+)
 from .importable import check_symbol
+
+#: The keys that Celery and kombu read of a queue.
+_OF_QUEUE = {
+    *(name for name, _ in Queue.attrs),
+    *("binding_key", "delivery_mode", "exchange_type", "exchange_durable"),
+    *("exchange_auto_delete", "exchange_arguments", "queue_durable"),
+    *("queue_auto_delete", "queue_arguments", "binding_arguments"),
+}
 
 
 def check_queues(value: Any) -> None:
@@ -18,6 +32,10 @@ def check_queues(value: Any) -> None:
     from celery.app.amqp import Queues  # slow, for a web process
 
     form = '{"name of a queue": {"exchange": "name", "routing_key": "key"}}'
+    for name, options in value.items() if isinstance(value, Mapping) else ():
+        if isinstance(options, Mapping):
+            for key, near in misspelt_options(options, _OF_QUEUE):
+                raise ValueError(f"has {key} for {name!r}. Did you mean {near}?")
     try:
         Queues(value)
     except Exception:  # noqa: BLE001 whatever Celery makes of it
@@ -47,10 +65,10 @@ def check_routes(value: Any) -> None:
 
 def _check_route(name: Any, route: Any, form: str) -> None:
     if isinstance(route, Mapping):
-        for option in route:
-            if hint := unknown_option(option):
-                problem = f"has a route for {name!r} with the unknown option {option}."
-                raise ValueError(f"{problem} {hint}")
+        try:
+            check_routed({**route})
+        except ValueError as error:
+            raise ValueError(f"has a route for {name!r}: {error}") from None
     elif not isinstance(route, str):
         raise ValueError(f"has a route for {name!r} that cannot be read: {form}")  # noqa: TRY004 a value
 
@@ -71,5 +89,26 @@ def check_annotations(value: Any) -> None:
                         f"has options for {name!r} that cannot be read: write "
                         '{"name of a task": {"rate_limit": "10/m"}}.'
                     )
+                _check_annotation(name, options)
         elif not hasattr(each, "annotate"):
             raise ValueError('is no map: write {"*": {"rate_limit": "10/m"}}.')
+
+
+def check_tables(value: Mapping[str, Any]) -> None:
+    """Check the value of ``database_table_names`` or ``database_table_schemas``.
+
+    Raises:
+        ValueError: Celery has no such table.
+    """
+    for key, name in value.items():
+        if key not in {"task", "group"} or not isinstance(name, str):
+            raise ValueError(f"has {key} = {name}: write a name for task or for group.")
+
+
+def _check_annotation(name: Any, options: Mapping[str, Any]) -> None:
+    # What begins with "@" goes around a method of the task.
+    own = {key: each for key, each in options.items() if not key.startswith("@")}
+    try:
+        check_task_options(own)
+    except ValueError as error:
+        raise ValueError(f"has for {name!r}: {error}") from None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from ..coercion import coerce
-from ..exceptions import SettingError, UnknownSetting
+from ..exceptions import SettingError, UnknownSetting, near_names
 from ..settings import Report, raise_or_log
 
 _PREFIX = "pyramid_tasks."
@@ -22,12 +21,16 @@ NUMBERS = {
     "max_deliveries": 5.0,
 }
 
+#: The setting that says what sends committed rows.
+SEND_KEY = f"{_PREFIX}outbox_send"
+
 #: The settings that are true or false, without their prefix.
 BOOLEANS = ("gc_freeze", "inbox")
 
 #: The settings without their prefix.
 OWN_SETTINGS = (
     *("base_url", "config_uri", "context", "delivery", "outbox_send"),
+    "outbox_schema",
     *BOOLEANS,
     *NUMBERS,
 )
@@ -45,7 +48,7 @@ def check_own_settings(
     for key in settings:
         name = key.removeprefix(_PREFIX)
         if name != key and name not in OWN_SETTINGS:
-            nearest = get_close_matches(name, OWN_SETTINGS, n=1)
+            nearest = near_names(name, OWN_SETTINGS)
             hint = _PREFIX + nearest[0] if nearest else None
             problem = "is not a setting of pyramid_tasks."
             report(UnknownSetting(key, problem, hint))
@@ -57,6 +60,29 @@ def check_own_settings(
                 coerce(_PREFIX + name, settings.get(_PREFIX + name), "bool")
         except SettingError as error:
             report(error)
+    send = settings.get(SEND_KEY, "thread")
+    if send not in {"thread", "request", "relay"}:
+        problem = f"= {send} is not one of thread, request and relay."
+        report(SettingError(SEND_KEY, problem))
+    try:
+        schema_names(settings)
+    except SettingError as error:
+        report(error)
+
+
+def schema_names(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the schemas of the setting ``pyramid_tasks.outbox_schema``.
+
+    Raises:
+        SettingError: The value is not a list of names.
+    """
+    key = _PREFIX + "outbox_schema"
+    names = coerce(key, settings.get(key), "list") or ()
+    if not isinstance(names, (list, tuple, set, frozenset)) or not all(
+        isinstance(name, str) and name for name in names
+    ):
+        raise SettingError(key, f"= {names!r} is not a schema or a list of schemas.")
+    return tuple(dict.fromkeys(names))
 
 
 def number_setting(settings: Mapping[str, Any], name: str) -> float:

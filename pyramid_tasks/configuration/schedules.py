@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from celery.schedules import ParseException, crontab
+from kombu.utils.functional import reprcall
 from pyramid.exceptions import ConfigurationError
 
+from ..exceptions import near_names
 from ..registry import check_arguments, get_tasks, relate
-from .call_options import misspelt_options
+from .call_options import check_options, check_scheduled
+from .kinds import Check, dictionary, of
 from .load import reporting, reporting_directive
 
 if TYPE_CHECKING:
     from celery import Task
-    from celery.schedules import BaseSchedule
+    from celery.schedules import BaseSchedule, crontab
     from pyramid.config import Configurator
 
 _ENTRY_KEYS = {"task", "type", "schedule", "args", "kwargs", "options", "relative"}
 _CRON_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+_OF_ENTRY: dict[str, Check] = {
+    "args": of("a list", list, tuple),
+    "kwargs": dictionary(),
+    "options": dictionary(check_scheduled),
+}
 
 
 @reporting_directive
@@ -59,9 +65,13 @@ def add_periodic_task(
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
     args, kwargs = tuple(args), dict(kwargs or {})
-    for option, near in misspelt_options(opts.keys() - {"name"}):
-        raise ConfigurationError(f"{option} is no option. Did you mean {near}?")
-    title = opts.pop("name", None) or _call_repr(func_or_name, args, kwargs)
+    title = opts.pop("name", None) or reprcall(
+        getattr(func_or_name, "__qualname__", func_or_name), args, kwargs
+    )
+    try:
+        check_scheduled(opts)
+    except ValueError as error:
+        raise ConfigurationError(f"The periodic task {title}: {error}") from None
 
     def register() -> None:
         # A dotted name may be relative to the package, as in any directive.
@@ -106,18 +116,19 @@ def parse_schedule(text: str, type_: str | None = None) -> float | timedelta | c
             return _TYPES[type_](json.loads(text))
         fields = text.split()
         if len(fields) == len(_CRON_FIELDS):
-            return crontab(**dict(zip(_CRON_FIELDS, fields, strict=True)))
+            return _crontab(dict(zip(_CRON_FIELDS, fields, strict=True)))
         return _seconds(text)
     except KeyError:
         expected = "type = crontab, timedelta or integer"
         raise ValueError(f"type {type_!r} is unknown; write {expected}") from None
-    except (ParseException, TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         expected = (
             f"JSON for type = {type_}"
             if type_
             else "a cron expression of five fields or a number of seconds"
         )
-        raise ValueError(f"schedule {text!r} is not {expected} ({error})") from error
+        detail = "too large" if isinstance(error, OverflowError) else error
+        raise ValueError(f"schedule {text!r} is not {expected} ({detail})") from error
 
 
 class ScheduleError(ValueError):
@@ -167,15 +178,18 @@ def _read_entry(entry: Any) -> Any:
         if not entry.get(key):
             raise ValueError(f"{key} is missing.")
     for key in entry.keys() - _ENTRY_KEYS:  # another scheduler may have more keys
-        for near in get_close_matches(key, _ENTRY_KEYS, n=1, cutoff=0.75):
+        for near in near_names(key, _ENTRY_KEYS, cutoff=0.75):
             raise ValueError(f"it has {key}. Did you mean {near}?")
     read = {key: value for key, value in entry.items() if key != "type"}
+    check_options(read, _OF_ENTRY)
     schedule, type_ = entry["schedule"], entry.get("type")
     if isinstance(schedule, (str, dict)):
         if isinstance(schedule, dict) and not type_:
             raise ValueError("schedule is a JSON object; add type = crontab, say.")
         text = schedule if isinstance(schedule, str) else json.dumps(schedule)
         read["schedule"] = parse_schedule(text, type_)
+    elif isinstance(schedule, (int, float)):
+        read["schedule"] = parse_schedule(json.dumps(schedule))
     return read
 
 
@@ -183,7 +197,17 @@ def _seconds(value: Any) -> float:
     seconds = float(value)
     if not 0 < seconds < float("inf"):
         raise ValueError("not a positive number")
+    timedelta(seconds=seconds)  # as beat counts
     return seconds
+
+
+def _crontab(fields: dict[str, Any]) -> crontab:
+    from celery.schedules import ParseException, crontab  # slow, for a web process
+
+    try:
+        return crontab(**fields)
+    except ParseException as error:
+        raise ValueError(str(error)) from error
 
 
 def _timedelta(fields: dict[str, float]) -> timedelta:
@@ -193,15 +217,7 @@ def _timedelta(fields: dict[str, float]) -> timedelta:
 
 
 _TYPES = {
-    "crontab": lambda fields: crontab(**fields),
+    "crontab": _crontab,
     "timedelta": _timedelta,
     "integer": _seconds,
 }
-
-
-def _call_repr(
-    func_or_name: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> str:
-    name = getattr(func_or_name, "__qualname__", None) or str(func_or_name)
-    given = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
-    return f"{name}({', '.join(given)})"

@@ -13,12 +13,12 @@ import venusian
 from ..exceptions import TaskError
 from ..registry import ExecutionPolicy, get_tasks
 from ..worker.request import get_runner
+from .call_options import check_task_options
 from .derivers import TaskDeriverInfo, TaskFunc, derive_task
 from .functions import check_kind, is_async
 from .inbox import inbox_options
 from .load import reporting, reporting_directive
 from .signature import default_name, present_as, signature_less_request
-from .values import CHECKS
 
 if TYPE_CHECKING:
     from celery import Task
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
     from ..worker.request import TaskRunner
 
 _Func = TypeVar("_Func", bound=Callable[..., Any])
-
-#: The settings that are the defaults of options, and take the same values.
-_SETTINGS = {
-    "serializer": "task_serializer",
-    "rate_limit": "task_default_rate_limit",
-    "compression": "task_compression",
-    "delivery_mode": "task_default_delivery_mode",
-}
 
 
 @reporting_directive
@@ -68,6 +60,7 @@ def register_task(
     tasks = get_tasks(config.registry)
     if name is None:
         name = default_name(tasks.app, original)
+    _check_options(name, options)
     bind = options.pop("bind", False)
     if is_async(original):
         # Here, as it imports asyncio.
@@ -75,7 +68,6 @@ def register_task(
     signature = signature_less_request(original, name, bind=bind)
 
     def register() -> None:
-        _check_options(name, options)
         options.update(inbox_options(config.registry, name, options))
         info = TaskDeriverInfo(
             config.registry, config.package, name, {**options, "bind": bind}, original
@@ -146,13 +138,12 @@ def task(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:
-    for option, setting in _SETTINGS.items():
-        value = options.get(option)
-        if value is not None:
-            try:
-                CHECKS[setting](value)
-            except ValueError as error:
-                raise TaskError(f"The task {name}: {option} {error}") from None
+    if not isinstance(name, str) or not name:
+        raise TaskError(f"name = {name!r} is not the name of a task: write text.")
+    try:
+        check_task_options(options)
+    except ValueError as error:
+        raise TaskError(f"The task {name}: {error}") from None
 
 
 def _innermost(func: Callable[..., Any], *, bind: bool) -> TaskFunc:

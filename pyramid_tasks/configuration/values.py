@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
-from inspect import signature
+import re
+from collections.abc import Callable
 from typing import Any
 
-from celery.utils.time import rate, timezone
-from kombu import compression
-from kombu.connection import Connection
-from kombu.serialization import registry as serializers
+from celery.utils.time import timezone
 
-from ..exceptions import SettingError
-from .addresses import check_address
+from ..exceptions import SettingError, near_names
+from .addresses import check_broker
 from .importable import (
     check_modules,
     check_pool,
@@ -29,18 +25,21 @@ from .importable import (
     check_symbol,
     check_transport,
 )
-from .maps import check_annotations, check_queues, check_routes
-from .schedules import ScheduleError, read_schedule
-
-#: Raises ``ValueError`` with the fault and the remedy, or returns the value in the form
-#: that Celery needs, or returns ``None`` for a value that stays as it is.
-Check = Callable[[Any], Any]
-
-#: The variables of the environment that Celery reads before its settings.
-_ENVIRON = (
-    *("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"),
-    "CELERY_RESULT_BACKEND",
+from .kinds import (
+    Check,
+    at_least,
+    check_delivery_mode,
+    check_exchange_type,
+    check_rate,
+    one_of,
 )
+from .maps import check_annotations, check_queues, check_routes, check_tables
+from .schedules import ScheduleError, read_schedule
+from .serializers import check_accepted, check_compression, check_serializer
+from .transport_options import check_publish_policy
+
+#: The settings for which Celery reads a variable of the environment first.
+_ENVIRON = ("broker_url", "broker_read_url", "broker_write_url", "result_backend")
 
 #: What a check goes on with, so that it tells of one mistake once.
 _INSTEAD = {"broker_url": "memory://", "result_backend": "cache+memory://"}
@@ -92,75 +91,13 @@ def check_environment() -> None:
     Raises:
         SettingError: Such an address is not a URL.
     """
-    for variable in _ENVIRON:
+    for name in _ENVIRON:
+        variable = f"CELERY_{name.upper()}"
         if value := os.environ.get(variable):
             try:
-                check_address(value)
+                CHECKS[name](value)
             except ValueError as error:
                 raise SettingError(variable, str(error), "the environment") from None
-
-
-def _near(name: object, known: Sequence[object]) -> str:
-    """Return the end of a sentence about a name that is none of the known ones."""
-    names = [*map(str, known)]
-    nearest = get_close_matches(str(name), names, n=1)
-    hint = f" Did you mean {nearest[0]}?" if nearest else ""
-    return f"{', '.join(names)}.{hint}"
-
-
-def _one_of(*known: object) -> Check:
-    def check(value: Any) -> None:
-        if value not in known:
-            raise ValueError(f"= {value} is not one of {_near(value, known)}")
-
-    return check
-
-
-def _at_least(least: float) -> Check:
-    def check(value: Any) -> None:
-        if isinstance(value, (int, float)) and not value >= least:
-            raise ValueError(f"= {value} is not a number of at least {least}.")
-
-    return check
-
-
-def _serializer(value: Any) -> None:
-    if value not in serializers.name_to_type:
-        known = [name for name in serializers.name_to_type if "/" not in name]
-        raise ValueError(f"= {value} is not one of {_near(value, known)}")
-
-
-def _accept(value: Any) -> None:
-    known = [name for name in serializers.name_to_type if "/" not in name]
-    for each in [value] if isinstance(value, str) else value:
-        # A content type needs no serializer here.
-        if not isinstance(each, str) or ("/" not in each and each not in known):
-            raise ValueError(
-                f"has {each!r}, which is not one of {_near(each, known)} Write several "
-                "with a space between them."
-            )
-
-
-def _compression(value: Any) -> None:
-    def is_known(name: Any) -> bool:
-        try:
-            return bool(compression.get_encoder(name))
-        except (KeyError, TypeError):
-            return False
-
-    if not is_known(value):
-        known = [*filter(is_known, ("gzip", "bzip2", "lzma", "brotli", "zstd"))]
-        raise ValueError(f"= {value} is not one of {_near(value, known)}")
-
-
-def _rate(value: Any) -> None:
-    try:
-        rate(value)
-    except (KeyError, ValueError):
-        raise ValueError(
-            f"= {value} is not a rate: write a number of tasks a second, or such as "
-            "100/m or 10/h."
-        ) from None
 
 
 def _zone(value: Any) -> None:
@@ -171,18 +108,6 @@ def _zone(value: Any) -> None:
         raise ValueError(problem) from None
 
 
-def _exchange_type(value: Any) -> None:
-    if not str(value).startswith("x-"):  # of a plugin of the broker
-        _one_of("direct", "topic", "fanout", "headers")(value)
-
-
-def _retry_policy(value: Any) -> None:
-    known = [*signature(Connection.ensure).parameters][3:]
-    for key in value:
-        if key not in known:
-            raise ValueError(f"has the key {key}, not one of {_near(key, known)}")
-
-
 def _log_format(value: Any) -> None:
     try:
         logging.Formatter(value)
@@ -191,12 +116,27 @@ def _log_format(value: Any) -> None:
             f"= {value} has no field: write %%(message)s and others with two percent "
             "signs each in an ini."
         ) from None
+    check_fields(value)
+
+
+def check_fields(text: str) -> None:
+    """Check the fields of a format for lines of a log.
+
+    Raises:
+        ValueError: No record has a field, but one with nearly the same name. A filter
+            of the application may add others.
+    """
+    known = {*vars(logging.makeLogRecord({})), "asctime", "message"}
+    known |= {"task_id", "task_name"}
+    for field in {*re.findall(r"%\((\w+)\)", text)} - known:
+        for near in near_names(field, known, cutoff=0.87):
+            raise ValueError(f"has the unknown field {field}. Did you mean {near}?")
 
 
 def _log_level(value: Any) -> None:
     if not isinstance(value, int):
         levels = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-        _one_of(*levels)(str(value).upper())
+        one_of(*levels)(str(value).upper())
 
 
 _NEVER_EMPTY = {
@@ -204,52 +144,61 @@ _NEVER_EMPTY = {
     *("task_annotations", "task_default_queue", "worker_consumer", "worker_pool"),
     "worker_pool_start_method",
 }
-_QUEUE_TYPE = _one_of("classic", "quorum", "stream")
+_QUEUE_TYPE = one_of("classic", "quorum", "stream")
+#: The settings that are numbers of at least 0.
+_NUMBERS = {
+    *("broker_connection_timeout", "broker_pool_acquire_timeout"),
+    *("broker_pool_limit", "control_queue_expires", "control_queue_ttl"),
+    *("event_queue_expires", "event_queue_ttl"),
+    *("redis_max_connections", "redis_socket_connect_timeout"),
+    *("redis_socket_timeout", "result_chord_expires", "result_expires"),
+    *("result_failure_expires", "task_queue_max_priority", "task_soft_time_limit"),
+    *("task_time_limit", "worker_concurrency", "worker_prefetch_multiplier"),
+}
 CHECKS: dict[str, Check] = {
-    "accept_content": _accept,
+    **dict.fromkeys(_NUMBERS, at_least(0)),
+    "accept_content": check_accepted,
     "beat_schedule": read_schedule,
     "beat_scheduler": check_scheduler,
-    "broker_failover_strategy": _one_of("round-robin", "shuffle"),
-    "broker_login_method": _one_of("PLAIN", "AMQPLAIN", "EXTERNAL", "GSSAPI"),
-    "broker_native_delayed_delivery_queue_type": _one_of("classic", "quorum"),
-    "broker_pool_acquire_timeout": _at_least(0),
-    "broker_pool_limit": _at_least(0),
-    "broker_read_url": check_address,
+    "broker_failover_strategy": one_of("round-robin", "shuffle"),
+    "broker_login_method": one_of("PLAIN", "AMQPLAIN", "EXTERNAL", "GSSAPI"),
+    "broker_native_delayed_delivery_queue_type": one_of("classic", "quorum"),
+    "broker_read_url": check_broker,
     "broker_transport": check_transport,
-    "broker_url": check_address,
-    "broker_write_url": check_address,
-    "event_serializer": _serializer,
+    "broker_url": check_broker,
+    "broker_write_url": check_broker,
+    "database_table_names": check_tables,
+    "database_table_schemas": check_tables,
+    "event_serializer": check_serializer,
     "imports": check_modules,
     "include": check_modules,
-    "result_accept_content": _accept,
+    "result_accept_content": check_accepted,
     "result_backend": check_result_backend,
-    "result_compression": _compression,
-    "result_exchange_type": _exchange_type,
-    "result_serializer": _serializer,
+    "result_compression": check_compression,
+    "result_exchange_type": check_exchange_type,
+    "result_serializer": check_serializer,
     "task_annotations": check_annotations,
-    "task_compression": _compression,
-    "task_create_missing_queue_exchange_type": _exchange_type,
+    "task_compression": check_compression,
+    "task_create_missing_queue_exchange_type": check_exchange_type,
     "task_create_missing_queue_type": _QUEUE_TYPE,
-    "task_default_delivery_mode": _one_of(1, 2, "1", "2", "transient", "persistent"),
-    "task_default_exchange_type": _exchange_type,
+    "task_default_delivery_mode": check_delivery_mode,
+    "task_default_exchange_type": check_exchange_type,
     "task_default_queue": str,
     "task_default_queue_type": _QUEUE_TYPE,
-    "task_default_rate_limit": _rate,
-    "task_protocol": _one_of(1, 2),
-    "task_publish_retry_policy": _retry_policy,
+    "task_default_rate_limit": check_rate,
+    "task_protocol": one_of(1, 2),
+    "task_publish_retry_policy": check_publish_policy,
     "task_queues": check_queues,
     "task_routes": check_routes,
-    "task_serializer": _serializer,
+    "task_serializer": check_serializer,
     "timezone": _zone,
     "worker_agent": check_symbol,
     "worker_autoscaler": check_symbol,
-    "worker_concurrency": _at_least(0),
     "worker_consumer": check_symbol,
     "worker_log_format": _log_format,
-    "worker_max_tasks_per_child": _at_least(1),
+    "worker_max_tasks_per_child": at_least(1),
     "worker_pool": check_pool,
-    "worker_pool_start_method": _one_of("fork", "spawn"),
-    "worker_prefetch_multiplier": _at_least(0),
+    "worker_pool_start_method": one_of("fork", "spawn"),
     "worker_redirect_stdouts_level": _log_level,
     "worker_task_log_format": _log_format,
     "worker_timer": check_symbol,

@@ -22,6 +22,9 @@ Settings:
 ``pyramid_tasks.outbox_max_attempts``
     How often a message may be refused for its content, for example because the task
     does not exist, before it is set aside; default 5.
+``pyramid_tasks.outbox_schema``
+    The schema of the tables; or a list of schemas, one for each tenant, which the relay
+    works through. By default, the tables are where a session finds them.
 ``pyramid_tasks.outbox_send``
     What sends committed rows: ``thread``, the default; ``request``, which sends before
     it ends; or ``relay``, so that the process never talks to the broker.

@@ -22,6 +22,7 @@ from ..exceptions import OutboxError, TaskError
 from ..outbox.configuration import get_outbox
 from ..registry import get_tasks, tasks_with_inbox
 from ..worker.ending import keeping_error
+from ..worker.unfinished import check_finished
 from .pyramid_retry import notify_before_retry
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def _in_transaction(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
                 transaction.user = str(userid)
             transaction.note(info.name)
             result = task(request, *args, **kwargs)
+            check_finished(info.name, result)
             if manager.isDoomed():
                 manager.abort()
             else:

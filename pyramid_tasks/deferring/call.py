@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature
@@ -9,21 +10,30 @@ from celery.exceptions import SoftTimeLimitExceeded
 from kombu.serialization import dumps, loads
 
 from .._celery import dump_models, takes_error
-from ..configuration.call_options import CALL_OPTIONS, misspelt_options
-from ..delivery.canvas import Node, nodes
+from ..configuration.call_options import (
+    CALL_OPTIONS,
+    check_options,
+    misspelt_options,
+)
+from ..delivery.canvas import nodes
 from ..events import BeforeDeferTask, has_subscribers
 from ..exceptions import DeferError
 from ..registry import check_arguments
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery import Celery, Task
     from pyramid.request import Request
 
-    from ..delivery.canvas import Canvas
+    from ..delivery.canvas import Canvas, Node
     from ..registry import Delivery, Tasks
 
 #: Tasks of Celery that call another task for each item, and how.
 _MAPS = {"celery.map": lambda item: (item,), "celery.starmap": tuple}
+
+_SCALARS = {str, float, bool, NoneType}
+_HUGE = 2**63
 
 
 def prepare(
@@ -41,7 +51,7 @@ def prepare(
     Raises:
         TaskNotRegistered: The application has no such task.
         TypeError: A task does not take its arguments.
-        DeferError: A serializer cannot hold the arguments.
+        DeferError: A serializer cannot hold the arguments, or an option cannot be used.
     """
     deliveries = set()
     for node in nodes(canvas):
@@ -51,10 +61,11 @@ def prepare(
             announce(request, task, node.signature, headers)
             check_call(node, task, tasks)
         else:
+            check_values(node.signature["task"], options)
             if options.get("headers"):
                 # Celery puts these in the place of the headers of the tasks.
                 options["headers"] = {**headers, **options["headers"]}
-            own = Node({**node.signature, "kwargs": {}}, is_first=True)
+            own = next(nodes({**node.signature, "kwargs": {}}))
             serialize_arguments(tasks.app, own)  # a chord gives them to its header
             node.signature["args"] = own.signature["args"]
         if delivery := options.pop("delivery", None):
@@ -68,9 +79,11 @@ def announce(
     """Add the headers to the options of a call, and notify subscribers of the call.
 
     Raises:
-        DeferError: An option is misspelt.
+        DeferError: An option is misspelt, or its value cannot be used.
     """
     options = call["options"]
+    if options:
+        check_values(task.name, options)
     if headers:
         options["headers"] = {**headers, **(options.get("headers") or {})}
     if has_subscribers(request.registry, BeforeDeferTask):
@@ -78,11 +91,26 @@ def announce(
         event = BeforeDeferTask(request, task, args, call["kwargs"], options)
         request.registry.notify(event)
         call["args"], call["kwargs"] = event.args, event.kwargs
+        check_values(task.name, options)
     if not options.keys() <= CALL_OPTIONS:
-        _check_options(task, options)
+        _check_names(task, options)
 
 
-def _check_options(task: Task, options: dict[str, Any]) -> None:
+def check_values(name: str, options: dict[str, Any]) -> None:
+    """Check the values of the options of a call, before anything is sent or stored.
+
+    Raises:
+        DeferError: Celery cannot use a value.
+    """
+    try:
+        check_options(options)
+    except ValueError as error:
+        raise DeferError(
+            f"{name} was deferred with an option that Celery cannot use: {error}"
+        ) from None
+
+
+def _check_names(task: Task, options: dict[str, Any]) -> None:
     """Check the options that are none of Celery's.
 
     A router of the application can read options of its own, and a stamp is one.
@@ -138,10 +166,12 @@ def serialize_arguments(app: Celery, node: Node) -> None:
     args, kwargs = dump_models(task, (*before, *call["args"]), call["kwargs"])
     default = app.conf.task_serializer if task is None else task.serializer
     serializer = call["options"].get("serializer") or default
+    own = list(args)[len(before) :]
+    if serializer == "json" and _is_flat(own, kwargs):
+        call["args"], call["kwargs"] = own, dict(kwargs)
+        return
     try:
-        content_type, encoding, body = dumps(
-            (tuple(args)[len(before) :], kwargs), serializer
-        )
+        content_type, encoding, body = dumps((own, kwargs), serializer)
     except SoftTimeLimitExceeded:  # of the task that defers
         raise
     except Exception as error:
@@ -151,6 +181,17 @@ def serialize_arguments(app: Celery, node: Node) -> None:
     call["args"], call["kwargs"] = loads(
         body, content_type, encoding, accept={content_type}
     )
+
+
+def _is_flat(args: list[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether JSON gives arguments back as they are, which needs no trial."""
+    are_names = all(type(key) is str for key in kwargs)
+    return are_names and all(map(_is_scalar, (*args, *kwargs.values())))
+
+
+def _is_scalar(value: Any) -> bool:
+    # Python refuses to write an integer with very many digits.
+    return type(value) in _SCALARS or (type(value) is int and abs(value) < _HUGE)
 
 
 def choose_delivery(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from celery.utils import uuid
 
-from ..delivery.canvas import Node, copy
+from ..delivery.canvas import copy, nodes
 from ..delivery.results import DeferredGroupResult
 from ..exceptions import DeferError
 from ..registry import get_tasks
 from ..worker.contexts import context_headers
-from .call import announce, check_call, choose_delivery, prepare
+from .call import announce, check_call, check_values, choose_delivery, prepare
 from .canvases import defer_canvas
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ def defer_task_with_options(
             ``pyramid_tasks.contrib.pyramid_tm`` ``commit`` or ``outbox``.
 
     Raises:
-        DeferError: An option is misspelt, the call cannot be kept until the commit, or
-            its linked tasks cannot be called.
+        DeferError: An option is misspelt or its value cannot be used, the call cannot
+            be kept until the commit, or its linked tasks cannot be called.
         Exception: The errors of :func:`defer_task`.
     """
     tasks = get_tasks(request.registry)
@@ -131,7 +131,7 @@ def defer_task_with_options(
     if delivery.is_direct(request):
         return task.apply_async(call["args"], call["kwargs"], **options)
     signature = task.signature(call["args"], call["kwargs"], **options)
-    check_call(Node(signature, is_first=True), task, tasks)
+    check_call(next(nodes(signature)), task, tasks)
     return delivery.deliver(request, [signature])[0]
 
 
@@ -161,6 +161,7 @@ def defer_tasks(
     """
     tasks = get_tasks(request.registry)
     task = tasks.find(func_or_name)
+    check_values(task.name, cast("dict[str, Any]", options))
     name = options.pop("delivery", None)
     headers = context_headers(tasks.contexts, request)
     deliveries: set[str] = set()

@@ -43,8 +43,8 @@ class Node(NamedTuple):
 
     signature: Canvas
     is_first: bool
-    before: tuple[Any, ...] = ()
-    is_errback: bool = False
+    before: tuple[Any, ...]
+    is_errback: bool
 
     @property
     def is_task(self) -> bool:

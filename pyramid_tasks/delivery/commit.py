@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,9 @@ logger = logging.getLogger(__name__)
 # How many seconds a message takes that a broker in health takes at once. A request may
 # defer thousands of tasks.
 _MOMENT = 0.05
+# How many messages are sent at a time. A connection that dies meanwhile may have sent
+# them, and they are sent again.
+_TOGETHER = 100
 
 
 class CommitDelivery(TransactionalDelivery):
@@ -74,28 +76,24 @@ class _CommitDataManager(TaskDataManager[Message]):
         """
         limit = self.publisher.timeout - self._spent + _MOMENT * len(messages)
         deadline = time.monotonic() + limit
-        broker_down: Exception | None = None
-        waiting = deque(messages)
+        told: set[str] = set()
         try:
-            while waiting:
-                message = waiting[0]
-                if broker_down is None and time.monotonic() > deadline:
-                    broker_down = BrokerDown("pyramid_tasks.delivery_timeout is over")
-                if broker_down is None:
-                    try:
-                        self._send(message)
-                    except SoftTimeLimitExceeded:
-                        raise
-                    except BrokerDown as error:
-                        broker_down = error
-                    except Exception as error:  # noqa: BLE001 whatever it can cause
-                        self._tell(message, error)
-                if broker_down is not None:
-                    self._tell(message, broker_down)
-                waiting.popleft()
+            down = self._send_together(messages, deadline)
+            for message in messages:
+                if message.sent:
+                    continue
+                if down is None and time.monotonic() > deadline:
+                    down = BrokerDown("pyramid_tasks.delivery_timeout is over")
+                error = down or self._send(message)
+                if isinstance(error, BrokerDown):
+                    down = error
+                if error is not None:
+                    told.add(message.id)
+                    self._tell(message, error)
         except BaseException as error:
-            for message in waiting:
-                self._tell(message, error)
+            for message in messages:
+                if not (message.sent or message.id in told):
+                    self._tell(message, error)
             raise
         finally:
             self.after_abort()
@@ -109,10 +107,44 @@ class _CommitDataManager(TaskDataManager[Message]):
         if self._producer is None:
             self._producer = self.publisher.acquire()
 
-    def _send(self, message: Message) -> None:
-        self._acquire()
-        self.publisher.publish(message.signature, self._producer)
+    def _send_together(
+        self, messages: list[Message], deadline: float
+    ) -> BrokerDown | None:
+        """Send messages as fast as the transport can, as long as nothing is wrong.
+
+        Returns:
+            Why the broker takes no message, if it does not.
+        """
+        if len(messages) == 1:
+            return None
+        try:
+            self._acquire()
+        except BrokerDown as error:
+            return error
+        for start in range(0, len(messages), _TOGETHER):
+            some = messages[start : start + _TOGETHER]
+            try:
+                with self.publisher.together(self._producer) as batch:
+                    for message in some:
+                        batch.add(message.signature)
+            finally:
+                for number in batch.taken:
+                    some[number].sent = True
+            if len(batch.taken) < len(some) or time.monotonic() > deadline:
+                return batch.broker_down
+        return None
+
+    def _send(self, message: Message) -> Exception | None:
+        """Send a message, or return why the broker has not taken it."""
+        try:
+            self._acquire()
+            self.publisher.publish(message.signature, self._producer)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:  # noqa: BLE001 whatever it can cause
+            return error
         message.sent = True
+        return None
 
     def _tell(self, message: Message, error: BaseException) -> None:
         signature = message.signature

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
+from kombu.serialization import dumps
+
+from ..configuration.call_options import check_options
+from .canvas import nodes
 
 if TYPE_CHECKING:
+    from celery import Celery
     from kombu.connection import Connection
+
+    from .canvas import Canvas
 
 # Errors about the state of a broker or the rights that it gives, whatever the message:
 # of Redis, and of RabbitMQ.
@@ -36,7 +44,7 @@ def is_of_transport(error: Exception, connection: Connection) -> bool:
 def is_state(error: BaseException | None) -> bool:
     """Whether an error is about the state of a broker that accepts connections."""
     while error is not None:
-        if isinstance(error, TimeoutError) or type(error).__name__ in _STATES:
+        if type(error).__name__ in _STATES:
             return True
         if str(error).startswith(_REDIS_WORDS):
             return True
@@ -48,6 +56,26 @@ def names_content(error: Exception) -> bool:
     """Whether an error is about the content of a message."""
     words = str(error).lower()
     return any(each in words for each in _CONTENT_WORDS)
+
+
+def own_fault(app: Celery, canvas: Canvas) -> str | None:
+    """Return why a canvas cannot be a message at all, if that is so.
+
+    Clients of brokers let some of these errors look like those of the connection.
+    """
+    try:
+        for node in nodes(canvas):
+            call = node.signature
+            check_options(call["options"])
+            if node.is_task:
+                serializer = call["options"].get("serializer")
+                body = call["args"], call["kwargs"]
+                dumps(body, serializer or app.conf.task_serializer)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:  # noqa: BLE001 whatever a message can cause
+        return in_words(error)
+    return None
 
 
 def in_words(error: BaseException) -> str:

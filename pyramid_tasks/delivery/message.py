@@ -32,6 +32,7 @@ class Message:
 
     Raises:
         NotImplementedError: The result backend cannot count the tasks of a chord.
+        ValueError: The soft time limit of a task is longer than its time limit.
     """
 
     def __init__(self, app: PyramidCelery, signature: Signature) -> None:
@@ -44,6 +45,7 @@ class Message:
             options = node.signature["options"]
             if node.signature.get("subtask_type") == "chord":
                 QuietBackend(app).ensure_chords_allowed()
+            _check_limits(app, node)
             if node.is_first:
                 _fix_times(app, node)
             # Celery looks for the parent when it sends, and that is outside the task.
@@ -64,7 +66,9 @@ class Message:
     def _result(self) -> ResultBase:
         signature = self.signature
         if not is_canvas(signature):
-            result = DeferredResult(signature["options"]["task_id"], app=self._app)
+            options = signature["options"]
+            result = DeferredResult(options["task_id"], app=self._app)
+            result.ignored = options.get("ignore_result")
             result.message = self
             return result
         # A copy, as Celery writes the body of a chord into each task of its header.
@@ -74,6 +78,16 @@ class Message:
             result = freeze(frozen, signature["options"].get("task_id"))
         found: ResultBase = deferred_result(result, self)
         return found
+
+
+def _check_limits(app: PyramidCelery, node: Node) -> None:
+    """Refuse now what ``Task.apply_async`` refuses when it sends."""
+    task: Any = app.tasks.get(node.signature["task"])
+    soft, hard = (getattr(task, f"{kind}time_limit", None) for kind in ("soft_", ""))
+    if soft and hard and soft > hard:
+        raise ValueError(
+            f"{task.name}: soft_time_limit must be less than or equal to time_limit"
+        )
 
 
 def _fix_times(app: PyramidCelery, node: Node) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .transports import share_client_of
+
 if TYPE_CHECKING:
     from kombu.messaging import Producer
 
@@ -16,14 +18,20 @@ class SteadyProducer:
 
     Args:
         producer: A producer of a pool.
+        declared: What has been declared on its connection before.
         options: The options of ``publish`` that win over those of a call.
     """
 
-    def __init__(self, producer: Producer, **options: Any) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        declared: dict[int, Any] | None = None,
+        **options: Any,
+    ) -> None:
         self._producer = producer
         self._options = options
         # By their identity, as comparing entities takes long.
-        self._declared: dict[int, Any] = {}
+        self._declared = {} if declared is None else declared
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._producer, name)
@@ -37,5 +45,7 @@ class SteadyProducer:
         new = {id(each): each for each in declare or () if id(each) not in declared}
         given = {**options, **self._options, "declare": list(new.values())}
         result = producer.publish(*args, **given)
-        declared.update(new)
+        if new:
+            declared.update(new)
+            share_client_of(producer.connection)
         return result

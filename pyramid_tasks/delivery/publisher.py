@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu import pools
 from kombu.exceptions import LimitExceeded
 
+from .._celery import is_celerys
 from ..registry import check_arguments
+from .batch import Batch
 from .canvas import as_signature, is_canvas
-from .faults import in_words, is_of_transport, is_state, names_content
+from .faults import (
+    in_words,
+    is_of_transport,
+    is_state,
+    names_content,
+    own_fault,
+)
 from .producer import SteadyProducer
-from .result_backends import BrokerDown, SendingBackend, SendingFailed
+from .result_backends import BrokerDown, MessageFault, SendingBackend, SendingFailed
+from .transports import (
+    is_alive,
+    limit_waits,
+    prepare,
+    replace_dead,
+    together,
+)
 
 if TYPE_CHECKING:
     from kombu.connection import Connection
@@ -24,8 +40,7 @@ if TYPE_CHECKING:
     from ..application import PyramidCelery
     from .canvas import Canvas
 
-_AMQP = {"amqp", "amqps", "pyamqp"}
-_REDIS = {"redis", "rediss", "sentinel"}
+_BROKER_SETTINGS = ("broker_url", "broker_write_url", "broker_transport")
 
 
 class Publisher:
@@ -43,6 +58,8 @@ class Publisher:
         self.app = app
         self.timeout = timeout
         self._pools: dict[tuple[Any, ...], Any] = {}
+        self._declared: WeakKeyDictionary[Connection, dict[int, Any]]
+        self._declared = WeakKeyDictionary()
 
     def acquire(self) -> SteadyProducer | None:
         """Return a producer of the pool, whose connection is alive.
@@ -67,7 +84,8 @@ class Publisher:
             pooled.release()
             raise
         # Celery would send its option ``retry`` to the workers, in the body of a chord.
-        return SteadyProducer(pooled, retry=False)
+        declared = self._declared.setdefault(pooled.connection, {})
+        return SteadyProducer(pooled, declared, retry=False)
 
     @contextmanager
     def producer(self) -> Iterator[SteadyProducer | None]:
@@ -91,6 +109,7 @@ class Publisher:
 
         Raises:
             BrokerDown: The broker cannot be reached, or takes no message.
+            MessageFault: The message is the cause.
             SendingFailed: The broker may be the cause, and the message may be.
             Exception: Any other error is about this message.
         """
@@ -100,10 +119,12 @@ class Publisher:
         connection = producer.connection
         for is_last in (False, True):
             try:
-                self._send(canvas, producer)
+                self.send(canvas, producer)
             except Exception as error:
                 # After an error RabbitMQ closes at least the channel.
                 connection.collect()
+                if fault := own_fault(self.app, canvas):
+                    raise MessageFault(fault) from error
                 if not is_of_transport(error, connection):
                     raise
                 if is_state(error):
@@ -116,22 +137,63 @@ class Publisher:
             else:
                 return
 
-    def _send(self, canvas: Canvas, producer: SteadyProducer) -> None:
+    @contextmanager
+    def together(self, producer: SteadyProducer | None) -> Iterator[Batch]:
+        """Give a :class:`Batch`, and send what has been added to it.
+
+        Args:
+            producer: What :meth:`acquire` returned.
+
+        Raises:
+            Exception: No error of the broker.
+        """
+        messages = None if producer is None else together(producer.connection)
+        batch = Batch(self.send, producer, messages)
+        if producer is None or messages is None:
+            yield batch
+            return
+        connection = producer.connection
+        try:
+            with messages:
+                try:
+                    yield batch
+                except BaseException:
+                    # What has been added is ready to be sent.
+                    with suppress(Exception):
+                        batch.finish()
+                    raise
+                batch.finish()
+        except BaseException as error:
+            connection.collect()
+            if not isinstance(error, Exception) or not is_of_transport(
+                error, connection
+            ):
+                raise
+            if is_state(error):
+                batch.broker_down = BrokerDown(in_words(error))
+                return
+            try:
+                self._connect(producer)
+            except BrokerDown as down:
+                batch.broker_down = down
+
+    def send(self, canvas: Canvas, producer: SteadyProducer) -> None:
+        """Hand a canvas to kombu. The errors are those of Celery, kombu and clients."""
         app = self.app
-        backend = SendingBackend(app, self.timeout)
-        with app.sending(producer, backend):
-            if is_canvas(canvas) or _fits(app, canvas):
+        with app.sending(producer, SendingBackend(app, self.timeout)):
+            if is_canvas(canvas) or _is_special(app, canvas):
                 as_signature(canvas, app).apply_async()
                 return
-            # The process that deferred the task has checked the call, and knows another
-            # version of the task.
+            # The process that deferred the task has checked the call, and may know
+            # another version of the task.
             name, args, kwargs = canvas["task"], canvas["args"], canvas["kwargs"]
-            app.send_task(name, args, kwargs, **canvas["options"])
+            task = app.tasks.get(name)
+            app.send_task(name, args, kwargs, task_type=task, **canvas["options"])
 
     def _pool(self) -> Any:
         app = self.app
         # A forked process has pools of its own, and a test has settings of its own.
-        key = os.getpid(), app.conf.broker_write_url, app.conf.broker_transport
+        key = os.getpid(), *map(app.conf.changes.get, _BROKER_SETTINGS)
         try:
             return self._pools[key]
         except KeyError:
@@ -139,20 +201,18 @@ class Publisher:
         # Another application of the process may have another limit, and be using it.
         pools.set_limit(app.conf.broker_pool_limit, ignore_errors=True)
         connection = app.connection_for_write(connect_timeout=self.timeout)
-        options = connection.transport_options
-        options.update(_transport_options(connection.transport_cls, self.timeout))
-        if connection.transport_cls == "sentinel":
-            given = options.get("sentinel_kwargs") or {}
-            options["sentinel_kwargs"] = _sentinel_options(self.timeout) | given
+        limit_waits(connection, self.timeout)
         self._pools = {key: pools.producers[connection]}
         return self._pools[key]
 
     def _connect(self, producer: Producer | SteadyProducer) -> None:
         """Make the connection of a producer alive, in one attempt for each host."""
         connection = producer.connection
-        others = max(len(connection.alt) - 1, 0)
+        # Its client asks all sentinels in one attempt.
+        is_one = connection.transport_cls == "sentinel"
+        others = 0 if is_one else max(len(connection.alt) - 1, 0)
         try:
-            if connection.connected and not _is_alive(connection):
+            if connection.connected and not is_alive(connection):
                 connection.collect()
             if not connection.connected:
                 connection.ensure_connection(
@@ -162,9 +222,8 @@ class Publisher:
                     timeout=self.timeout,
                 )
                 producer.revive(connection)
-            if connection.transport_cls in _REDIS:
-                # The client looks at a connection as it takes it from its own pool.
-                _look_at_redis(connection.default_channel.client.connection_pool)
+                prepare(connection, self.timeout)
+            replace_dead(connection)
         except SoftTimeLimitExceeded:
             raise
         # Whatever goes wrong here, such as a setting that the client of the broker does
@@ -174,64 +233,13 @@ class Publisher:
             raise BrokerDown(in_words(error)) from error
 
 
-def _fits(app: PyramidCelery, call: Canvas) -> bool:
-    """Whether this process knows a task, and the task takes the arguments."""
+def _is_special(app: PyramidCelery, call: Canvas) -> bool:
+    """Whether a task has an ``apply_async`` of its own, and takes the arguments."""
     task = app.tasks.get(call["task"])
+    if task is None or is_celerys(type(task).apply_async):
+        return False
     try:
-        if task is not None:
-            check_arguments(task, tuple(call["args"]), call["kwargs"])
+        check_arguments(task, tuple(call["args"]), call["kwargs"])
     except TypeError:
         return False
-    return task is not None
-
-
-def _transport_options(driver: Any, timeout: float) -> dict[str, Any]:
-    """Return the options that limit the waits of a transport, and confirm messages."""
-    if driver in _AMQP:
-        # Without confirmation, a message that RabbitMQ has not read is lost if it dies.
-        return {
-            "confirm_publish": True,
-            "read_timeout": timeout,
-            "write_timeout": timeout,
-        }
-    if driver in _REDIS:
-        return {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-    return {}
-
-
-def _sentinel_options(timeout: float) -> dict[str, Any]:
-    """Return the options that limit the waits for a sentinel.
-
-    The client would ask a sentinel that does not answer ten times.
-    """
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    return {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), 0),
-    }
-
-
-def _is_alive(connection: Connection) -> bool:
-    """Whether the socket of a connection is open, as far as this side can know."""
-    if connection.transport_cls not in _AMQP:
-        return True
-    # RabbitMQ says goodbye before it hangs up, and that may wait to be read.
-    try:
-        while True:
-            connection.drain_events(timeout=0)
-    except TimeoutError:
-        return True
-    except (OSError, *connection.connection_errors, *connection.channel_errors):
-        return False
-
-
-def _look_at_redis(clients: Any) -> None:
-    """Take a connection from a pool of the client, which replaces a dead one."""
-    try:
-        client = clients.get_connection()
-    except TypeError:  # before redis 5.3
-        client = clients.get_connection("PING")
-    clients.release(client)
+    return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._celery import new_backend
+from .._celery import new_backend, set_transport_options
+from .transports import limit_sentinels
 
 if TYPE_CHECKING:
     from ..application import PyramidCelery
@@ -17,6 +18,10 @@ class BrokerDown(Exception):  # noqa: N818 a state, not a mistake
 
 class SendingFailed(Exception):  # noqa: N818 of the broker or of the message
     """The broker did not take a message, and does not say whose fault that is."""
+
+
+class MessageFault(Exception):  # noqa: N818 as the others
+    """No broker could take this message, whatever its state is."""
 
 
 class QuietBackend:
@@ -73,7 +78,7 @@ class SendingBackend(QuietBackend):
         self._call("set_chord_size", *args)
 
     def _call(self, name: str, *args: Any, **options: Any) -> None:
-        backend = self._limited()
+        backend = limited_backend(self._app, self._backend, self._timeout)
         call: Callable[..., None] = getattr(backend, name)
         try:
             call(*args, **options)
@@ -82,16 +87,30 @@ class SendingBackend(QuietBackend):
                 f"the result backend, which chords need: {error}"
             ) from error
 
-    def _limited(self) -> Any:
-        """Return a result backend that waits for the limited time, if it is Redis."""
-        if not hasattr(self._backend, "connparams"):  # not Redis
-            return self._backend
-        known = self._app.limited_backends
-        if self._timeout not in known:
-            backend = new_backend(self._app)
-            backend.retry_policy = {"max_retries": 0}
-            for name in ("socket_timeout", "socket_connect_timeout"):
-                if name in backend.connparams:  # a UNIX socket has only one
-                    backend.connparams[name] = self._timeout
-            known[self._timeout] = backend
-        return known[self._timeout]
+
+def limited_backend(app: PyramidCelery, backend: Any, timeout: float) -> Any:
+    """Return a result backend that waits for a limited time, if it is Redis.
+
+    Args:
+        app: The Celery application.
+        backend: The result backend of the application.
+        timeout: The number of seconds that each wait may take.
+    """
+    if not hasattr(backend, "connparams"):  # not Redis
+        return backend
+    known = app.limited_backends
+    if timeout not in known:
+        backend = new_backend(app)
+        backend.retry_policy = {"max_retries": 0}
+        limit = timeout
+        if sentinels := backend.connparams.get("hosts"):
+            # As for a broker, they have one half, and the master the other one.
+            limit = timeout / 2
+            options = app.conf.result_backend_transport_options
+            options = limit_sentinels(options, limit / len(sentinels))
+            set_transport_options(backend, options)
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            if name in backend.connparams:  # a UNIX socket has only one
+                backend.connparams[name] = limit
+        known[timeout] = backend
+    return known[timeout]

@@ -39,7 +39,8 @@ class DeferredResult(AsyncResult):
         Raises:
             ResultNotReady: The task has not been sent.
         """
-        if not self.sent:
+        # Celery waits for no result that is ignored.
+        if not (self.sent or self.ignored):
             raise ResultNotReady(self.id, aborted=self.dropped)
         return super().get(*args, **kwargs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -75,7 +76,7 @@ def _is_sending(transaction: Any) -> bool:
         return False
 
 
-class TransactionalDelivery(ImmediateDelivery):
+class TransactionalDelivery(ImmediateDelivery, ABC):
     """Sends when the transaction of the request commits, and at once without one."""
 
     is_transactional = True
@@ -93,13 +94,13 @@ class TransactionalDelivery(ImmediateDelivery):
         self.hold(request, messages)
         return [message.result for message in messages]
 
+    @abstractmethod
     def hold(self, request: Request, messages: list[Message]) -> None:
         """Keep messages until the transaction of the request commits."""
-        raise NotImplementedError
 
 
 @implementer(ISavepointDataManager)
-class TaskDataManager(Generic[_Item]):
+class TaskDataManager(ABC, Generic[_Item]):
     """The data manager of a transaction for the tasks that are deferred in it."""
 
     def __init__(self, request: Request) -> None:
@@ -144,9 +145,9 @@ class TaskDataManager(Generic[_Item]):
     def commit_with_others(self) -> None:
         """Commit when the other resources do."""
 
+    @abstractmethod
     def after_commit(self, items: list[_Item]) -> None:
         """Send. This must not raise: nothing can undo the transaction any more."""
-        raise NotImplementedError
 
     def after_abort(self) -> None:
         """Give back what :meth:`before_commit` took."""
@@ -181,7 +182,7 @@ class TaskDataManager(Generic[_Item]):
 
     def tpc_finish(self, transaction: Any) -> None:
         # All other resources have committed: who defers a task now need not wait.
-        transaction.set_data(TaskDataManager, ob_data=True)
+        transaction.set_data(TaskDataManager, self)
         items, self._messages = self._messages, []
         if items:
             self.after_commit(items)

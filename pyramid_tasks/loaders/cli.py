@@ -28,6 +28,10 @@ def _keep_uri(ctx: click.Context, param: click.Parameter, uri: str | None) -> No
     # `celery multi` starts workers, which inherit the environment. Celery does the same
     # with --broker.
     os.environ[ENVIRON_KEY] = uri
+    _find_app(ctx)
+
+
+def _find_app(ctx: click.Context) -> None:
     # Without -A, Celery would start on an empty application and its default broker.
     ctx.default_map = {**(ctx.default_map or {}), "app": "pyramid_tasks.loaders"}
 
@@ -78,6 +82,9 @@ class _ReloadOption(click.Option):
         # The option is eager, and the name of the sub-command is kept here, because
         # Celery 5.3 and 5.4 load the application of -A while they parse.
         ctx.meta[COMMAND_KEY] = args[0] if args else None
+        # `multi` hands all options on.
+        if args[:1] != ["multi"] and any(each.startswith("--ini") for each in args):
+            _find_app(ctx)  # the sub-command has this option then
         return super().handle_parse_result(ctx, opts, args)
 
 

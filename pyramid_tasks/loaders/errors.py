@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError
 
 from pyramid.exceptions import ConfigurationExecutionError
 
-from ..configuration.load import current_problems
+from ..configuration.places import source_of_settings
 from ..exceptions import LoadError, PyramidTasksError, SettingError
 
 # The packages that read a file, and import the objects that the file names.
@@ -26,10 +26,9 @@ _HELPERS = ("codecs", "configparser", "importlib", "importlib_metadata", "loggin
 @contextmanager
 def setting_source(source: str) -> Iterator[None]:
     """Add the place of a setting to an error about the setting."""
-    problems = current_problems()
-    found_before = len(problems or ())
     try:
-        yield
+        with source_of_settings(source):
+            yield
     except ConfigurationExecutionError as error:
         # The settings of an application are read at its commit, and Pyramid wraps an
         # error of the commit.
@@ -40,10 +39,6 @@ def setting_source(source: str) -> Iterator[None]:
     except SettingError as error:
         error.source = error.source or source
         raise
-    finally:
-        for problem in (problems or ())[found_before:]:
-            if isinstance(problem, SettingError):
-                problem.source = problem.source or source
 
 
 @contextmanager
@@ -83,12 +78,10 @@ def explain(error: Exception, config_uri: str) -> str:
 
     If the error is one of the application's own code, its traceback is printed.
     """
-    if isinstance(error, PyramidTasksError):
-        return str(error)
-    if isinstance(error, ConfigurationExecutionError) and isinstance(
-        error.evalue, PyramidTasksError
-    ):
-        return f"{error.evalue}\n  in:\n  {error.info}"
+    info = getattr(error, "info", None)
+    told = error.evalue if isinstance(error, ConfigurationExecutionError) else error
+    if isinstance(told, PyramidTasksError):
+        return f"{told}\n  in:\n  {info}" if info else str(told)
     traceback.print_exception(error)
     return (
         f"{config_uri}: the application could not be loaded; see the traceback above."
@@ -125,6 +118,11 @@ def _describe(error: Exception) -> str:  # noqa: C901, PLR0911 one for each case
                 f"[{error.section}] {error.option} uses %({error.reference})s, which "
                 f"nothing sets; pass --ini-var {error.reference}=VALUE (to ptasks, "
                 f"{error.reference}=VALUE), or set it in [DEFAULT]."
+            )
+        case configparser.InterpolationError(option="__file__" | "here"):
+            return (
+                "the path of the file has a percent sign, which PasteDeploy cannot "
+                "read; give the file or the folder another name."
             )
         case configparser.InterpolationError():
             return (

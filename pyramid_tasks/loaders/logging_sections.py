@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from configparser import ConfigParser
-from difflib import get_close_matches
 from typing import Any
 
 from ..configuration.importable import import_symbol
+from ..configuration.values import check_fields
+from ..exceptions import near_names
 
 _NAMESPACE = vars(logging)
 _CLASSES = {
@@ -42,17 +43,23 @@ def find_mistake(parser: ConfigParser) -> str | None:
 
 
 def find_misspelt(parser: ConfigParser) -> Iterator[str]:
-    """Yield a sentence for each key that nobody reads, but that is nearly a known one.
+    """Yield a sentence for each name that nobody knows, but that is nearly a known one.
 
-    A key that is near to no other may be for a formatter or a handler of a package.
+    A key that is near to no other may be for a formatter or a handler of a package, and
+    a class may have fields of its own.
     """
     for prefix, keys in _KINDS.values():
         for section in parser.sections():
             if section.startswith(prefix):
                 for key in parser[section].keys() - parser.defaults().keys():
-                    for near in get_close_matches(key, keys.split(), n=1):
+                    for near in near_names(key, keys.split()):
                         if near != key and key not in keys.split():
                             yield f"[{section}] {key}: did you mean {near}?"
+                if "class" not in parser[section]:
+                    try:
+                        check_fields(parser[section].get("format", "", raw=True))
+                    except ValueError as error:
+                        yield f"[{section}] format {error}"
 
 
 def _mistakes(parser: ConfigParser) -> Iterator[tuple[str, str, str]]:
@@ -87,7 +94,7 @@ def _words(text: str) -> list[str]:
 def _among(what: str, known: list[str]) -> str | None:
     if what in known:
         return None
-    nearest = get_close_matches(what, known, n=1)
+    nearest = near_names(what, known)
     hint = f" Did you mean {nearest[0]}?" if nearest else ""
     return f"= {what} is not one of {', '.join(known)}.{hint}"
 

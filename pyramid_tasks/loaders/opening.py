@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import WatchedFileHandler
@@ -14,6 +15,7 @@ from .._celery import new_backend
 from ..application import names_broker
 from ..configuration.addresses import shown, without_secrets
 from ..configuration.load import reporting
+from ..configuration.values import check_environment
 from ..exceptions import LoadError
 from .protocol import Defaults, find_loader
 
@@ -68,6 +70,7 @@ def _check_servers(app: Celery, config_uri: str) -> None:
     """Raise ``LoadError`` if a server is unknown to Celery; connect to none."""
     conf = app.conf
     with reporting():
+        check_environment()  # so that nobody tells of it twice
         if not names_broker(app):
             raise LoadError(
                 f"{config_uri} names no broker. Set celery.broker_url in the section "
@@ -83,8 +86,10 @@ def _check_servers(app: Celery, config_uri: str) -> None:
             connection.transport  # noqa: B018 makes the transport, does not connect
     backend = conf.result_backend
     usable = _usable("The result backend", backend, config_uri)
-    with reporting(), usable, _without_tables(app):
-        new_backend(app)
+    with reporting():
+        check_environment()
+        with usable, _without_tables(app):
+            new_backend(app)
 
 
 @contextmanager
@@ -110,12 +115,21 @@ def _usable(server: str, address: object, config_uri: str) -> Iterator[None]:
         reason = without_secrets(" ".join(str(text).split()), address)
         if reason[-1:] not in {".", "?"}:
             reason += "."
+        place = _variable(address) or config_uri
         message = (
-            f"{config_uri}: {server} {shown(address)} cannot be used: {reason} Is its "
-            "name right, and the package installed that Celery needs for it, as in "
+            f"{place}: {server} {shown(address)} cannot be used: {reason} Is its name "
+            "right, and the package installed that Celery needs for it, as in "
             "pip install 'celery[redis]'?"
         )
         raise LoadError(message, config_uri) from error
+
+
+def _variable(address: object) -> str | None:
+    """Return the variable of the environment that has an address, if one has."""
+    for name, value in os.environ.items():
+        if name.startswith("CELERY_") and value == address:
+            return f"the environment, {name}"
+    return None
 
 
 def _keep_logging(logfile: str | None = None, **options: Any) -> None:

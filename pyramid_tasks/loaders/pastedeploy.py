@@ -7,22 +7,22 @@ import re
 import traceback
 from configparser import ConfigParser
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import plaster_pastedeploy
 from celery import Celery
 
+from ..application import PyramidCelery
 from ..configuration.load import begin_load, report, report_setting, warn
-from ..exceptions import LoadError
+from ..exceptions import LoadError, near_names
 from ..settings import Settings, coerce_settings
 from ._pastedeploy import APP_PREFIXES, CELERY, CeleryConfigLoader
 from .errors import as_text, plain_errors, setting_source
 from .logging_sections import find_misspelt, find_mistake, read_logging
 from .merge import add_sections, merge_sections
 from .protocol import Defaults, the_only
-from .sections import check_sections, read_sections
+from .sections import check_defaults, check_sections, read_sections
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def _load_app(
         if not found or frame.f_globals.get("__name__") != "pyramid.path":
             raise
         section, key = found
-        nearest = get_close_matches(str(error.name), packages_distributions(), n=1)
+        nearest = near_names(str(error.name), packages_distributions())
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
         message = f"there is no module {error.name}.{hint}"
         raise LoadError(
@@ -115,6 +115,8 @@ class Loader(plaster_pastedeploy.Loader):
                         self.uri.path,
                     )
         add_sections(app, self.uri.path, sections)
+        if isinstance(app, PyramidCelery):
+            check_defaults(reader, app.registry.settings)
         return app
 
     def get_celery_app_settings(

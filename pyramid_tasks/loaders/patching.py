@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..worker.lifecycle import PATCHING_POOLS
+
 if TYPE_CHECKING:
     from celery import Celery
-
-_PATCHING = {"gevent", "eventlet"}
 
 
 def start_with_patching_pool(app: Celery, command: str | None) -> None:
@@ -33,7 +33,7 @@ def start_with_patching_pool(app: Celery, command: str | None) -> None:
         click.UsageError: A reloader runs the command, and cannot start it so.
     """
     pool = app.conf.worker_pool
-    if command != "worker" or pool not in _PATCHING or _has_pool(sys.argv):
+    if command != "worker" or pool not in PATCHING_POOLS or _has_pool(sys.argv):
         return
     if "--reload" in sys.argv:
         raise click.UsageError(f"--reload needs the pool as an option: --pool={pool}")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from difflib import get_close_matches
+import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._celery import SETTING_TYPES
 from ..coercion import NESTING, coerce_nested
-from ..configuration.call_options import misspelt_options, unknown_option
+from ..configuration.call_options import check_routed, check_scheduled
 from ..configuration.load import report, reporting, warn
 from ..configuration.schedules import parse_schedule
-from ..exceptions import LoadError
+from ..exceptions import LoadError, near_names
 from ..settings import Settings, known_name
 from .errors import plain_errors
 
@@ -45,13 +45,11 @@ def read_sections(reader: ConfigLoader) -> Settings:
             for key, value in _items(reader, section).items():
                 with reporting():
                     loaded = _read_json(reader.filename, section, key, value)
-                    if problem := unknown_option(key):
-                        message = (
-                            f"{reader.filename}, [{section}]: {key} is not an option "
-                            f"of a route. {problem}"
-                        )
-                        raise LoadError(message, reader.filename)
-                    _check_route(reader.filename, section, key, loaded)
+                    try:
+                        check_routed({key: loaded})
+                    except ValueError as error:
+                        message = f"{reader.filename}, [{section}]: {error}"
+                        raise LoadError(message, reader.filename) from None
                     routes[name][key] = loaded
     found = {"beat_schedule": schedule, "task_routes": routes}
     return {key: value for key, value in found.items() if value}
@@ -82,18 +80,51 @@ def check_sections(reader: ConfigLoader) -> None:
                 "broker_transport_options.KEY = VALUE in [celery:main]."
             )
             report(LoadError(f"{filename}, [{section}]: {wrong}", filename))
+        elif near_names(section.lower(), ["pyramid_tasks"], cutoff=0.9):
+            problem = (
+                "did you mean pyramid_tasks.KEY = VALUE in the section of the "
+                "application?"
+            )
         elif kind not in _KINDS or (kind != "celery" and not colon):
             cutoff = 0.7 if kind.startswith("celery") else 0.8
-            nearest = get_close_matches(kind, _KINDS, n=1, cutoff=cutoff)
-            if nearest and (colon or kind.startswith("celery")):
-                problem = f"did you mean [{nearest[0]}:...]?"
-            elif section in SETTING_TYPES:
+            nearest = near_names(kind, _KINDS, cutoff=cutoff)
+            if meant := _meant_setting(section):
                 problem = (
-                    f"did you mean {section} = VALUE in [celery:main], or "
-                    f"celery.{section} = VALUE in the section of the application?"
+                    f"did you mean {meant} = VALUE in [celery:main], or "
+                    f"celery.{meant} = VALUE in the section of the application?"
                 )
+            elif nearest and (colon or kind.startswith("celery")):
+                problem = f"did you mean [{nearest[0]}:...]?"
         if problem:
             warn(logger, LoadError(f"{filename}, [{section}]: {problem}", filename))
+
+
+def _meant_setting(section: str) -> str | None:
+    """Return the setting, with KEY for its keys, that a section is the name of."""
+    name = re.sub("^celery[._-]", "", section)
+    if name in SETTING_TYPES:
+        return f"{name}.KEY" if SETTING_TYPES[name] in NESTING else name
+    nesting = [each for each, type_ in SETTING_TYPES.items() if type_ in NESTING]
+    return next((f"{near}.KEY" for near in near_names(name, nesting, 0.9)), None)
+
+
+def check_defaults(reader: ConfigLoader, settings: Mapping[str, Any]) -> None:
+    """Report the settings in ``[DEFAULT]`` that do not reach the application.
+
+    Args:
+        reader: The reader of the file.
+        settings: The settings of the application.
+    """
+    for key in reader.parser.defaults():
+        is_ours = key.startswith(("celery.", "pyramid_tasks."))
+        # Others may be variables: for %(...)s, and for a key that begins with "get ".
+        is_variable = reader.uses(key) or reader.find_key(key)
+        if is_ours and key not in settings and not is_variable:
+            problem = (
+                f"[DEFAULT]: {key} reaches no application. Write it in the section of "
+                "the application."
+            )
+            warn(logger, LoadError(f"{reader.filename}, {problem}", reader.filename))
 
 
 def _is_worker(reader: ConfigLoader, section: str) -> bool:
@@ -106,7 +137,7 @@ def _is_worker(reader: ConfigLoader, section: str) -> bool:
         key in {"use", "app", "paste.celery_factory"}
         or key.startswith(("set ", "get "))
         or known_name(key.partition(".")[0])
-        or get_close_matches(key.lower(), SETTING_TYPES, n=1, cutoff=0.85)
+        or near_names(key.lower(), SETTING_TYPES, cutoff=0.85)
         for key in keys
     )
 
@@ -154,28 +185,13 @@ def _read_entry(filename: str, section: str, items: dict[str, str]) -> dict[str,
         if key in items:
             with reporting():
                 entry[key] = _read_json(filename, section, key, items[key], type_)
-    for option, near in misspelt_options(entry.get("options", ())):
-        wrong = f"options has {option}. Did you mean {near}?"
-        report(LoadError(f"{filename}, [{section}]: {wrong}", filename))
+    with reporting():
+        try:
+            check_scheduled(entry.get("options", {}))
+        except ValueError as error:
+            message = f"{filename}, [{section}], options: {error}"
+            raise LoadError(message, filename) from None
     return entry
-
-
-#: The types of the values of a route, where the ini could have another.
-_OF_ROUTE: dict[str, tuple[tuple[type, ...], str]] = {
-    **dict.fromkeys(
-        ("queue", "routing_key", "exchange", "exchange_type", "serializer"),
-        ((str,), "a name; put it in double quotes if it is a number"),
-    ),
-    "priority": ((int,), "a whole number"),
-    "retry_policy": ((dict,), "a JSON object"),
-}
-
-
-def _check_route(filename: str, section: str, key: str, value: Any) -> None:
-    types, expected = _OF_ROUTE.get(key, ((object,), ""))
-    if not isinstance(value, types):
-        message = f"{filename}, [{section}]: {key} = {value} is not {expected}."
-        raise LoadError(message, filename)
 
 
 def _read_json(

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from .opened import located, opened
+
 if TYPE_CHECKING:
-    from pyramid.registry import Registry
     from sqlalchemy import Connection, Engine
+
+    from .manage import Status
+
+    # Schemas, as far as they were given, and ids.
+    _Ids = tuple[tuple[str | None, int], ...]
 
 
 @click.group()
@@ -30,10 +34,9 @@ def outbox() -> None:
 @click.option(
     "--interval",
     type=click.FloatRange(min=0.01),
-    default=2.0,
-    show_default=True,
     metavar="SECONDS",
-    help="Between looks at the outbox. PostgreSQL wakes the relay earlier.",
+    help="Between looks at the outbox. Default, 2 if PostgreSQL wakes the relay, and "
+    "0.2 if not.",
 )
 @click.option(
     "--batch",
@@ -44,19 +47,17 @@ def outbox() -> None:
     help="How many messages to take at a time.",
 )
 @click.pass_context
-def run(ctx: click.Context, *, once: bool, interval: float, batch: int) -> None:
+def run(ctx: click.Context, *, once: bool, interval: float | None, batch: int) -> None:
     """Send what web processes could not send."""
-    with _opened(ctx) as (registry, engine):
+    with opened(ctx) as (registry, engine):
         from .relay import Relay
-        from .table import check_table
+        from .stopping import stop_on_signals
 
         relay = Relay(registry, engine, interval, batch)
-        signal.signal(signal.SIGTERM, relay.stop)
-        signal.signal(signal.SIGINT, relay.stop)
+        stop_on_signals(relay.stop, relay.ends_within)
         if not logging.getLogger().handlers:
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
         if once:
-            check_table(engine)
             click.echo(f"Sent: {relay.run_once()}")
         else:
             relay.run(lambda: click.echo("The relay is ready."))
@@ -67,27 +68,34 @@ def run(ctx: click.Context, *, once: bool, interval: float, batch: int) -> None:
 @click.pass_context
 def status(ctx: click.Context, *, as_json: bool) -> None:
     """Show what is in the outbox. Fails if a message is set aside."""
-    with _connected(ctx) as connection:
+    found: dict[str | None, Status] = {}
+    with located(ctx) as engines:
         from ..registry import get_tasks
-        from .lease import working_relay
-        from .manage import get_status
+        from .manage import get_status, together
 
-        found = get_status(connection)
-        relay = working_relay(connection)
+        for schema, engine in engines.items():
+            with engine.begin() as connection:
+                found[schema] = get_status(connection)
+        total = together(found.values())
+    several = len(found) > 1
     if as_json:
-        click.echo(json.dumps({**vars(found), "relay": relay}))
+        each = {"schemas": {key: vars(found[key]) for key in found}} if several else {}
+        click.echo(json.dumps({**vars(total), **each}))
     else:
-        click.echo(f"Waiting: {found.waiting}")
-        click.echo(f"Oldest: {found.oldest:.1f} s")
-        click.echo(f"Set aside: {found.set_aside}")
-        click.echo(f"Relay: {relay or 'none works'}")
+        for schema, part in found.items():
+            if several:
+                click.echo(f"Schema: {schema}")
+            click.echo(f"Waiting: {part.waiting}")
+            click.echo(f"Oldest: {part.oldest:.1f} s")
+            click.echo(f"Set aside: {part.set_aside}")
+            click.echo(f"Relay: {part.relay or 'none runs'}")
         delivery = get_tasks(ctx.obj.app.registry).delivery
         if delivery != "outbox":
             click.echo(
                 f"Note: the delivery of the application is {delivery}, so only calls "
                 "that choose the outbox themselves come here."
             )
-    if found.set_aside:
+    if total.set_aside:
         if not as_json:
             click.echo('Messages are set aside: see "outbox list".', err=True)
         ctx.exit(1)
@@ -97,124 +105,140 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
 @click.option("--args", "with_args", is_flag=True, help="Show the arguments, too.")
 @click.pass_context
 def list_(ctx: click.Context, *, with_args: bool) -> None:
-    """Show the messages in the outbox, one on each line."""
-    with _connected(ctx) as connection:
+    """Show the messages in the outbox, one on each line below the titles."""
+    with located(ctx) as engines:
         from .manage import read_all
-        from .rows import Row
 
-        for row in read_all(connection, with_messages=with_args):
-            line = f"{row.id}  {row.task}[{row.task_id}]  {row.age:.0f} s"
-            if with_args:
-                call = Row(row.task, row.task_id, row.message).canvas
-                line += f"  args={call['args']!r} kwargs={call['kwargs']!r}"
-            if row.attempts:
-                line += f"  refused: {row.attempts}"
-            if row.set_aside:
-                line += "  set aside"
-            if row.error:
-                line += f"  {row.error.splitlines()[0]}"
-            click.echo(line)
+        click.echo("Id  Task[id of the task]  Age")
+        for schema, engine in engines.items():
+            prefix = f"{schema}." if len(engines) > 1 else ""
+            with engine.begin() as connection:
+                for row in read_all(connection, with_messages=with_args):
+                    click.echo(prefix + _line(row, with_args=with_args))
+
+
+def _line(row: Any, *, with_args: bool) -> str:
+    from .rows import Row
+
+    line = f"{row.id}  {row.task}[{row.task_id}]  {row.age:.0f} s"
+    if with_args:
+        call = Row(row.task, row.task_id, row.message).canvas
+        line += f"  args={call['args']!r} kwargs={call['kwargs']!r}"
+    if row.attempts:
+        line += f"  refused: {row.attempts}"
+    if row.set_aside:
+        line += "  set aside"
+    if row.error:
+        line += f"  {row.error.splitlines()[0]}"
+    return line
+
+
+def _as_id(value: str) -> tuple[str | None, int]:
+    """Read an id as "outbox list" shows it, and its schema if it is shown."""
+    schema, _, number = value.rpartition(".")
+    if not number.isdecimal():
+        raise click.BadParameter(f'{value} is not an id of "outbox list".')
+    return schema or None, int(number)
 
 
 @outbox.command()
-@click.argument("ids", nargs=-1, type=int, metavar="[ID]...")
+@click.argument("ids", nargs=-1, type=_as_id, metavar="[ID]...")
 @click.option("--all", "every", is_flag=True, help="All messages that were refused.")
 @click.pass_context
-def retry(ctx: click.Context, ids: tuple[int, ...], *, every: bool) -> None:
+def retry(ctx: click.Context, ids: _Ids, *, every: bool) -> None:
     """Let the relay try refused messages again."""
     if bool(ids) == every:
         raise click.UsageError('Give the ids of "outbox list", or --all.')
-    with _connected(ctx) as connection:
+
+    def change(connection: Connection, chosen: list[int]) -> int:
         from .manage import retry
 
-        count = retry(connection, None if every else ids)
-        click.echo(f"To be tried again: {count}")
-        _check_found(count, ids)
+        return retry(connection, chosen, every=every)
+
+    _say("To be tried again", *_change(ctx, ids, change))
 
 
-def _check_found(count: int, ids: tuple[int, ...]) -> None:
-    missing = len(set(ids)) - count
-    if missing > 0:
+def _change(
+    ctx: click.Context, ids: _Ids, change: Callable[[Connection, list[int]], int]
+) -> tuple[int, list[str]]:
+    """Change the messages that were chosen, in each schema.
+
+    Returns:
+        How many were changed, and the ids that no message has.
+    """
+    count, missing = 0, []
+    with located(ctx) as engines:
+        from .manage import find_missing
+
+        _check_schemas(engines, ids)
+        for name, engine in engines.items():
+            chosen = [number for schema, number in ids if schema in {None, name}]
+            prefix = f"{name}." if len(engines) > 1 else ""
+            with engine.begin() as connection:
+                absent = find_missing(connection, chosen)
+                missing += [f"{prefix}{number}" for number in absent]
+                count += change(connection, chosen)
+    return count, missing
+
+
+def _check_schemas(engines: dict[str | None, Engine], ids: _Ids) -> None:
+    for schema, _ in ids:
+        if schema is None and len(engines) > 1:
+            raise click.UsageError(
+                'There are several schemas: give ids as "outbox list" shows them, with '
+                "their schemas."
+            )
+        if schema is not None and schema not in engines:
+            raise click.UsageError(
+                f"{schema} is no schema of pyramid_tasks.outbox_schema."
+            )
+
+
+def _say(what: str, count: int, missing: list[str]) -> None:
+    click.echo(f"{what}: {count}")
+    if missing:
         raise click.ClickException(
-            f'{missing} of these ids are not in the outbox: see "outbox list".'
+            f'Not in the outbox: {", ".join(missing)}. See "outbox list".'
         )
 
 
 @outbox.command()
-@click.argument("ids", nargs=-1, type=int, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, type=_as_id, required=True, metavar="ID...")
 @click.pass_context
-def discard(ctx: click.Context, ids: tuple[int, ...]) -> None:
+def discard(ctx: click.Context, ids: _Ids) -> None:
     """Delete messages, which are then never sent."""
-    with _connected(ctx) as connection:
+
+    def change(connection: Connection, chosen: list[int]) -> int:
         from .manage import discard
 
-        count = discard(connection, ids)
-        click.echo(f"Discarded: {count}")
-        _check_found(count, ids)
+        return discard(connection, chosen)
+
+    _say("Discarded", *_change(ctx, ids, change))
 
 
 @outbox.command()
 @click.pass_context
 def create(ctx: click.Context) -> None:
     """Make the tables."""
-    with _opened(ctx) as (_, engine):
+    with opened(ctx) as (registry, engine):
         from sqlalchemy import inspect
 
+        from .configuration import get_outbox
+        from .table import schema_of
         from .tables import create_tables
 
-        for name, made in create_tables(engine).items():
-            click.echo(f"{name}: {'made' if made else 'is there already'}.")
+        schemas = get_outbox(registry).schemas
+        argument = f', schema="{schemas.names[0]}"' if len(schemas.names) == 1 else ""
+        for each in schemas.all(engine):
+            schema = schema_of(each)
+            for name, made in create_tables(each).items():
+                full = f"{schema}.{name}" if schema else name
+                click.echo(f"{full}: {'made' if made else 'is there already'}.")
         if inspect(engine).has_table("alembic_version"):
             click.echo(
                 "Alembic looks after this database. Its next autogenerated migration "
                 "would drop tables that it does not know. Declare these in the "
                 "metadata that env.py gives to Alembic:\n"
                 "    from pyramid_tasks.contrib.outbox_table import outbox_table\n"
-                "    outbox_table(Base.metadata)"
+                f"    outbox_table(Base.metadata{argument})"
             )
-
-
-@contextmanager
-def _connected(ctx: click.Context) -> Iterator[Connection]:
-    """Give a connection to the outbox, in a transaction."""
-    with _opened(ctx) as (_, engine):
-        from .table import check_table
-
-        check_table(engine)
-        with engine.begin() as connection:
-            yield connection
-
-
-@contextmanager
-def _opened(ctx: click.Context) -> Iterator[tuple[Registry, Engine]]:
-    """Give the registry of the application and the engine of its outbox.
-
-    An error inside the ``with`` block is one sentence where a traceback would say no
-    more.
-    """
-    try:
-        from sqlalchemy.exc import SQLAlchemyError
-    except ImportError:
-        raise click.ClickException(
-            "The outbox needs SQLAlchemy: install pyramid-tasks[outbox]."
-        ) from None
-    from ..application import PyramidCelery
-    from ..exceptions import OutboxError, PyramidTasksError
-    from .configuration import get_outbox
-
-    try:
-        app = ctx.obj.app
-        if not isinstance(app, PyramidCelery):
-            raise OutboxError(
-                "This needs a Pyramid application with tasks: pass -A "
-                "pyramid_tasks.loaders and --ini config.ini to celery."
-            )
-        yield app.registry, get_outbox(app.registry).get_engine()
-    except PyramidTasksError as error:
-        raise click.ClickException(str(error)) from error
-    except SQLAlchemyError as error:
-        from .table import reason_of
-
-        raise click.ClickException(
-            f"The database of the outbox cannot be used: {reason_of(error)}"
-        ) from error

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from pyramid.scripting import prepare
 
-from ..configuration.own_settings import number_setting
+from ..configuration.own_settings import SEND_KEY, number_setting, schema_names
 from ..delivery.publisher import Publisher
-from ..exceptions import OutboxError, SettingError
+from ..exceptions import OutboxError
 from ..registry import get_tasks, relate
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
     from pyramid.registry import Registry
     from pyramid.request import Request
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Dialect, Engine
     from sqlalchemy.orm import Session
 
+    from .schemas import Schemas
     from .sender import Sender
 
 logger = logging.getLogger(__name__)
 
 #: The key of the outbox on the registry.
 KEY = "pyramid_tasks.outbox"
-
-#: The setting that says what sends committed rows.
-SEND_KEY = "pyramid_tasks.outbox_send"
 
 
 def set_task_outbox(
@@ -87,14 +87,16 @@ class Outbox:
     Attributes:
         session: As in :func:`set_task_outbox`.
         engine: As in :func:`set_task_outbox`.
-        checked: Whether this process has found the table.
+        checked: In which schemas this process has found the table.
     """
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.session: Any = "dbsession"
         self.engine: Any = None
-        self.checked = False
+        self.checked: set[str | None] = set()
+        self._told: set[tuple[Dialect, str | None]] = set()
+        self._senders: dict[int, Sender] = {}
 
     def number(self, name: str) -> float:
         """Return a setting of this package that is a number.
@@ -103,6 +105,13 @@ class Outbox:
             SettingError: The value is not a number.
         """
         return number_setting(self.registry.settings, name)
+
+    @cached_property
+    def schemas(self) -> Schemas:
+        """Where the tables are: the setting ``pyramid_tasks.outbox_schema``."""
+        from .schemas import Schemas
+
+        return Schemas(schema_names(self.registry.settings))
 
     @cached_property
     def lease(self) -> float:
@@ -122,29 +131,27 @@ class Outbox:
             return "request"
         return send
 
-    def check_send(self) -> None:
-        """Check the setting ``pyramid_tasks.outbox_send``.
-
-        Raises:
-            SettingError: It has another value than it may have.
-        """
-        send = self.registry.settings.get(SEND_KEY, "thread")
-        if send not in {"thread", "request", "relay"}:
-            raise SettingError(
-                SEND_KEY, f"= {send} is not one of thread, request and relay."
-            )
-
     def sends_in_thread(self, engine: Engine) -> bool:
         """Whether a thread sends the rows of a database."""
         if self.send != "thread" or get_tasks(self.registry).app.conf.task_always_eager:
+            return False
+        if _is_master_of_uwsgi():
             return False
         # A database in memory is not for a second thread.
         in_memory = engine.url.database in {None, "", ":memory:"}
         return engine.dialect.name != "sqlite" or not in_memory
 
-    @cached_property
+    @property
     def sender(self) -> Sender:
         """What sends the rows that this process has committed."""
+        # Not made at the fork: gunicorn replaces threads by greenlets later.
+        process = os.getpid()
+        if process not in self._senders:
+            # The first one, if another thread makes one as well.
+            self._senders.setdefault(process, self._new_sender())
+        return self._senders[process]
+
+    def _new_sender(self) -> Sender:
         from .sender import Sender
 
         app = get_tasks(self.registry).app
@@ -165,11 +172,7 @@ class Outbox:
         try:
             session = getattr(request, self.session)
         except AttributeError:
-            raise OutboxError(
-                f"Delivery by outbox needs the SQLAlchemy session of the request, and "
-                f"there is no request.{self.session}. Name it with "
-                "config.set_task_outbox(session=...)."
-            ) from None
+            raise no_session(self.session) from None
         return session
 
     def get_engine(self) -> Engine:
@@ -182,17 +185,50 @@ class Outbox:
         )
         return engine
 
-    def check_table(self, session: Session) -> None:
+    def check_table(self, connection: Connection) -> None:
         """Find a missing table before the commit would; once in a process.
 
         Raises:
             OutboxTableMissing: The database has no table for the outbox.
         """
-        if not self.checked:
-            from .table import OutboxMessage, check_table
+        from .table import check_table
 
-            check_table(session.connection(bind_arguments={"mapper": OutboxMessage}))
-            self.checked = True
+        schema = self.schemas.of_session(connection)
+        if schema not in self.checked:
+            check_table(connection, schema)
+            self.checked.add(schema)
+
+    def check_place(self, engine: Engine, schema: str | None) -> None:
+        """Log an error if rows were committed to a schema where no relay looks.
+
+        Args:
+            engine: The engine of the session that wrote the rows.
+            schema: The schema.
+
+        Raises:
+            SoftTimeLimitExceeded: The time of the task that defers is over.
+        """
+        if (engine.dialect, schema) not in self._told:
+            try:
+                relay = self.get_engine() if self.engine is not None else engine
+                self.schemas.check(relay, schema)
+            except SoftTimeLimitExceeded:
+                raise
+            except Exception as error:  # noqa: BLE001 the commit has succeeded
+                logger.debug(
+                    "Whether a relay looks in %s is unknown: %s", schema, error
+                )
+            else:
+                self._told.add((engine.dialect, schema))
+
+
+def no_session(name: str) -> OutboxError:
+    """Return the error about a request that lacks the session of the outbox."""
+    return OutboxError(
+        "The outbox and the inbox need the SQLAlchemy session of the request, and "
+        f"there is no request.{name}. Make it with config.add_request_method({name}, "
+        "reify=True), or name another one: config.set_task_outbox(session=...)."
+    )
 
 
 def engine_of(session: Session) -> Engine:
@@ -204,6 +240,11 @@ def engine_of(session: Session) -> Engine:
 
 def _has_threads() -> bool:
     # Only a process of uWSGI has this module.
-    uwsgi = sys.modules.get("uwsgi")
-    options = getattr(uwsgi, "opt", {})
-    return uwsgi is None or bool({b"enable-threads", b"threads"} & options.keys())
+    return bool(getattr(sys.modules.get("uwsgi"), "has_threads", True))
+
+
+def _is_master_of_uwsgi() -> bool:
+    # It forks without a word to Python. A thread that holds the lock of the interpreter
+    # at that moment would hold it in the child for ever.
+    worker_id = getattr(sys.modules.get("uwsgi"), "worker_id", lambda: None)
+    return worker_id() == 0

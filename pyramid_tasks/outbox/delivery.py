@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,8 +10,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from kombu.utils.json import dumps
 
 from ..configuration.deliveries import add_delivery
-from ..configuration.load import reporting
-from ..configuration.own_settings import NUMBERS
+from ..configuration.load import check_at_commit
 from ..delivery.transactional import TaskDataManager, TransactionalDelivery
 from ..exceptions import DeferError, SettingError
 from ..registry import get_tasks
@@ -34,7 +33,7 @@ def includeme(config: Configurator) -> None:
     registry = config.registry
     tasks = get_tasks(registry)
     add_delivery(config, "outbox", OutboxDelivery(tasks.app))
-    registry[KEY] = outbox = Outbox(registry)
+    registry[KEY] = Outbox(registry)
     config.add_directive("set_task_outbox", set_task_outbox)
 
     def check() -> None:
@@ -44,13 +43,7 @@ def includeme(config: Configurator) -> None:
                 "= outbox needs SQLAlchemy: install pyramid-tasks[outbox].",
             )
 
-        for name in NUMBERS:
-            with reporting():
-                outbox.number(name)
-        with reporting():
-            outbox.check_send()
-
-    config.action((KEY, "check"), reporting()(check))
+    check_at_commit(config, (KEY, "check"), check)
 
 
 class OutboxDelivery(TransactionalDelivery):
@@ -81,7 +74,8 @@ class _Held:
 
         self.message = message
         self.place = place
-        self.row = Row(message.signature.task, message.id, _as_json(message.signature))
+        signature = message.signature
+        self.row = Row(signature.task, str(message.id), _as_json(signature))
         self.drop = message.drop
 
 
@@ -109,7 +103,7 @@ class _OutboxDataManager(TaskDataManager[_Held]):
     def before_commit(self, items: list[_Held]) -> None:
         from .place import OwnTransaction
 
-        for place, rows in _rows_by(items, lambda item: item.place):
+        for place, rows in _rows_by(items, lambda item: item.place).items():
             if place.is_open:
                 place.before_commit(rows)
             else:
@@ -137,18 +131,22 @@ class _OutboxDataManager(TaskDataManager[_Held]):
         for item in items:
             item.message.sent = True
         outbox = get_outbox(self.registry)
-        for engine, rows in _rows_by(items, lambda item: item.place.engine):
+        places = _rows_by(items, lambda item: (item.place.engine, item.row.schema))
+        for (engine, schema), rows in places.items():
+            located = outbox.schemas.at(engine, schema)
             if outbox.sends_in_thread(engine):
-                outbox.sender.put(engine, rows)
+                outbox.sender.put(located, rows)
             elif outbox.send != "relay":
-                outbox.sender.send_now(engine, rows)
+                outbox.sender.send_now(located, rows)
+        for engine, schema in places:
+            outbox.check_place(engine, schema)
 
 
 def _rows_by(
     items: Iterable[_Held], key: Callable[[_Held], _Key]
-) -> Iterator[tuple[_Key, list[Row]]]:
+) -> dict[_Key, list[Row]]:
     """Group rows, in their order."""
     groups: dict[_Key, list[Row]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item.row)
-    return iter(groups.items())
+    return groups

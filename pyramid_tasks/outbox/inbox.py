@@ -15,24 +15,33 @@ from celery.backends.base import DisabledBackend
 from celery.exceptions import TaskPredicate
 from kombu.serialization import dumps, loads
 from sqlalchemy import QueuePool
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from zope.sqlalchemy import mark_changed
 
 from ..delivery.canvas import copy, fix_ids
 from ..worker.ending import REPEATED, is_left_open
 from ..worker.request import notify_before_task
+from ..worker.unfinished import check_finished
 from .configuration import engine_of
-from .inbox_rows import add, count_delivery, find, forget_deliveries
+from .inbox_rows import (
+    add,
+    count_delivery,
+    find,
+    find_anywhere,
+    forget_deliveries,
+)
 from .inbox_table import InboxRow, check_inbox_table
 
 if TYPE_CHECKING:
     from celery import Task
     from pyramid.request import Request
+    from sqlalchemy import Connection
 
     from ..configuration.derivers import TaskFunc
     from ..delivery.canvas import Canvas
     from .configuration import Outbox
     from .inbox_rows import Stored
+    from .schemas import Schemas
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +55,7 @@ def inside_transaction(task: TaskFunc, outbox: Outbox) -> TaskFunc:
         task: The task, with the derivers inside the transaction.
         outbox: It knows the session of a request.
     """
+    schemas = outbox.schemas
 
     def run(request: Request, *args: Any, **kwargs: Any) -> Any:
         current = request.current_task
@@ -53,16 +63,20 @@ def inside_transaction(task: TaskFunc, outbox: Outbox) -> TaskFunc:
             return task(request, *args, **kwargs)
         session = outbox.get_session(request)
         connection = session.connection(bind_arguments=_BIND)
-        if (stored := find(connection, current.request.id)) is not None:
+        stored = _find(connection, current, schemas)
+        if stored is not None:
             return _repeat(request, stored)
         notify_before_task(request, current, args, kwargs)
         is_test = request.tm.isDoomed()  # whose transaction is never to commit
         result = task(request, *args, **kwargs)
+        check_finished(current.name, result)
         if is_test or not request.tm.isDoomed():
             stored = _store(current, result)
             # Last of all, as another process that runs the task would wait for it.
             session.flush()
-            add(session.connection(bind_arguments=_BIND), current, stored)
+            connection = session.connection(bind_arguments=_BIND)
+            options = schemas.options(schemas.of_session(connection))
+            add(connection, current, stored, options)
             mark_changed(session, request.tm)
         return result
 
@@ -85,28 +99,26 @@ def outside_transaction(
 
     def run(request: Request, *args: Any, **kwargs: Any) -> Any:
         current = request.current_task
-        task_id = current.request.id
-        if task_id is None:
+        if current.request.id is None:
             return task(request, *args, **kwargs)
         fix_follower_ids(current)
         if "tm.active" in request.environ:
             return task(request, *args, **kwargs)
         redelivered = (current.request.delivery_info or {}).get("redelivered")
         if redelivered:
-            engine = engine_of(outbox.get_session(request))
-            count_delivery(engine, current, max_deliveries)
+            engines = outbox.schemas.all(engine_of(outbox.get_session(request)))
+            count_delivery(engines, current, max_deliveries)
         try:
             return task(request, *args, **kwargs)
         except Exception as error:
             stored = None
             # Without the database, the error of the task is the one to know.
             with suppress(Exception):
-                engine = engine_of(outbox.get_session(request))
+                engines = outbox.schemas.all(engine_of(outbox.get_session(request)))
                 if redelivered:
-                    forget_deliveries(engine, task_id)
+                    forget_deliveries(engines[0], current)
                 if not isinstance(error, TaskPredicate) and not is_left_open(request):
-                    with engine.connect() as connection:
-                        stored = find(connection, task_id)
+                    stored = find_anywhere(engines, current)
             if stored is None:
                 raise
         return _repeat(request, stored)
@@ -142,11 +154,27 @@ def check_database(outbox: Outbox) -> None:
     """
     engine = outbox.get_engine()
     try:
-        check_inbox_table(engine)
+        for each in outbox.schemas.all(engine):
+            check_inbox_table(each)
     except DBAPIError as error:
         logger.warning("The table of the inbox could not be looked for: %s", error.orig)
     if isinstance(engine.pool, QueuePool):
         engine.dispose()  # or processes that are forked would share a connection
+
+
+def _find(connection: Connection, task: Task, schemas: Schemas) -> Stored | None:
+    """Find the row of a task; tests come here without :func:`check_database`.
+
+    Raises:
+        OutboxTableMissing: The database has no table for the inbox.
+    """
+    schema = schemas.of_session(connection)
+    try:
+        return find(connection, task, schemas.options(schema))
+    except DBAPIError:
+        with suppress(SQLAlchemyError):
+            check_inbox_table(schemas.at(connection.engine, schema))
+        raise
 
 
 def _repeat(request: Request, stored: Stored) -> Any:

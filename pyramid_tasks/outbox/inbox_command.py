@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from .command import _opened
+from .opened import opened
 
 
 @click.group()
@@ -20,11 +20,14 @@ def inbox() -> None:
 @click.pass_context
 def purge(ctx: click.Context) -> None:
     """Delete rows that are older than pyramid_tasks.inbox_keep."""
-    with _opened(ctx) as (registry, engine):
+    with opened(ctx) as (registry, engine):
         from .configuration import get_outbox
         from .inbox_rows import purge
         from .inbox_table import check_inbox_table
 
-        check_inbox_table(engine)
-        keep = get_outbox(registry).number("inbox_keep")
-        click.echo(f"Deleted: {purge(engine, keep)}")
+        outbox = get_outbox(registry)
+        engines = outbox.schemas.all(engine)
+        for each in engines:
+            check_inbox_table(each)
+        keep = outbox.number("inbox_keep")
+        click.echo(f"Deleted: {sum(purge(each, keep) for each in engines)}")

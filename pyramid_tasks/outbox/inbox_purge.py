@@ -31,7 +31,6 @@ class InboxPurge:
         self.keep = get_outbox(registry).number("inbox_keep")
         has_inbox = any(tasks_with_inbox(get_tasks(registry).app))
         self._due = time.monotonic() if has_inbox else float("inf")
-        self._checked = False
 
     def run(self) -> None:
         """Delete some rows if it is time to.
@@ -46,8 +45,6 @@ class InboxPurge:
         from .inbox_rows import purge
         from .inbox_table import check_inbox_table
 
-        if not self._checked:
-            check_inbox_table(self.engine)
-            self._checked = True
+        check_inbox_table(self.engine)
         if purge(self.engine, self.keep, at_most=_AT_MOST) < _AT_MOST:
             self._due = time.monotonic() + _INTERVAL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,21 @@ if TYPE_CHECKING:
     from celery import Task
     from sqlalchemy import Connection, Engine
 
+    from .schemas import Options
+
 #: A return value: its content type and what the serializer wrote, or twice ``None``.
 Stored = tuple[str | None, bytes | None]
+
+_NO_OPTIONS: Mapping[str, Any] = {}
 
 # How many rows one transaction deletes.
 _BATCH = 1000
 
-_OF_TASK = InboxRow.task_id == bindparam("task_id")
+# Tasks have ids of their own, unless an application gives one to several tasks, or
+# replaces a task.
+_OF_TASK = (InboxRow.task_id == bindparam("task_id")) & (
+    InboxRow.task == bindparam("task")
+)
 _FIND = select(InboxRow.content_type, InboxRow.result).where(
     _OF_TASK, InboxRow.delivery == 0
 )
@@ -33,37 +41,69 @@ _DELIVERIES = select(InboxRow.delivery).where(_OF_TASK)
 _FORGET = delete(InboxRow).where(_OF_TASK, InboxRow.delivery > 0)
 
 
-def find(connection: Connection, task_id: str) -> Stored | None:
-    """Return the return value of a task that has changed the database, if it has."""
-    row = connection.execute(_FIND, {"task_id": task_id}).one_or_none()
+def _key(task: Task) -> dict[str, str]:
+    """Return the columns that tell the running task from all others."""
+    return {"task_id": task.request.id, "task": task.name[:255]}
+
+
+def find(
+    connection: Connection, task: Task, options: Options = _NO_OPTIONS
+) -> Stored | None:
+    """Return the return value of the running task, if it has changed the database.
+
+    Args:
+        connection: A connection to the database of the inbox.
+        task: The task.
+        options: The execution options for the schema of the table.
+    """
+    row = connection.execute(_FIND, _key(task), execution_options=options).one_or_none()
     return None if row is None else (row.content_type, row.result)
 
 
-def add(connection: Connection, task: Task, stored: Stored) -> None:
+def find_anywhere(engines: Iterable[Engine], task: Task) -> Stored | None:
+    """Return what :func:`find` finds first, with engines for several schemas."""
+    for engine in engines:
+        with engine.connect() as connection:
+            if (stored := find(connection, task)) is not None:
+                return stored
+    return None
+
+
+def add(connection: Connection, task: Task, stored: Stored, options: Options) -> None:
     """Add the row of the running task.
+
+    Args:
+        connection: The connection of its session.
+        task: The task.
+        stored: Its return value.
+        options: The execution options for the schema of the table.
 
     Raises:
         sqlalchemy.exc.IntegrityError: The task has changed the database meanwhile.
     """
     content_type, result = stored
-    row = {"task_id": task.request.id, "delivery": 0, "task": task.name[:255]}
-    connection.execute(_ADD, {**row, "content_type": content_type, "result": result})
+    row = _key(task) | {"delivery": 0, "content_type": content_type, "result": result}
+    connection.execute(_ADD, row, execution_options=options)
 
 
-def count_delivery(engine: Engine, task: Task, at_most: float) -> None:
+def count_delivery(engines: Sequence[Engine], task: Task, at_most: float) -> None:
     """Count that the running task has been delivered again, before it runs.
 
+    The first of several schemas has the count, as the task has not chosen one yet.
+
     Args:
-        engine: The engine of the inbox.
+        engines: An engine for each schema of the inbox.
         task: The task. The broker has marked its message as redelivered.
         at_most: How many deliveries may end with the death of the process.
 
     Raises:
         celery.exceptions.WorkerLostError: That many have.
     """
-    parameters = {"task_id": task.request.id}
-    with suppress(IntegrityError), engine.begin() as connection:
-        deliveries = connection.scalars(_DELIVERIES, parameters).all()
+    key = _key(task)
+    if find_anywhere(engines[1:], task) is not None:
+        return
+    with suppress(IntegrityError), engines[0].begin() as connection:
+        deliveries = connection.scalars(_DELIVERIES, key).all()
         if 0 in deliveries:
             return
         # The first delivery was not marked, and has no row.
@@ -72,14 +112,14 @@ def count_delivery(engine: Engine, task: Task, at_most: float) -> None:
                 f"The process that ran {task.name}[{task.request.id}] was lost "
                 f"{len(deliveries) + 1} times; see pyramid_tasks.max_deliveries."
             )
-        row = {**parameters, "task": task.name[:255], "delivery": len(deliveries) + 1}
+        row = key | {"delivery": len(deliveries) + 1}
         connection.execute(insert(InboxRow), row)
 
 
-def forget_deliveries(engine: Engine, task_id: str) -> None:
+def forget_deliveries(engine: Engine, task: Task) -> None:
     """Forget the deliveries of a task whose process has outlived its error."""
     with engine.begin() as connection:
-        connection.execute(_FORGET, {"task_id": task_id})
+        connection.execute(_FORGET, _key(task))
 
 
 def purge(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Double, Index, LargeBinary, String, inspect
+from sqlalchemy import Double, Index, LargeBinary, String
 from sqlalchemy.dialects.mysql import LONGBLOB, VARCHAR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from ..exceptions import OutboxTableMissing
-from .table import database_name, database_time, metadata
+from .table import check_table, database_time, metadata
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 TABLE_NAME = "pyramid_tasks_inbox"
 
 # By default, MySQL does not distinguish "a" from "A". A BLOB holds no more than 64 KB.
-_TaskId = String(255).with_variant(
+_Name = String(255).with_variant(
     VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
 )
 _Bytes = LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb")
@@ -28,7 +27,7 @@ class _Base(DeclarativeBase):
 
 
 class InboxRow(_Base):
-    """A task that has changed the database, or a delivery of one that has begun to.
+    """A task that has changed the database, or a redelivered message of a task.
 
     Attributes:
         task_id: The id of the task.
@@ -43,9 +42,9 @@ class InboxRow(_Base):
 
     __tablename__ = TABLE_NAME
 
-    task_id: Mapped[str] = mapped_column(_TaskId, primary_key=True)
+    task_id: Mapped[str] = mapped_column(_Name, primary_key=True)
     delivery: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    task: Mapped[str] = mapped_column(String(255))
+    task: Mapped[str] = mapped_column(_Name, primary_key=True)
     content_type: Mapped[str | None] = mapped_column(String(255))
     result: Mapped[bytes | None] = mapped_column(_Bytes)
     created: Mapped[float] = mapped_column(Double, default=database_time())
@@ -63,5 +62,4 @@ def check_inbox_table(bind: Engine | Connection) -> None:
         OutboxTableMissing: It does not.
         sqlalchemy.exc.DBAPIError: The database cannot be reached.
     """
-    if not inspect(bind).has_table(TABLE_NAME):
-        raise OutboxTableMissing(TABLE_NAME, database_name(bind.engine))
+    check_table(bind, names=[TABLE_NAME])

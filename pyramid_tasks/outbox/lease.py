@@ -8,10 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 from celery.utils import uuid
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import exists, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from .rows import begin
+from .rows import begin, is_due
 from .table import OutboxRelay, database_time
 
 if TYPE_CHECKING:
@@ -66,6 +66,18 @@ class RelayLease:
         if has_it:
             self.deadline = begun + self.seconds
         return has_it
+
+    def may_rest(self, connection: Connection) -> bool:
+        """Whether this relay has the lease for long enough, and nothing is due.
+
+        The database writes nothing for this, so a relay can look often.
+        """
+        is_fresh = exists().where(
+            OutboxRelay.id == _ID,
+            OutboxRelay.holder == self._holder,
+            OutboxRelay.until > database_time() + self.seconds / 2,
+        )
+        return bool(connection.scalar(select(is_fresh & ~is_due())))
 
     def give_back(self, engine: Engine) -> None:
         """End the lease, so that another relay need not wait for its end."""

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, select, update
 
+from .lease import working_relay
 from .rows import wake_relays
 from .table import OutboxMessage, database_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -26,11 +27,13 @@ class Status:
         waiting: How many messages wait to be sent.
         oldest: The age of the oldest message that waits, in seconds.
         set_aside: How many messages were refused too often.
+        relay: The host and the process of the relay that works, if one does.
     """
 
     waiting: int
     oldest: float
     set_aside: int
+    relay: str | None
 
 
 def get_status(connection: Connection) -> Status:
@@ -42,8 +45,20 @@ def get_status(connection: Connection) -> Status:
     ).group_by(_columns.set_aside)
     found = {key: (count, age) for key, count, age in connection.execute(query)}
     waiting, oldest = found.get(False, (0, 0.0))
-    set_aside, _ = found.get(True, (0, 0.0))
-    return Status(waiting, oldest, set_aside)
+    set_aside, _ = found.get(True, (0, None))
+    return Status(waiting, oldest, set_aside, working_relay(connection))
+
+
+def together(parts: Iterable[Status]) -> Status:
+    """Summarize several outboxes. One without a relay is as if none had one."""
+    parts = list(parts)
+    relays = [part.relay for part in parts]
+    return Status(
+        sum(part.waiting for part in parts),
+        max(part.oldest for part in parts),
+        sum(part.set_aside for part in parts),
+        relays[0] if all(relays) else None,
+    )
 
 
 def read_all(connection: Connection, *, with_messages: bool) -> Iterator[Any]:
@@ -65,16 +80,25 @@ def read_all(connection: Connection, *, with_messages: bool) -> Iterator[Any]:
     return iter(connection.execution_options(yield_per=100).execute(query))
 
 
-def retry(connection: Connection, ids: Sequence[int] | None) -> int:
+def find_missing(connection: Connection, ids: Iterable[int]) -> list[int]:
+    """Return the ids that no message has, in their order."""
+    wanted = dict.fromkeys(ids)
+    query = select(_columns.id).where(_columns.id.in_(wanted))
+    found = {*connection.scalars(query)}
+    return [number for number in wanted if number not in found]
+
+
+def retry(connection: Connection, ids: Sequence[int], *, every: bool) -> int:
     """Let relays try messages again at once, as if they had never been refused.
 
     Args:
-        ids: The rows; ``None`` for all that were refused.
+        ids: The rows.
+        every: Whether all are meant that were refused, in place of those.
 
     Returns:
         How many rows there were.
     """
-    which = _columns.attempts > 0 if ids is None else _columns.id.in_(ids)
+    which = _columns.attempts > 0 if every else _columns.id.in_(ids)
     statement = (
         update(OutboxMessage)
         .where(which)

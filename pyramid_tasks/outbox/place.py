@@ -10,8 +10,9 @@ from zope.sqlalchemy import mark_changed
 from zope.sqlalchemy.datamanager import join_transaction
 
 from ..delivery._transaction import resources
-from .rows import Row, is_written, renew_lease, wake_relays, write
+from .rows import Row, is_written, renew_lease, wake_relays
 from .table import OutboxMessage
+from .writing import by_schema, write
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -38,7 +39,7 @@ class Place:
         self._session = session
         self._manager = manager
         self._begun = time.monotonic()
-        outbox.check_table(session)
+        outbox.check_table(self._connection)
         self.engine: Engine = self._connection.engine
         join_transaction(session, transaction_manager=manager, keep_session=True)
         self._transaction = session.get_transaction()
@@ -54,9 +55,11 @@ class Place:
 
     def write(self, rows: Sequence[Row]) -> None:
         """Insert rows. Without an open transaction, they are inserted at the commit."""
-        if self._is_joined:
-            lease = self.outbox.lease
-            _write(self._connection, rows, lease, self._begun)
+        schema = self.outbox.schemas.of_session(self._connection)
+        for row in rows:
+            row.schema = schema
+        if rows and self._is_joined:
+            _write(self.outbox, self._connection, rows, self._begun)
 
     def before_commit(self, rows: Sequence[Row]) -> None:
         """Give the rows a lease that lasts, and let the commit wake a relay."""
@@ -66,7 +69,9 @@ class Place:
             return
         now = time.monotonic()
         if now - self._begun > outbox.lease * _OLD:
-            renew_lease(self._connection, rows, outbox.lease)
+            for schema, some in by_schema(rows).items():
+                options = outbox.schemas.options(schema)
+                renew_lease(self._connection, some, outbox.lease, options)
             _set_deadline(rows, now, outbox.lease)
 
     def mark_changed(self) -> None:
@@ -90,15 +95,18 @@ class OwnTransaction:
     """A transaction beside those of the sessions, for rows that a session lost."""
 
     def __init__(self, outbox: Outbox, engine: Engine) -> None:
-        self._lease = outbox.lease
+        self._outbox = outbox
         self._connection = engine.connect()
-        self._connection.begin()
 
     def write(self, rows: Sequence[Row]) -> None:
         """Insert rows, but for those that are there: somebody committed the session."""
-        lost = [row for row in rows if not is_written(self._connection, row)]
-        if lost:
-            _write(self._connection, lost, self._lease, time.monotonic())
+        for schema, some in by_schema(rows).items():
+            options = self._outbox.schemas.options(schema)
+            lost = [
+                row for row in some if not is_written(self._connection, row, options)
+            ]
+            if lost:
+                _write(self._outbox, self._connection, lost, time.monotonic())
 
     def commit(self) -> None:
         """Commit the rows."""
@@ -110,10 +118,12 @@ class OwnTransaction:
 
 
 def _write(
-    connection: Connection, rows: Sequence[Row], lease: float, begun: float
+    outbox: Outbox, connection: Connection, rows: Sequence[Row], begun: float
 ) -> None:
-    write(connection, rows, lease)
-    _set_deadline(rows, begun, lease)
+    """Insert rows of one schema."""
+    options = outbox.schemas.options(rows[0].schema)
+    write(connection, rows, outbox.lease, options)
+    _set_deadline(rows, begun, outbox.lease)
 
 
 def _set_deadline(rows: Sequence[Row], begun: float, lease: float) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -14,10 +12,8 @@ from ..delivery.publisher import Publisher
 from ..exceptions import OutboxError
 from ..registry import get_tasks
 from .configuration import get_outbox
-from .inbox_purge import InboxPurge
-from .lease import RelayLease, working_relay
-from .rows import begin, read_due
-from .sending import Round, send, settle
+from .lease import working_relay
+from .part import SLACK, RelayPart
 from .table import check_table, database_name
 from .waiter import Waiter
 
@@ -25,19 +21,19 @@ if TYPE_CHECKING:
     from pyramid.registry import Registry
     from sqlalchemy import Engine
 
-    from .rows import Row
+    from .sending import Round
 
 logger = logging.getLogger(__name__)
 
+# Seconds between looks at the outbox: of a relay that is woken or stands by, and of
+# one that is not woken.
+_INTERVAL = 2.0
+_SHORT_INTERVAL = 0.2
 # Seconds between attempts to reach a broker or a database that is down.
 _FIRST_PAUSE = 0.5
 _MAX_PAUSE = 10.0
 # Nobody waits for a relay, so it has more time than a request.
 _MIN_TIMEOUT = 4.0
-# How many seconds longer the lease of a relay is than it may wait for the broker.
-_SLACK = 2.0
-# How long the messages of a batch may be together.
-_MAX_BYTES = 8_000_000
 
 
 class Relay:
@@ -46,17 +42,21 @@ class Relay:
     Args:
         registry: The registry of the application.
         engine: The engine that the relay connects with.
-        interval: How many seconds to wait between looks at the outbox; default 2.
-            PostgreSQL with psycopg 3 wakes a relay earlier.
+        interval: How many seconds to wait between looks at the outbox. Default, 2 on
+            PostgreSQL with psycopg 3, which wakes a relay earlier, or else 0.2.
         batch: How many rows to take at a time; default 100. If the relay is killed
             meanwhile, these rows are sent again.
+
+    Attributes:
+        ends_within: How many seconds the relay may take to end. Then another relay may
+            take over anyway.
     """
 
     def __init__(
         self,
         registry: Registry,
         engine: Engine,
-        interval: float = 2.0,
+        interval: float | None = None,
         batch: int = 100,
     ) -> None:
         outbox = get_outbox(registry)
@@ -67,60 +67,70 @@ class Relay:
         self.batch = batch
         self.waiter = Waiter(engine)
         self.stop = self.waiter.stop
-        self._publisher = Publisher(self.app, timeout)
-        self._lease = RelayLease(timeout + _SLACK)
-        self._max_attempts = int(outbox.number("outbox_max_attempts"))
-        self._outcome: Round | None = None
+        self.ends_within = timeout + SLACK
+        publisher = Publisher(self.app, timeout)
+        max_attempts = int(outbox.number("outbox_max_attempts"))
+        self._parts = [
+            RelayPart(registry, each, publisher, max_attempts, self._is_stopped)
+            for each in outbox.schemas.all(engine)
+        ]
         self._failures = 0
         self._works: bool | None = None
-        self._inbox = InboxPurge(registry, engine)
 
     def send(self) -> Round | None:
-        """Send a batch of what is due.
+        """Send a batch of what is due in each schema.
 
         Returns:
-            The outcome, or ``None`` if another relay works.
+            The outcome, or ``None`` if other relays work.
 
         Raises:
             sqlalchemy.exc.DBAPIError: The database cannot be used. What was sent will
                 be deleted before anything else is sent.
         """
-        self._settle()
-        with begin(self.engine) as connection:
-            if not self._lease.take(connection):
-                return None
-            rows = read_due(connection, self.batch, _MAX_BYTES)
-        # The database could be written to, so what is sent can be deleted, too.
-        result = self._outcome = send(self._publisher, rows, self._may_send)
-        self._settle()
-        return result
+        outcome: Round | None = None
+        for part in self._parts:
+            result = part.send(self.batch)
+            if result is None:
+                continue
+            part.inbox.run()
+            if outcome is not None:
+                result.add(outcome)
+            outcome = result
+            if result.broker_down is not None:
+                break
+        return outcome
 
     def run_once(self) -> int:
         """Send everything that is due, and return how many messages that was.
 
         Raises:
+            OutboxTableMissing: The database has no table for the outbox.
             OutboxError: The broker is down, or another relay works. The messages stay
                 in the outbox.
         """
-        sent = 0
+        self._check()
         try:
-            while not self.waiter.stopped:
-                result = self.send()
-                if result is None:
-                    with self.engine.connect() as connection:
-                        holder = working_relay(connection)
-                    raise OutboxError(f"The relay {holder} works already.")
-                sent += len(result.sent)
-                if result.broker_down is not None:
-                    raise OutboxError(
-                        f"The broker {self._broker()} is down ({result.broker_down}); "
-                        "the messages stay in the outbox."
-                    )
-                if not (result.sent or result.refused):
-                    break
-            self._inbox.run()
+            return sum(self._run_once(part) for part in self._parts)
         finally:
             self._give_back()
+
+    def _run_once(self, part: RelayPart) -> int:
+        sent = 0
+        while not self.waiter.stopped:
+            result = part.send(self.batch)
+            if result is None:
+                with part.engine.connect() as connection:
+                    holder = working_relay(connection)
+                raise OutboxError(f"The relay {holder} works already.")
+            sent += len(result.sent)
+            if result.broker_down is not None:
+                raise OutboxError(
+                    f"The broker {self._broker()} is down ({result.broker_down}); "
+                    "the messages stay in the outbox."
+                )
+            if not (result.sent or result.refused):
+                break
+        part.inbox.run()
         return sent
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
@@ -137,13 +147,11 @@ class Relay:
             while not self.waiter.stopped:
                 try:
                     if not found:
-                        check_table(self.engine)
+                        self._check()
                         found = True
                         ready()
                     self.waiter.listen()
                     result = self.send()
-                    if result is not None:
-                        self._inbox.run()
                 except DBAPIError as error:
                     passes = isinstance(error, (InterfaceError, OperationalError))
                     if not passes and not error.connection_invalidated:
@@ -164,7 +172,7 @@ class Relay:
             logger.info("This relay %s", "works" if works else "stands by")
             self._works = works
         if result is None:
-            self.waiter.wait(self.interval)
+            self.waiter.wait(self.interval or _INTERVAL)
             return
         if result.broker_down is not None:
             self._back_off(f"The broker {self._broker()}", result.broker_down)
@@ -175,23 +183,19 @@ class Relay:
         if result.sent:
             logger.info("Sent %s messages of the outbox", len(result.sent))
         if not (result.sent or result.refused):
-            self.waiter.wait(self.interval)
+            default = _INTERVAL if self.waiter.listens else _SHORT_INTERVAL
+            self.waiter.wait(self.interval or default)
 
-    def _may_send(self, _row: Row) -> bool:
-        in_time = time.monotonic() + self._publisher.timeout < self._lease.deadline
-        return in_time and not self.waiter.stopped
+    def _check(self) -> None:
+        for part in self._parts:
+            check_table(part.engine)
 
-    def _settle(self) -> None:
-        """Note the outcome of what was sent. After an error, that is tried again."""
-        if self._outcome is not None:
-            with begin(self.engine) as connection:
-                settle(connection, self._outcome, self._max_attempts)
-            self._outcome = None
+    def _is_stopped(self) -> bool:
+        return self.waiter.stopped
 
     def _give_back(self) -> None:
-        with suppress(DBAPIError):  # then the lease ends by itself
-            self._settle()
-            self._lease.give_back(self.engine)
+        for part in self._parts:
+            part.give_back()
 
     def _back_off(self, what: str, error: object) -> None:
         pause = min(_FIRST_PAUSE * 2**self._failures, _MAX_PAUSE)

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
-from sqlalchemy import Double, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import (
+    delete,
+    exists,
+    func,
+    select,
+    text,
+    update,
+)
 
 from .table import TABLE_NAME, OutboxMessage, database_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection, Engine, Table
+    from sqlalchemy import Connection, Engine, Exists, Table
 
     from ..delivery.canvas import Canvas
+    from .schemas import Options
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +38,7 @@ _MAX_DELAY = 60.0
 _table: Table = OutboxMessage.__table__  # type: ignore[assignment]
 _columns = _table.c
 
-_insert = insert(_table).values(
-    task=bindparam("task"),
-    task_id=bindparam("task_id"),
-    message=bindparam("message"),
-    created=database_time(),
-    not_before=database_time() + bindparam("lease", type_=Double()),
-)
-_insert_many = _insert.returning(_columns.id, sort_by_parameter_order=True)
+_due = _columns.set_aside.is_(False), _columns.not_before <= database_time()
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class Row:
         message: The call as JSON.
         id: The number of the row; 0 until it is written.
         attempts: How often it was refused.
+        schema: The schema of its table, as far as that is known.
         deadline: Until when no relay sends it, by ``time.monotonic()``.
         context: The context variables of the code that deferred the task. Tracers keep
             the current span in one.
@@ -60,6 +62,7 @@ class Row:
     message: str
     id: int = 0
     attempts: int = 0
+    schema: str | None = None
     deadline: float = math.inf
     context: Context = field(default_factory=copy_context)
 
@@ -69,44 +72,20 @@ class Row:
         return {**loads(self.message), "task": self.task}
 
 
-def write(connection: Connection, rows: Sequence[Row], lease: float) -> None:
-    """Insert rows, in their order.
-
-    Args:
-        lease: For how many seconds no relay may send them.
-    """
-    values = [
-        {
-            "task": row.task,
-            "task_id": row.task_id,
-            "message": row.message,
-            "lease": lease,
-        }
-        for row in rows
-    ]
-    together = connection.dialect.insert_executemany_returning_sort_by_parameter_order
-    if len(rows) > 1 and together:
-        ids = connection.execute(_insert_many, values).scalars().all()
-    else:
-        ids = [
-            connection.execute(_insert, each).inserted_primary_key[0]  # type: ignore[index]
-            for each in values
-        ]
-    for row, number in zip(rows, ids, strict=True):
-        row.id = number
-
-
-def renew_lease(connection: Connection, rows: Iterable[Row], lease: float) -> None:
-    """Keep rows from the relays for longer."""
+def renew_lease(
+    connection: Connection, rows: Iterable[Row], lease: float, options: Options
+) -> None:
+    """Keep rows of one schema from the relays for longer."""
     connection.execute(
-        update(_table).where(*_are(rows)).values(not_before=database_time() + lease)
+        update(_table).where(*_are(rows)).values(not_before=database_time() + lease),
+        execution_options=options,
     )
 
 
-def is_written(connection: Connection, row: Row) -> bool:
+def is_written(connection: Connection, row: Row, options: Options) -> bool:
     """Whether the database has a row."""
     found = select(_columns.id).where(*_are([row]))
-    return connection.scalar(found) is not None
+    return connection.scalar(found, execution_options=options) is not None
 
 
 def is_waiting(connection: Connection, row: Row) -> bool:
@@ -120,20 +99,29 @@ def delete_sent(connection: Connection, rows: Iterable[Row]) -> int:
     return connection.execute(delete(_table).where(*_are(rows))).rowcount
 
 
-def leave_to_relay(connection: Connection, rows: Iterable[Row]) -> None:
-    """End the lease of rows, and wake the relays when this is committed."""
-    connection.execute(
+def leave_to_relay(connection: Connection, rows: Iterable[Row]) -> int:
+    """End the lease of rows, and wake the relays when this is committed.
+
+    Returns:
+        How many rows were found.
+    """
+    found = connection.execute(
         update(_table)
         .where(*_are(rows), _columns.attempts == 0)
         .values(not_before=database_time())
     )
     wake_relays(connection)
+    return found.rowcount
 
 
-def wake_relays(connection: Connection) -> None:
-    """Wake the relays when this is committed, if the database can."""
+def wake_relays(connection: Connection, word: str = "") -> None:
+    """Wake the relays when this is committed, if the database can.
+
+    Args:
+        word: What the relays hear.
+    """
     if connection.dialect.name == "postgresql":
-        connection.execute(text(f"NOTIFY {TABLE_NAME}"))
+        connection.execute(text(f"NOTIFY {TABLE_NAME}, '{word}'"))
 
 
 def refuse(
@@ -150,7 +138,9 @@ def refuse(
         .values(
             attempts=attempts,
             # Databases differ in the characters that a text may contain.
-            error=words.encode("ascii", "backslashreplace").decode(),
+            error=words.replace("\0", "\\0")
+            .encode("ascii", "backslashreplace")
+            .decode(),
             set_aside=set_aside,
             not_before=database_time() + delay,
         )
@@ -167,6 +157,11 @@ def refuse(
     )
 
 
+def is_due() -> Exists:
+    """Return the condition that a row is due, which takes one look at the index."""
+    return exists().where(*_due)
+
+
 def read_due(connection: Connection, limit: int, max_bytes: int) -> list[Row]:
     """Return the first rows that are due.
 
@@ -177,12 +172,9 @@ def read_due(connection: Connection, limit: int, max_bytes: int) -> list[Row]:
     # The length of a long text is known without reading it.
     name = "length" if connection.dialect.name == "sqlite" else "octet_length"
     length = getattr(func, name)(_columns.message)
-    due = (
-        select(_columns.id, length)
-        .where(_columns.set_aside.is_(False), _columns.not_before <= database_time())
-        .order_by(_columns.id)
-        .limit(limit)
-    )
+    # With the id alone, PostgreSQL may read all rows that are set aside before these.
+    order = _columns.set_aside, _columns.id
+    due = select(_columns.id, length).where(*_due).order_by(*order).limit(limit)
     ids: list[int] = []
     size = 0
     for number, added in connection.execute(due):

@@ -15,6 +15,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_process_shutdown
 
 from .backlog import Backlog
+from .fork_lock import ForkLock
+from .lost import report_lost
 from .rows import begin, is_waiting, leave_to_relay
 from .sending import Round, send, settle
 from .table import reason_of
@@ -39,6 +41,10 @@ _MAX_FAILURES = 10
 # seconds; a part of the lease, after which a relay would send the row again.
 _LINGER = 0.2
 _PART_OF_LEASE = 0.25
+# The shortest time between two batches, in seconds for each row of the first, and for
+# how many rows at most. Under load, rows come together.
+_GAP = 0.005
+_GAPS = 4
 
 
 class Sender:
@@ -58,12 +64,10 @@ class Sender:
         self._publisher = publisher
         self._max_attempts = max_attempts
         self._linger = min(_LINGER, lease * _PART_OF_LEASE)
-        self._reset()
-
-    def _reset(self) -> None:
-        self._process = os.getpid()
+        self._process = os.getpid()  # as a fork copies no thread
         self._condition = threading.Condition()
         self._lock = threading.Lock()
+        self._sending = ForkLock(publisher.timeout)
         self._thread: threading.Thread | None = None
         self._waiting = Backlog()
         self._is_busy = False
@@ -73,13 +77,12 @@ class Sender:
         # What happened to rows since it was last noted in their database.
         self._rounds: dict[Engine, Round] = {}
         self._note_at = math.inf
+        self._take_at = 0.0
         # The last row that was left to the relays, for each database.
         self._left: dict[Engine, Row] = {}
 
     def put(self, engine: Engine, rows: Sequence[Row]) -> None:
         """Hand over rows of a database. This neither waits nor raises an error."""
-        if self._process != os.getpid():  # a fork copies no thread
-            self._reset()
         with self._condition:
             if self._has_thread() and self._waiting.add(engine, rows):
                 self._condition.notify()
@@ -92,8 +95,6 @@ class Sender:
         Raises:
             SoftTimeLimitExceeded: The time of the task that defers is over.
         """
-        if self._process != os.getpid():
-            self._reset()
         deadline = time.monotonic() + self._publisher.timeout
         for row in rows:
             row.deadline = min(row.deadline, deadline)
@@ -102,9 +103,10 @@ class Sender:
             self._left[engine] = rows[-1]
             return
         try:
-            self._handle(engine, rows)
-            self._disconnect()
-            self._note()
+            with self._sending:
+                self._handle(engine, rows)
+                self._disconnect()
+                self._note()
         except SoftTimeLimitExceeded:
             raise
         except Exception:
@@ -157,12 +159,13 @@ class Sender:
         while True:
             engine, rows = self._take()
             try:
-                if engine is not None:
-                    self._handle(engine, rows)
-                if self._is_flushing or time.monotonic() >= self._note_at:
-                    self._note()
-                    self._disconnect()
-                    self._failures = 0
+                with self._sending:
+                    if engine is not None:
+                        self._handle(engine, rows)
+                    if self._is_flushing or time.monotonic() >= self._note_at:
+                        self._note()
+                        self._disconnect()
+                        self._failures = 0
             except Exception as error:  # noqa: BLE001 whatever a database can cause
                 self._back_off(error)
             finally:
@@ -184,6 +187,7 @@ class Sender:
 
     def _take(self) -> tuple[Engine | None, list[Row]]:
         """Wait until there is something to do, and return rows of one database."""
+        time.sleep(max(self._take_at - time.monotonic(), 0))
         with self._condition:
             if not self._waiting:
                 pause = max(self._note_at - time.monotonic(), 0)
@@ -193,7 +197,9 @@ class Sender:
             self._is_busy = True
             if not self._waiting:
                 return None, []
-            return self._waiting.take(_BATCH)
+            engine, rows = self._waiting.take(_BATCH)
+            self._take_at = time.monotonic() + _GAP * min(len(rows), _GAPS)
+            return engine, rows
 
     def _handle(self, engine: Engine, rows: list[Row]) -> None:
         known = self._rounds.get(engine)
@@ -244,8 +250,11 @@ class Sender:
     def _note(self) -> None:
         for engine, result in list(self._rounds.items()):
             with begin(engine) as connection:
-                settle(connection, result, self._max_attempts)
+                lost = settle(connection, result, self._max_attempts)
                 if result.left:
-                    leave_to_relay(connection, result.left)
+                    lost += len(result.left) - leave_to_relay(connection, result.left)
+            # After an error, they can have been deleted in spite of it.
+            if lost and not self._failures:
+                report_lost(engine, result, lost)
             del self._rounds[engine]
         self._note_at = math.inf

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from ..delivery.result_backends import BrokerDown, SendingFailed
+from ..delivery.result_backends import BrokerDown, MessageFault, SendingFailed
 from .rows import delete_sent, refuse
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ def send(
     publisher: Publisher,
     rows: Sequence[Row],
     may_send: Callable[[Row], bool],
-    connected: Callable[[], AbstractContextManager[SteadyProducer | None]]
-    | None = None,
+    connected: Connected | None = None,
 ) -> Round:
     """Send the messages of rows in their order.
 
@@ -61,7 +61,7 @@ def send(
     doubtful: SendingFailed | None = None
     try:
         with (connected or publisher.producer)() as producer:
-            for row in rows:
+            for row in _send_together(publisher, rows, may_send, producer, result):
                 if not may_send(row) or _is_of_all(result):
                     break
                 try:
@@ -78,23 +78,65 @@ def send(
     except BrokerDown as error:
         result.broker_down = error
     if not result.sent and (doubtful is not None or _is_of_all(result)):
-        reason = result.refused[-1][1]
+        reason = _doubtful(result)[-1]
         result.broker_down = BrokerDown(f"it takes no message: {reason}")
-        result.refused = []
-    tried = len(result.sent) + len(result.refused)
-    result.left = list(rows[tried:])
+        result.refused = [
+            (row, error)
+            for row, error in result.refused
+            if isinstance(error, MessageFault)
+        ]
+    tried = {row.id for row in result.sent}
+    tried.update(row.id for row, _ in result.refused)
+    result.left = [row for row in rows if row.id not in tried]
     return result
+
+
+def _send_together(
+    publisher: Publisher,
+    rows: Sequence[Row],
+    may_send: Callable[[Row], bool],
+    producer: SteadyProducer | None,
+    result: Round,
+) -> Sequence[Row]:
+    """Send rows as fast as the transport can, and return those that are left to send.
+
+    A row that was refused before goes alone: it could close the connection.
+    """
+    if len(rows) == 1:
+        return rows
+    tried = [row for row in takewhile(may_send, rows) if not row.attempts]
+    with publisher.together(producer) as batch:
+        for row in tried:
+            row.context.run(batch.add, row.canvas)
+    result.sent = [tried[number] for number in batch.taken]
+    if batch.broker_down is not None:
+        raise batch.broker_down
+    sent = {row.id for row in result.sent}
+    return [row for row in rows if row.id not in sent]
+
+
+def _doubtful(result: Round) -> list[Exception]:
+    """Return the errors that need not be the faults of the messages."""
+    errors = [error for _, error in result.refused]
+    return [error for error in errors if not isinstance(error, MessageFault)]
 
 
 def _is_of_all(result: Round) -> bool:
     """Whether messages are refused for one reason, and none is sent."""
-    reasons = {repr(error) for _, error in result.refused}
-    return not result.sent and len(result.refused) >= _MANY and len(reasons) == 1
+    errors = _doubtful(result)
+    reasons = set(map(repr, errors))
+    return not result.sent and len(errors) >= _MANY and len(reasons) == 1
 
 
-def settle(connection: Connection, result: Round, max_attempts: int) -> None:
-    """Note in the database what happened to rows."""
+def settle(connection: Connection, result: Round, max_attempts: int) -> int:
+    """Note in the database what happened to rows.
+
+    Returns:
+        How many of those that were sent were not found.
+    """
+    lost = len(result.sent)
     if result.sent:
-        delete_sent(connection, result.sent)
+        lost -= delete_sent(connection, result.sent)
     for row, error in result.refused:
         refuse(connection, row, error, max_attempts)
+    return lost

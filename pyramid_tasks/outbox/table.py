@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     BigInteger,
@@ -11,6 +12,7 @@ from sqlalchemy import (
     Engine,
     Index,
     Integer,
+    MetaData,
     String,
     Text,
     false,
@@ -22,6 +24,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.sql.functions import FunctionElement
 
 from ..exceptions import OutboxTableMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TABLE_NAME = "pyramid_tasks_outbox"
 RELAY_TABLE_NAME = "pyramid_tasks_outbox_relay"
@@ -93,18 +98,59 @@ class OutboxRelay(_Base):
 #: The metadata with the tables of the outbox and nothing else.
 metadata = _Base.metadata
 
+# The metadata of applications that have these tables, too, and the schemas there.
+_declared: WeakKeyDictionary[MetaData, set[str | None]] = WeakKeyDictionary()
 
-def check_table(bind: Engine | Connection) -> None:
-    """Find out whether the database has the tables of the outbox.
+
+def declare(target: MetaData, schema: str | None) -> None:
+    """Take note that the metadata of an application has the tables.
+
+    Args:
+        target: The metadata.
+        schema: The schema of the tables there.
+    """
+    _declared.setdefault(target, set()).add(schema)
+
+
+def declared_schemas() -> set[str | None]:
+    """Return the schemas that the metadata of applications names for the tables."""
+    return set().union(*_declared.values())
+
+
+def schema_of(bind: Engine | Connection, schema: str | None = None) -> str | None:
+    """Return what the ``schema_translate_map`` of a bind puts in place of a schema."""
+    translated = bind.get_execution_options().get("schema_translate_map") or {}
+    found: str | None = translated.get(schema, schema)
+    return found
+
+
+def check_table(
+    bind: Engine | Connection,
+    schema: str | None = None,
+    names: Iterable[str] = (TABLE_NAME, RELAY_TABLE_NAME),
+) -> None:
+    """Find out whether the database has the tables of the outbox, or others.
+
+    Args:
+        bind: What asks the database.
+        schema: Where the tables are to be; default, where the bind looks for them.
+        names: The names of the tables.
 
     Raises:
         OutboxTableMissing: It does not.
         sqlalchemy.exc.DBAPIError: The database cannot be reached.
     """
     inspector = inspect(bind)
-    for name in TABLE_NAME, RELAY_TABLE_NAME:
-        if not inspector.has_table(name):
-            raise OutboxTableMissing(name, database_name(bind.engine))
+    schema = schema or schema_of(bind)
+    for name in names:
+        if not inspector.has_table(name, schema):
+            raise OutboxTableMissing(
+                name,
+                database_name(bind.engine),
+                schema,
+                has_schema=schema is None or inspector.has_schema(schema),
+                declared=tuple(sorted(filter(None, declared_schemas() - {schema}))),
+            )
 
 
 def database_name(engine: Engine) -> str:

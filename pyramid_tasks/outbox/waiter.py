@@ -5,15 +5,23 @@ from __future__ import annotations
 import logging
 import select
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .table import TABLE_NAME
+from celery.utils import uuid
+from sqlalchemy.exc import SQLAlchemyError
+
+from .rows import wake_relays
+from .table import TABLE_NAME, database_name
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 logger = logging.getLogger(__name__)
+
+# Seconds in which a relay hears its own word, if it can be woken.
+_ECHO = 1.0
 
 
 class Waiter:
@@ -27,6 +35,8 @@ class Waiter:
         self.engine = engine
         self.stopped = False
         self._listener: Any = None
+        # Whether the database does not pass on what is said to the listener.
+        self._is_deaf = engine.dialect.driver != "psycopg"
         dbapi: Any = engine.dialect.loaded_dbapi
         self._errors: type[Exception] = dbapi.Error
         # select() goes on after a signal, so the signal handler writes to a socket, and
@@ -46,24 +56,33 @@ class Waiter:
 
     def wait(self, seconds: float) -> None:
         """Wait for some seconds, or until there is something in the outbox."""
-        files = [self._woken]
-        if self._listener is not None:
-            files.append(self._listener)
-        ready, _, _ = select.select(files, [], [], seconds)
-        if self._listener in ready:
-            self._drain()
+        self._hear(seconds)
+
+    @property
+    def listens(self) -> bool:
+        """Whether the database wakes this relay."""
+        return self._listener is not None
 
     def listen(self) -> None:
         """Listen from now on, if the database and its driver can."""
-        engine = self.engine
-        if self._listener is not None or engine.dialect.driver != "psycopg":
+        if self.listens or self._is_deaf:
             return
         try:
             self._listener = self._connect()
-        except self._errors as error:
-            # The error is the driver's, as SQLAlchemy does not know this connection.
+            self._is_deaf = not self._hears_itself()
+        except (self._errors, SQLAlchemyError) as error:
+            # The driver's, as SQLAlchemy does not know the connection that listens.
             # If the database is down, taking rows will tell; until then, polling does.
             logger.debug("Not listening: %s", error)
+            self.forget()
+        if self._is_deaf:
+            logger.warning(
+                "%s does not wake this relay, which looks at the outbox more often "
+                "instead. Does PgBouncer stand before it, in transaction mode? Then "
+                "name an engine without PgBouncer: config.set_task_outbox(engine=...)",
+                database_name(self.engine),
+            )
+            self.forget()
 
     def close(self) -> None:
         """Stop listening, and close the files. No wait may follow."""
@@ -91,11 +110,39 @@ class Waiter:
             raise
         return connection
 
-    def _drain(self) -> None:
+    def _hears_itself(self) -> bool:
+        """Whether a word of this relay comes back to it.
+
+        PgBouncer takes a LISTEN and answers it. In transaction mode, it gives the
+        connection that listens to somebody else then.
+        """
+        word = uuid()
+        with self.engine.begin() as connection:
+            wake_relays(connection, word)
+        deadline = time.monotonic() + _ECHO
+        while not self.stopped:
+            left = deadline - time.monotonic()
+            if word in self._hear(max(left, 0)) or not self.listens:
+                return True
+            if left <= 0:
+                # Whoever has the connection now need not hear of relays.
+                self._listener.execute("UNLISTEN *")
+                return False
+        return True
+
+    def _hear(self, seconds: float) -> list[str]:
+        """Wait as :meth:`wait` does, and return what was said."""
+        files = [self._woken]
+        if self._listener is not None:
+            files.append(self._listener)
+        ready, _, _ = select.select(files, [], [], seconds)
+        words = []
         try:
-            self._listener.pgconn.consume_input()
-            while self._listener.pgconn.notifies():
-                pass
+            if self._listener in ready:
+                self._listener.pgconn.consume_input()
+                while notify := self._listener.pgconn.notifies():
+                    words.append(notify.extra.decode())
         except self._errors as error:
             logger.debug("The database hung up: %s", error)
             self.forget()
+        return words

@@ -5,60 +5,76 @@ Nothing here connects to a broker, a result backend or a database.
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
-from fnmatch import translate
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from celery import Task
 from celery.backends.base import DisabledBackend
 from celery.exceptions import QueueNotFound
+from pyramid.interfaces import INewRequest, IRequestFactory
+from pyramid.request import Request
 
 from ..application import PyramidCelery
+from ..configuration.call_options import TASK_OPTIONS, misspelt_options
 from ..configuration.load import report
+from ..configuration.own_settings import schema_names
 from ..delivery.immediate import route
 from ..exceptions import (
-    AmbiguousTask,
     OutboxError,
     SettingError,
     TaskNotRegistered,
     UnknownSetting,
 )
 from ..loaders.merge import find_task
+from ..outbox.configuration import get_outbox, no_session
+from ..registry import check_arguments, get_tasks, tasks_with_inbox
 from .inbox_checks import check_inbox
 from .listing import entry_of, list_tasks, next_run, own_tasks
+from .map_checks import check_annotations, check_routes
+from .worker_checks import check_worker
 
 if TYPE_CHECKING:
     from celery import Celery
-
-#: The known options of tasks. Some of Celery's are not attributes of its class.
-_OPTIONS = {
-    *("autoretry_for", "dont_autoretry_for", "retry_backoff", "retry_backoff_max"),
-    *("retry_jitter", "retry_kwargs", "queue", "routing_key", "exchange"),
-    *("compression", "delivery_mode", "immediate", "mandatory"),
-    *("inbox", "tm"),  # of this package
-    *(name for name in dir(Task) if not name.startswith("_")),
-}
+    from pyramid.registry import Registry
 
 
-def check_app(app: Celery, sections: Iterable[str]) -> None:
-    """Report the problems of an application, in whose file are some sections."""
+def check_app(app: Celery, sections: Iterable[str], config_uri: str) -> None:
+    """Report the problems of an application.
+
+    Args:
+        app: The application.
+        sections: The names of the sections in its file.
+        config_uri: The file, for messages.
+    """
     app.loader.import_default_modules()
     own: tuple[Iterator[Exception], ...] = (
         _tasks(app),
+        check_worker(app),
         _schedule(app),
-        _routes(app, sections),
+        check_routes(app, sections),
+        check_annotations(app),
         _queues(app),
         _results(app),
         _outbox(app),
         check_inbox(app),
     )
     for problem in chain(*own):
+        if isinstance(problem, SettingError) and not problem.source:
+            _place(problem, app, config_uri)
         report(problem)
+
+
+def _place(problem: SettingError, app: Celery, config_uri: str) -> None:
+    """Say where a setting stands: in the section of the worker, or in the file."""
+    problem.source = config_uri
+    if isinstance(app, PyramidCelery):
+        tasks = get_tasks(app.registry)
+        name = problem.key.removeprefix("celery.")
+        if tasks.section and name in tasks.section_settings:
+            problem.key, problem.source = name, tasks.section
 
 
 def _tasks(app: Celery) -> Iterator[SettingError]:
@@ -67,10 +83,9 @@ def _tasks(app: Celery) -> Iterator[SettingError]:
         name, place = task["name"], task["registered"]
         found: list[SettingError] = []
         # An option that is near to no option of Celery may belong to a deriver.
-        for option in sorted(task["options"].keys() - _OPTIONS):
-            for near in get_close_matches(option, _OPTIONS, n=1, cutoff=0.75):
-                problem = f"is an option of the task {name} that nobody knows."
-                found.append(UnknownSetting(option, problem, near))
+        for option, near in misspelt_options(sorted(task["options"]), TASK_OPTIONS):
+            problem = f"is an option of the task {name} that nobody knows."
+            found.append(UnknownSetting(option, problem, near))
         for error in found:
             error.source = place and f"{place['file']}:{place['line']}"
             yield error
@@ -87,41 +102,13 @@ def _schedule(app: Celery) -> Iterator[Exception]:
             task = find_task(app, entry.task)
             if task.name != entry.task:
                 raise TaskNotRegistered(entry.task, task.name)
+            check_arguments(task, tuple(entry.args or ()), dict(entry.kwargs or {}))
             next_run(entry)
         except Exception as error:  # noqa: BLE001 a schedule that can never be met
             yield SettingError(
-                "beat_schedule", f"has an entry {name!r} that cannot be used: {error}"
+                "celery.beat_schedule",
+                f"has an entry {name!r} that cannot be used: {error}",
             )
-
-
-def _routes(app: Celery, sections: Iterable[str]) -> Iterator[Exception]:
-    known = set(sections)
-    for name in _routed_names(app.conf.task_routes):
-        section = f"celeryroute:{name}"
-        key = f"[{section}]" if section in known else "task_routes"
-        # As Celery reads names and patterns.
-        if not isinstance(name, str) or "*" in name:
-            pattern = re.compile(translate(name)) if isinstance(name, str) else name
-            if not any(map(pattern.match, app.tasks)):
-                yield SettingError(key, f"has a route for {name!r}: no task has it")
-        elif name not in app.tasks:
-            try:
-                # A dotted name finds a function, but Celery looks for a route by the
-                # name of the task.
-                found = find_task(app, name)
-                error: Exception = TaskNotRegistered(name, found.name)
-            except (AmbiguousTask, TaskNotRegistered) as not_found:
-                error = not_found
-            yield SettingError(key, f"is a route for no task: {error}")
-
-
-def _routed_names(routes: Any) -> Iterator[Any]:
-    """Yield the names and patterns of ``task_routes``, in every form of it."""
-    for each in routes if isinstance(routes, (list, tuple)) else (routes,):
-        if isinstance(each, Mapping):
-            yield from each
-        elif isinstance(each, (list, tuple)):
-            yield from (name for name, _ in each)
 
 
 def _queues(app: Celery) -> Iterator[Exception]:
@@ -130,10 +117,28 @@ def _queues(app: Celery) -> Iterator[Exception]:
             route(app, task.name)
         except QueueNotFound as error:
             yield SettingError(
-                "task_queues", f"lacks the queue that {task.name} is sent to: {error}"
+                "celery.task_queues",
+                f"lacks the queue that {task.name} is sent to: {error}",
             )
         except Exception:  # noqa: BLE001, S112 a router may need a real call
             continue
+
+
+def _session(registry: Registry) -> Iterator[OutboxError]:
+    """Yield an error if no request has the session that is to store tasks."""
+    name = get_outbox(registry).session
+    factory = registry.queryUtility(IRequestFactory, default=Request)
+    if (
+        callable(name)
+        or not isinstance(factory, type)
+        or hasattr(factory, name)
+        or hasattr(factory, "__getattr__")
+        or registry.introspector.get("request extensions", name)
+        # Such a subscriber may set it on each request.
+        or registry.adapters.subscriptions((INewRequest,), None)
+    ):
+        return
+    yield no_session(name)
 
 
 def _results(app: Celery) -> Iterator[Exception]:
@@ -161,7 +166,7 @@ def _results(app: Celery) -> Iterator[Exception]:
 
 
 def _outbox(app: Celery) -> Iterator[Exception]:
-    """Yield an error if an application with an outbox has not declared its table.
+    """Yield an error if an application with an outbox lacks a session or the table.
 
     Only the database knows whether the table is there. But an application that declares
     the table has imported the module of the table.
@@ -169,7 +174,10 @@ def _outbox(app: Celery) -> Iterator[Exception]:
     if not isinstance(app, PyramidCelery) or not find_spec("sqlalchemy"):
         return
     found = app.registry.introspector.get("task deliveries", "outbox")
-    if found is None or not found["default"]:
+    is_default = found is not None and found["default"]
+    if is_default or any(tasks_with_inbox(app)):
+        yield from _session(app.registry)
+    if not is_default:
         return
     if "pyramid_tasks.contrib.outbox_table" not in sys.modules:
         yield OutboxError(
@@ -178,4 +186,24 @@ def _outbox(app: Celery) -> Iterator[Exception]:
             "pyramid_tasks.contrib.outbox_table.outbox_table(Base.metadata) in the "
             "module of its models, so that its migrations and its tests make it, as "
             "celery ... outbox create does."
+        )
+        return
+    with suppress(SettingError):  # which another check tells
+        yield from _outbox_schema(schema_names(app.registry.settings))
+
+
+def _outbox_schema(names: Collection[str]) -> Iterator[SettingError]:
+    """Yield an error if the tables are declared in other schemas than the setting."""
+    from ..outbox.table import declared_schemas
+
+    declared = declared_schemas()
+    # Of several schemas, the search_path or the schema_translate_map chooses one.
+    if declared and declared.isdisjoint(names if len(names) == 1 else {*names, None}):
+        set_to = f"= {' '.join(names)}" if names else "is not set"
+        places = " and in ".join(sorted(each or "no schema" for each in declared))
+        yield SettingError(
+            "pyramid_tasks.outbox_schema",
+            f"{set_to}, but the application declares the tables of the outbox in "
+            f"{places}. Give outbox_table() the schema of the setting, and none if the "
+            "setting has several.",
         )

@@ -38,7 +38,7 @@ def _describe_task(app: Celery, task: Task) -> dict[str, Any]:
     found = _introspector(app).get("tasks", task.name) or Introspectable(
         "tasks", task.name, task.name, "task"
     )
-    options = {**found.get("options", {}), "bind": found.get("bind", False)}
+    options = {**found.get("options", {}), "bind": found.get("bind")}
     return {
         "name": task.name,
         "function": describe(found.get("func", getattr(task, "__wrapped__", task.run))),

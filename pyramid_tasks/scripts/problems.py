@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyramid.exceptions import ConfigurationExecutionError
 
 from .._celery import SETTING_TYPES
 from ..configuration.load import checking
+from ..configuration.unread import meant_setting
 from ..exceptions import LoadError, PyramidTasksError, SettingError, UnknownSetting
 from ..loaders.errors import explain
 from ..loaders.opening import open_app
 from ..loaders.protocol import find_loader
+from ..settings import known_name
 from .checks import check_app
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 Problem = dict[str, str | None]
 
 
 def find_problems(
-    config_uri: str, variables: dict[str, str], ignore: Sequence[str] = ()
+    config_uri: str,
+    variables: dict[str, str],
+    ignore: Sequence[str] = (),
+    then: Callable[[Celery], object] = bool,
 ) -> list[Problem]:
     """Load an application as a worker does, and return all its problems.
 
@@ -28,15 +36,18 @@ def find_problems(
         config_uri: As for :func:`pyramid_tasks.loaders.get_celery_app`.
         variables: Variables for ``%(variable)s`` in the file.
         ignore: Glob patterns of settings that Celery need not know. Default, none.
+        then: A function that is called with the application, if it can be loaded with
+            the settings as they are.
 
     Returns:
         For each problem its ``kind``, which is the name of an error, its ``message``,
         and the place ``where`` it is, or ``None`` if the message has the place.
     """
+    app = None
     with checking() as problems:
         try:
             app = open_app(config_uri, variables=variables)
-            check_app(app, find_loader(config_uri).get_sections())
+            check_app(app, find_loader(config_uri).get_sections(), config_uri)
         except SystemExit:
             message = f"{config_uri}: the application ended the process as it loaded."
             problems.append(LoadError(message, config_uri))
@@ -48,6 +59,11 @@ def find_problems(
         # A load reads some settings twice.
         if described not in found and not _is_ignored(problem, ignore):
             found.append(described)
+    # A wrong setting has been replaced, to find the problems behind it.
+    if app is not None and all(
+        type(problem) is not SettingError for problem in problems
+    ):
+        then(app)
     return found
 
 
@@ -91,6 +107,8 @@ def _ignoring(key: str) -> str | None:
     if (
         "_" not in name
         or not name.islower()
+        or known_name(name)
+        or meant_setting(key)
         or any(each.startswith(prefix) for each in SETTING_TYPES)
     ):
         return None

@@ -14,6 +14,7 @@ from pyramid.scripts.common import parse_vars
 
 from ..loaders.errors import explain
 from ..loaders.opening import open_app
+from .connecting import BOUND, Answer, connect
 from .listing import describe, list_schedule, list_tasks
 from .problems import find_problems
 from .table import print_table
@@ -58,8 +59,15 @@ def make_parser() -> argparse.ArgumentParser:
         "-c",
         "--check",
         action="store_true",
-        help="Display every problem of the application and its configuration. Nothing "
-        "is connected to, but by the application itself.",
+        help="Display every problem of the application and its configuration. Without "
+        "--connect, nothing is connected to, but by the application itself.",
+    )
+    parser.add_argument(
+        "--connect",
+        action="store_true",
+        help="With --check, also connect to the broker, the result backend and the "
+        "database of outbox and inbox, and display what each server answers. A server "
+        f"has {BOUND:g} seconds.",
     )
     parser.add_argument(
         "-i",
@@ -132,8 +140,9 @@ def _main(argv: Sequence[str], *, quiet: bool) -> int:
         parser.error(str(error))
     if args.check and (args.glob or args.format):
         parser.error("--glob and --format do not go with --check")
-    if args.ignore and not args.check:
-        parser.error("--ignore goes with --check")
+    for option in ("ignore", "connect"):
+        if getattr(args, option) and not args.check:
+            parser.error(f"--{option} goes with --check")
     variables.setdefault("__script__", "ptasks")
     if args.check:
         return _check(args, variables, out)
@@ -170,18 +179,27 @@ def _list(
 def _check(
     args: argparse.Namespace, variables: dict[str, str], out: Callable[[str], object]
 ) -> int:
-    problems = find_problems(args.config_uri, variables, args.ignore)
+    answers: list[Answer] = []
+
+    def ask(app: Celery) -> None:
+        if args.connect:
+            answers.extend(connect(app))
+
+    problems = find_problems(args.config_uri, variables, args.ignore, ask)
+    count = len(problems) + sum(not answer["ok"] for answer in answers)
     if args.json:
-        out(json.dumps(problems, indent=2))
+        found = {"problems": problems, "servers": answers} if args.connect else problems
+        out(json.dumps(found, indent=2))
     else:
         for problem in problems:
             out(": ".join(filter(None, (problem["where"], problem["message"]))))
-        count = len(problems)
-        found = (
-            f"{count} problem{'s' if count > 1 else ''}" if problems else "No problems"
-        )
-        out(f"{found} found.")
-    return 1 if problems else 0
+        for answer in answers:
+            out(f"{answer['server']} {answer['message']}")
+        if args.connect and not answers:
+            out("No server was asked: mend the settings first.")
+        total = f"{count} problem{'s' if count > 1 else ''}" if count else "No problems"
+        out(f"{total} found.")
+    return 1 if count else 0
 
 
 if __name__ == "__main__":

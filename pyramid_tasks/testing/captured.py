@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kombu.utils.functional import reprcall
 from kombu.utils.json import loads
 
-from ..delivery.canvas import as_signature, copy, fix_ids
+from ..delivery.canvas import as_signature, copy, fix_ids, is_canvas
 from ..delivery.results import deferred_result, freeze
 from ..worker.contexts import HEADER
 
@@ -51,7 +52,7 @@ class CapturedTask:
         return dict(loads(self.headers.get(HEADER, "{}")))
 
     def __repr__(self) -> str:
-        return call_repr(self.name, self.args, self.kwargs)
+        return str(reprcall(self.name, self.args, self.kwargs))
 
 
 class Captured:
@@ -77,6 +78,11 @@ class Captured:
         # A copy, as Celery adds things to a frozen canvas that must not run here.
         result = freeze(as_signature(copy(signature), app))
         self.result = deferred_result(result, self)
+        if not is_canvas(signature):
+            # As Celery does: nobody waits for a result that is ignored.
+            task = app.tasks.get(signature.task)
+            default = getattr(task, "ignore_result", None)
+            self.result.ignored = signature["options"].get("ignore_result", default)
         self.tasks = [
             _captured_task(registry, task, task["options"].copy(), signature)
             for task in tasks
@@ -102,9 +108,3 @@ def _captured_task(
         canvas=canvas,
         func=introspectable["func"] if introspectable is not None else None,
     )
-
-
-def call_repr(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Return a call of a task in Python."""
-    given = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
-    return f"{name}({', '.join(given)})"

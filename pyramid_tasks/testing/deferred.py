@@ -6,12 +6,13 @@ import inspect
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from kombu.utils.functional import reprcall
+
 from .._celery import as_current_app
 from ..deferring.call import serialize_arguments
-from ..delivery.canvas import Node
+from ..delivery.canvas import nodes
 from ..events import TaskFailed
 from ..exceptions import CaptureError, DeferError
-from .captured import call_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -179,7 +180,7 @@ class Deferred:
         self, func_or_name: TaskLike, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> str:
         name = self._name(func_or_name)
-        return call_repr(name, args, kwargs) if args or kwargs else name
+        return reprcall(name, args, kwargs) if args or kwargs else name
 
     def _check_arguments(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -191,7 +192,7 @@ class Deferred:
             # In a chain, not all arguments need to be there.
             inspect.signature(task.run).bind_partial(*args, **kwargs)
         except TypeError as error:
-            call = call_repr(name, args, kwargs)
+            call = reprcall(name, args, kwargs)
             raise TypeError(f"{call} cannot have been deferred: {error}") from None
 
     def _is_call(
@@ -219,7 +220,7 @@ class Deferred:
 
     def _as_received(self, task: CapturedTask, value: Any) -> Any:
         call = {"task": task.name, "args": (value,), "kwargs": {}}
-        node = Node({**call, "options": task.options}, is_first=True)
+        node = next(nodes({**call, "options": task.options}))
         try:
             serialize_arguments(self._tasks.app, node)
         except DeferError:  # unittest.mock.ANY, for one, is no JSON

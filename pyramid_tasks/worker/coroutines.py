@@ -9,12 +9,12 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded, TaskPredicate
 
 from ..events import CeleryWorkerProcessShutdown
 from ..exceptions import CoroutineError
@@ -58,12 +58,14 @@ def awaiting(func: Callable[..., Any]) -> Callable[..., Any]:
         if key not in _runners:
             _runners[key] = asyncio.Runner()
         runner = _runners[key]
+        run = _Run(runner, coroutine, task.name)
         try:
-            return _Run(runner, coroutine, task.name).result()
+            return run.result()
         except BaseException:
+            # Nothing must go on in the request of the next task.
             if asyncio.all_tasks(runner.get_loop()):
-                # They must not go on in the request of the next task.
-                _runners.pop(key).close()
+                run.close()
+                del _runners[key]
             raise
 
     return call
@@ -100,10 +102,20 @@ class _Run:
                     f"The coroutine of the task {self._name} was cancelled by its own "
                     "code"
                 ) from error
+            if (predicate := _only_predicate(error)) is not None:
+                raise predicate from error
             raise
         finally:
             if self._main is None:  # it has not begun
                 self._coroutine.close()
+
+    def close(self) -> None:
+        """Close the event loop, in which the run has left something."""
+        if self._main is not None and self._main.done():
+            # What is left does not end when it is cancelled: nobody waits for it.
+            self._runner.get_loop().close()
+        else:
+            self._runner.close()
 
     async def _await(self) -> Any:
         self._main = asyncio.current_task()
@@ -111,11 +123,7 @@ class _Run:
             return await self._coroutine
         finally:
             # The request and the transaction end with the task.
-            others = asyncio.all_tasks() - {self._main}
-            for other in others:
-                other.cancel()
-            if others:
-                await asyncio.wait(others)
+            await _end_others(self._main)
 
     @contextmanager
     def _cancelled_by_limit(self) -> Iterator[None]:
@@ -150,6 +158,43 @@ class _Run:
             yield
         finally:
             signal.signal(number, before)
+
+
+async def _nothing() -> AsyncGenerator[None, None]:
+    yield
+
+
+def _type_of_closing() -> type:
+    closing = _nothing().aclose()
+    closing.close()
+    return type(closing)
+
+
+#: What closes an async generator.
+_CLOSING = _type_of_closing()
+
+
+async def _end_others(main: asyncio.Task[Any] | None) -> None:
+    """Cancel all that a coroutine has begun, also what that begins at its end."""
+    while True:
+        await asyncio.sleep(0)  # the loop begins now to close what nobody iterates over
+        others = asyncio.all_tasks() - {main}
+        if not others:
+            return
+        for other in others:
+            if not isinstance(other.get_coro(), _CLOSING):
+                other.cancel()
+        await asyncio.wait(others)
+
+
+def _only_predicate(error: BaseException) -> TaskPredicate | None:
+    """Return what tells Celery how a task ends, if a group holds nothing else."""
+    if isinstance(error, TaskPredicate):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [_only_predicate(each) for each in error.exceptions]
+        return None if None in found else found[0]
+    return None
 
 
 def _check_no_loop(name: str) -> None:

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 # No spaces, no control characters, and nothing that ends the host of a URL.
-_HOST = re.compile(r"[^\s\x00-\x1f\x7f-\x9f/?#@\\\ud800-\udfff]+")
+_HOST = re.compile(r"[^\s\x00-\x1f\x7f-\x9f/?#@\\]+")
 
 #: Each key, and what its value looks like.
 HOST_KEYS = {
@@ -29,6 +29,9 @@ def is_host_part(key: Any, value: Any) -> bool:
     if key not in HOST_KEYS or not isinstance(value, str):
         return False
     if not HOST_KEYS[key].fullmatch(value):
+        return False
+    # Half a character: a pattern with the range of them takes long to compile.
+    if not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value):
         return False
     return key != "SERVER_PORT" or 0 < int(value) <= LAST_PORT
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery.bootsteps import StartStopStep
@@ -19,12 +21,16 @@ from ..events import (
     CeleryWorkerShutdown,
     ProcessEvent,
 )
+from .doubtful import doubtful_settings
 
 if TYPE_CHECKING:
     from celery import Celery
     from celery.worker import WorkController
 
 logger = logging.getLogger(__name__)
+
+#: The pools that patch Python, and that do not run the event loop of asyncio.
+PATCHING_POOLS = {"gevent", "eventlet"}
 
 
 @contextmanager
@@ -64,6 +70,10 @@ class WorkerEvents(StartStopStep):
         super().__init__(worker, **options)
         self.loader = worker.app.loader
         self.registry = self.loader.registry
+        if problem := problem_of_state_db(worker.statedb):
+            raise SystemExit(f"Error: worker_state_db {problem}")
+        for name, problem in doubtful_settings(worker.app):
+            logger.warning("%s %s", name, problem)
         self._ready_callback = worker.ready_callback
         worker.ready_callback = self._on_ready
         notify_subscribers(CeleryWorkerInit(self.registry))
@@ -100,7 +110,7 @@ def _check_greenlets(pool: type, app: Celery) -> None:
     """End a worker whose pool could run no task, nor stop, or not all of its tasks.
 
     Celery patches Python for an option on the command line, before anything is
-    imported, and not for a setting. These pools do not run the event loop of asyncio.
+    imported, and not for a setting.
     """
     name = pool.__module__.rpartition(".")[2]
     if pool.__module__ == "celery.concurrency.gevent":
@@ -114,10 +124,34 @@ def _check_greenlets(pool: type, app: Celery) -> None:
             f"Error: the pool {name} must patch Python before anything is imported. "
             f"Start the worker with --pool={name}."
         )
-    coroutines = [each for each in app.tasks.values() if getattr(each, "is_async", 0)]
-    if coroutines:
+    if problem := async_tasks_under(name, app):
         raise SystemExit(
-            f"Error: the pool {name} cannot run async functions, and the task "
-            f"{coroutines[0].name} is one. Start the worker with --pool=prefork, "
+            f"Error: the pool {name} {problem} Start the worker with --pool=prefork, "
             "--pool=threads or --pool=solo."
         )
+
+
+def async_tasks_under(pool: str, app: Celery) -> str | None:
+    """Return what is wrong with a pool that cannot run all tasks of an application.
+
+    Args:
+        pool: The name of the pool.
+        app: The application.
+    """
+    coroutines = [each for each in app.tasks.values() if getattr(each, "is_async", 0)]
+    if pool not in PATCHING_POOLS or not coroutines:
+        return None
+    return f"cannot run async functions, and the task {coroutines[0].name} is one."
+
+
+def problem_of_state_db(path: str | None) -> str | None:
+    """Return what is wrong with the file in which a worker keeps its state.
+
+    Args:
+        path: The path of the file, or ``None`` for no file.
+    """
+    folder = str(Path(path or "").parent)
+    # A worker puts its name in place of %n, or the like.
+    if "%" in folder or os.access(folder, os.W_OK | os.X_OK):
+        return None
+    return f"= {path} is in a folder that is not there, or not to be written to."

@@ -1,14 +1,16 @@
-"""Celery's hooks into the processes of a worker."""
+"""Celery's hooks into the processes of a worker.
+
+A web process imports this module too, and not what the hooks import.
+"""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from celery import Task, signals
+from celery import signals
 from celery.loaders.app import AppLoader
 from celery.platforms import EX_FAILURE
 
@@ -18,10 +20,6 @@ from ..events import (
     CeleryWorkerProcessShutdown,
 )
 from ..registry import tasks_with_inbox
-from .beat import tell_next
-from .forking import leave_to_parent
-from .lifecycle import WorkerEvents, logged, notify_subscribers
-from .memory import freeze_before_forks
 
 if TYPE_CHECKING:
     from ..application import PyramidCelery
@@ -44,14 +42,19 @@ class PyramidLoader(AppLoader):
     def __init__(self, app: PyramidCelery) -> None:
         super().__init__(app)
         self.registry = app.registry
-        self._pid = os.getpid()
-        self._inherited: list[Any] = []
         # Celery 5.3 takes the methods of two loaders for one without such an id.
         self._uid = f"pyramid_tasks.{id(self)}"
 
     def on_worker_init(self) -> None:
         # Celery calls this in a worker, in beat, and in a spawned child of the pool.
+        from celery import Task
+
+        from .lifecycle import WorkerEvents
+        from .memory import freeze_before_forks
+        from .messages import CheckedMessages
+
         self.app.steps["worker"].add(WorkerEvents)
+        self.app.steps["consumer"].add(CheckedMessages)
         freeze_before_forks(self.registry)
         self.connect_beat()
         for task in tasks_with_inbox(self.app):
@@ -65,7 +68,7 @@ class PyramidLoader(AppLoader):
     def on_worker_process_init(self) -> None:
         # Celery calls this in a child of the prefork pool of this application's worker.
         with _ending_the_process():
-            self._leave_to_parent()
+            self._check_fork()
         signals.worker_process_init.connect(
             self._on_process_init, dispatch_uid=self._uid
         )
@@ -74,6 +77,8 @@ class PyramidLoader(AppLoader):
         )
 
     def _on_process_init(self, **_: Any) -> None:
+        from .lifecycle import notify_subscribers
+
         with _ending_the_process():
             try:
                 notify_subscribers(CeleryWorkerProcessInit(self.registry))
@@ -85,22 +90,25 @@ class PyramidLoader(AppLoader):
                 raise
 
     def _on_process_shutdown(self, **_: Any) -> None:
+        from .lifecycle import notify_subscribers
+
         with suppress(Exception):  # logged
             notify_subscribers(CeleryWorkerProcessShutdown(self.registry))
 
     def _on_beat_init(self, sender: Any, **_: Any) -> None:
+        from .beat import tell_next
+        from .lifecycle import notify_subscribers
+
         if sender.app is self.app:
             with _ending_the_process():
-                self._leave_to_parent()
+                self._check_fork()
                 notify_subscribers(CeleryBeatInit(self.registry))
             with suppress(Exception):  # beat itself will say what is wrong
                 tell_next(sender.scheduler)
 
-    def _leave_to_parent(self) -> None:
-        if os.getpid() != self._pid:
-            self._pid = os.getpid()
-            with logged("Leaving connections to the parent process"):
-                self._inherited += leave_to_parent(self.registry)
+    def _check_fork(self) -> None:
+        if self.app.fork_error is not None:  # logged
+            raise self.app.fork_error
 
 
 @contextmanager

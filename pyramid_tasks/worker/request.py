@@ -20,6 +20,7 @@ from .contexts import restore_contexts
 from .ending import REPEATED, TASK_KEY, end_attempt, finish
 from .environ import environ_header
 from .extensions import ExtendedClasses
+from .unfinished import check_finished
 
 if TYPE_CHECKING:
     from celery import Task
@@ -104,6 +105,10 @@ class TaskRunner:
             args: The positional arguments of the task.
             kwargs: The keyword arguments of the task.
             environ: More keys for the environ of the request, from an execution policy.
+
+        Raises:
+            CoroutineError: The task has not done its work, but returned a coroutine, a
+                generator or the like.
         """
         stack = manager.stack
         while TASK_KEY not in (threadlocals := stack[-1]):
@@ -115,7 +120,9 @@ class TaskRunner:
         # An inbox finds out first whether the task runs.
         if not getattr(task, "inbox", False):
             notify_before_task(request, task, args, kwargs)
-        return func(request, *args, **kwargs)
+        result = func(request, *args, **kwargs)
+        check_finished(task.name, result)
+        return result
 
     def _enter_request(
         self,

@@ -1,12 +1,7 @@
 """Schedules, of the ini and of the application, make a worker run tasks."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
-from support import APPS, QUICK, Process, ini_form, start, start_worker
+from support import APPS, QUICK, ini_form, start, start_worker
 
 pytestmark = pytest.mark.acceptance
 
@@ -35,57 +30,46 @@ kwargs = {"text": "at night"}
 APP = "example.periodic = %(here)s/noted"
 
 
-def wait_until_noted(folder: Path, process: Process) -> None:
-    """Wait until each schedule has run its task in a worker."""
-    noted = folder / "noted"
-    names = {"ini", "older", "application"}
-    process.wait_until(
-        lambda: noted.exists() and set(noted.read_text().split()) >= names
-    )
-    assert set(noted.read_text().split()) == names
+@pytest.fixture
+def wait_until_noted(write_example, redis_queue, tmp_path):
+    """Write the ini; return what waits until each schedule has run in a worker."""
+    write_example(broker=redis_queue, app=APP, more=SCHEDULE)
+
+    def wait_until_noted(process):
+        noted = tmp_path / "noted"
+        names = {"ini", "older", "application"}
+        process.wait_until(
+            lambda: noted.exists() and set(noted.read_text().split()) >= names
+        )
+        assert set(noted.read_text().split()) == names
+
+    return wait_until_noted
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_beat_beside_a_worker(
-    write_example: Callable[..., Path],
-    redis_queue: dict[str, str],
-    tmp_path: Path,
-    *,
-    after: bool,
-) -> None:
+def test_beat_beside_a_worker(wait_until_noted, tmp_path, after):
     """``celery beat`` queues what the ini and the application schedule."""
-    write_example(broker=redis_queue, app=APP, more=SCHEDULE)
+    command = ini_form("config.ini", "beat", "-l", "INFO", after=after)
     with (
         start_worker("config.ini", "--pool=solo", *QUICK, cwd=tmp_path),
-        start(
-            *ini_form("config.ini", "beat", "-l", "INFO", after=after), cwd=tmp_path
-        ) as beat,
+        start(*command, cwd=tmp_path) as beat,
     ):
-        wait_until_noted(tmp_path, beat)
+        wait_until_noted(beat)
         assert "Sending due task from-the-ini (exampleapp.note)" in beat.output
         assert "Sending due task cron" not in beat.output
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_beat_in_a_worker(
-    write_example: Callable[..., Path],
-    redis_queue: dict[str, str],
-    tmp_path: Path,
-    *,
-    after: bool,
-) -> None:
+def test_beat_in_a_worker(wait_until_noted, tmp_path, after):
     """``celery worker -B`` queues and runs what is scheduled."""
-    write_example(broker=redis_queue, app=APP, more=SCHEDULE)
     options = ("-B", "--pool=threads", "--loglevel=INFO", *QUICK)
     command = ini_form("config.ini", "worker", *options, after=after)
     with start(*command, cwd=tmp_path) as worker:
-        wait_until_noted(tmp_path, worker)
+        wait_until_noted(worker)
         assert worker.popen.poll() is None
 
 
-def test_beat_keeps_a_schedule_of_the_application(
-    write_example: Callable[..., Path], redis_queue: dict[str, str], tmp_path: Path
-) -> None:
+def test_beat_keeps_a_schedule_of_the_application(write_example, redis_queue, tmp_path):
     """A crontab that names the application stays in beat's file; it is loaded once."""
     (tmp_path / "nightly.py").write_text(
         "from celery.schedules import crontab\n"
@@ -96,16 +80,15 @@ def test_beat_keeps_a_schedule_of_the_application(
         "        cron = crontab(hour=hour, minute=0, app=app)\n"
         "        config.add_periodic_task(cron, 'exampleapp.note', '..', name=hour)\n"
     )
+    # Only these, so that beat sleeps when it is stopped.
     included = "pyramid.includes = pyramid_tasks nightly"
-    ini = write_example(broker=redis_queue, app=f"{APP}\n{included}")
-    command = ("beat", "--schedule=kept", "--loglevel=DEBUG")
+    write_example(broker=redis_queue, app=included)
+    command = ini_form("config.ini", "beat", "--schedule=kept", "--loglevel=DEBUG")
     for _ in "12":
-        with start(
-            *("celery", "-A", "pyramid_tasks.loaders", "--ini", ini, *command),
-            cwd=tmp_path,
-            PYTHONPATH=f"{APPS}:{tmp_path}",
-        ) as beat:
-            beat.wait_for("<crontab: 0 3 * * *")
+        path = f"{APPS}:{tmp_path}"
+        with start(*command, cwd=tmp_path, PYTHONPATH=path) as beat:
+            beat.wait_for("Waking up in")
+            assert "<crontab: 0 3 * * *" in beat.output
             assert beat.stop() == 0
             assert beat.output.count("LOADING") == 1
             assert "Removing corrupted schedule" not in beat.output

@@ -1,10 +1,7 @@
 """The main job on every broker: a task deferred over HTTP, its result read back."""
 
-from __future__ import annotations
-
 import json
 import urllib.request
-from pathlib import Path
 
 import pytest
 from support import free_port, serve, start_worker, wait_until
@@ -12,13 +9,13 @@ from support import free_port, serve, start_worker, wait_until
 pytestmark = pytest.mark.acceptance
 
 
-def call(url: str, *arguments: object) -> dict[str, object]:
+def call(url, *arguments):
     body = json.dumps(arguments).encode() if arguments else None
     with urllib.request.urlopen(url, body, timeout=30) as response:
         return dict(json.load(response))
 
 
-def test_task_deferred_over_http(example_ini: Path, tmp_path: Path) -> None:
+def test_task_deferred_over_http(example_ini, tmp_path):
     """A worker and pserve, from one ini, pass a task and its result."""
     port = free_port()
     with example_ini.open("a") as ini:

@@ -1,7 +1,5 @@
 """The browser that tests of pages are given."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest
@@ -12,7 +10,7 @@ pytestmark = pytest.mark.acceptance
 
 
 # The first, as a module's browser is started for the first test that has one.
-def test_no_loop_left() -> None:
+def test_no_loop_left():
     """After a browser, other tests of the process can run event loops."""
     with start_chromium() as chromium:
         Browser(chromium).open("about:blank")
@@ -27,7 +25,7 @@ def test_no_loop_left() -> None:
         ("fetch('http://localhost:1').catch(() => 0)", "Failed to load resource"),
     ],
 )
-def test_errors(browser: Browser, script: str, error: str) -> None:
+def test_errors(browser, script, error):
     """What a page throws, logs as an error or cannot load fails the test."""
     page = browser.open("about:blank")
     page.evaluate(f"() => {{ {script} }}")

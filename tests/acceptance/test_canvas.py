@@ -1,10 +1,9 @@
 """Chains, groups and chords, sent to real workers in every way there is."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -39,132 +38,90 @@ pytestmark = pytest.mark.acceptance
 
 TIMEOUT = 60
 
-CANVASES = {
-    "signature": (lambda s: s("add", 1, 2), 3),
-    "set": (lambda s: s("add", 1, 2).set(countdown=0.1, priority=3), 3),
-    "bound": (lambda s: s("bound_add", 1, 2), 3),
-    "chain": (lambda s: s("add", 1, 2) | s("double") | s("double").set(expires=60), 12),
-    "immutable": (
-        lambda s: s("add", 1, 2) | s("hear", "me").set(immutable=True),
-        "heard me",
-    ),
-    "chain of bound tasks": (lambda s: s("bound_add", 1, 2) | s("bound_add", 4), 7),
-    "group": (lambda s: group(s("add", 1, 2), s("add", 3, 4)), [3, 7]),
-    "group from a generator": (
-        lambda s: group(s("double", n) for n in range(5)),
-        [0, 2, 4, 6, 8],
-    ),
-    "empty group": (lambda s: group([]), []),
-    "group of chains": (
-        lambda s: group(
-            s("add", 1, 2) | s("double"),
-            s("add", 3, 4) | s("double") | s("double"),
+URL = "https://shop.example.com:8443/eu"
+
+
+def canvases(s):
+    """Return canvases and their results, of a function that makes signatures."""
+    add, bound_add, double, retry_once, total, hear = (
+        partial(s, name)
+        for name in ("add", "bound_add", "double", "retry_once", "total", "hear")
+    )
+    pairs = [(number, number) for number in range(5)]
+    return {
+        "signature": (add(1, 2), 3),
+        "set": (add(1, 2).set(countdown=0.1, priority=3), 3),
+        "bound": (bound_add(1, 2), 3),
+        "chain": (add(1, 2) | double() | double().set(expires=60), 12),
+        "immutable": (add(1, 2) | hear("me").set(immutable=True), "heard me"),
+        "chain of bound tasks": (bound_add(1, 2) | bound_add(4), 7),
+        "group": (group(add(1, 2), add(3, 4)), [3, 7]),
+        "group from a generator": (group(double(n) for n in range(3)), [0, 2, 4]),
+        "empty group": (group([]), []),
+        "group of chains": (
+            group(add(1, 2) | double(), add(3, 4) | double() | double()),
+            [6, 28],
         ),
-        [6, 28],
-    ),
-    "group of groups": (
-        lambda s: group(
-            group(s("double", 1), group(s("double", 2), s("double", 3))),
-            s("double", 4),
+        "group of groups": (
+            group(group(double(1), group(double(2), double(3))), double(4)),
+            [2, 4, 6, 8],
         ),
-        [2, 4, 6, 8],
-    ),
-    "chord of groups": (
-        lambda s: (
-            group([group(s("double", 1), s("double", 2)), s("double", 3)]) | s("hear")
+        "chord of groups": (
+            group([group(double(1), double(2)), double(3)]) | hear(),
+            "heard [2, 4, 6]",
         ),
-        "heard [2, 4, 6]",
-    ),
-    "chord": (lambda s: chord([s("add", 1, 2), s("add", 3, 4)], s("total")), 10),
-    "chord of one": (lambda s: chord([s("add", 1, 2)], s("total")), 3),
-    "chord with own arguments": (
-        lambda s: chord([s("double"), s("add", 1)], s("total")).clone((5,)),
-        16,
-    ),
-    "chain with an empty group": (
-        lambda s: chain(s("add", 1, 2), group([]), s("double")),
-        6,
-    ),
-    "group of a chain that ends in a group": (
-        lambda s: group(s("add", 1, 2) | group(s("add", 1), s("add", 2))),
-        [4, 5],
-    ),
-    "empty chord": (lambda s: chord([], s("total")), 0),
-    "chain of group into chord": (
-        lambda s: s("add", 1, 2) | group(s("add", 1), s("add", 2)) | s("total"),
-        9,
-    ),
-    "chord of chains": (
-        lambda s: chord(
-            [s("add", 1, 2) | s("double"), s("add", 3, 4) | s("double")], s("total")
+        "chord": (chord([add(1, 2), add(3, 4)], total()), 10),
+        "chord of one": (chord([add(1, 2)], total()), 3),
+        "chord with arguments": (chord([double(), add(1)], total()).clone((5,)), 16),
+        "chain with an empty group": (chain(add(1, 2), group([]), double()), 6),
+        "group of a chain to a group": (
+            group(add(1, 2) | group(add(1), add(2))),
+            [4, 5],
         ),
-        20,
-    ),
-    "chain with a chord in the middle": (
-        lambda s: chain(
-            s("add", 1, 2),
-            chord([s("add", 1), s("add", 2)], s("total")),
-            s("double"),
-            s("double"),
+        "empty chord": (chord([], total()), 0),
+        "chain of group into chord": (add(1, 2) | group(add(1), add(2)) | total(), 9),
+        "chord of chains": (
+            chord([add(1, 2) | double(), add(3, 4) | double()], total()),
+            20,
         ),
-        36,
-    ),
-    "chord of chords": (
-        lambda s: chord(
-            [
-                chord([s("double", 1), s("double", 2)], s("total")),
-                chord([s("double", 3), s("double", 4)], s("total")),
-            ],
-            s("total"),
+        "chord in the middle": (
+            chain(add(1, 2), chord([add(1), add(2)], total()), double(), double()),
+            36,
         ),
-        20,
-    ),
-    "two chords, one after the other": (
-        lambda s: chain(
-            group(s("double", 1), s("double", 2)),
-            s("total"),
-            group(s("add", 1), s("add", 2)),
-            s("total"),
+        "chord of chords": (
+            chord(
+                [
+                    chord([double(1), double(2)], total()),
+                    chord([double(3), double(4)], total()),
+                ],
+                total(),
+            ),
+            20,
         ),
-        15,
-    ),
-    "body is a chain": (
-        lambda s: chord([s("double", 1), s("double", 2)], s("total") | s("double")),
-        12,
-    ),
-    "body is a group": (
-        lambda s: chord(
-            [s("double", 1), s("double", 2)],
-            group(s("total"), s("total") | s("double")),
+        "two chords": (
+            chain(group(double(1), double(2)), total(), group(add(1), add(2)), total()),
+            15,
         ),
-        [6, 12],
-    ),
-    "chunks": (
-        lambda s: s("add").type.chunks([(n, n) for n in range(5)], 2),
-        [[0, 2], [4, 6], [8]],
-    ),
-    "chunks, and a task after them": (
-        lambda s: (
-            s("add").type.chunks([(n, n) for n in range(4)], 2) | s("total_of_lists")
+        "body is a chain": (chord([double(1), double(2)], total() | double()), 12),
+        "body is a group": (
+            chord([double(1), double(2)], group(total(), total() | double())),
+            [6, 12],
         ),
-        12,
-    ),
-    "chunks in a group": (
-        lambda s: group(s("add").type.chunks([(1, 1), (2, 2)], 1), s("add", 1, 2)),
-        [[2], [4], 3],
-    ),
-    "map": (lambda s: s("double").type.map([1, 2]), [2, 4]),
-    "xmap": (lambda s: s("double").type.map(range(3)), [0, 2, 4]),
-    "starmap": (lambda s: s("add").type.starmap([(1, 2), (3, 4)]), [3, 7]),
-    "retry in the middle": (
-        lambda s: s("add", 1, 2) | s("retry_once") | s("double"),
-        6,
-    ),
-    "retry in a chord": (
-        lambda s: chord([s("retry_once", 1), s("retry_once", 2)], s("total")),
-        3,
-    ),
-}
+        "chunks": (add().type.chunks(pairs, 2), [[0, 2], [4, 6], [8]]),
+        "chunks, and a task": (
+            add().type.chunks(pairs[:4], 2) | s("total_of_lists"),
+            12,
+        ),
+        "chunks in a group": (
+            group(add().type.chunks(pairs[1:3], 1), add(1, 2)),
+            [[2], [4], 3],
+        ),
+        "map": (double().type.map([1, 2]), [2, 4]),
+        "xmap": (double().type.map(range(3)), [0, 2, 4]),
+        "starmap": (add().type.starmap([(1, 2), (3, 4)]), [3, 7]),
+        "retry in the middle": (add(1, 2) | retry_once() | double(), 6),
+        "retry in a chord": (chord([retry_once(1), retry_once(2)], total()), 3),
+    }
 
 
 class Web:
@@ -176,7 +133,7 @@ class Web:
 
     @contextmanager
     def request(self):
-        request = Request.blank("/", base_url="https://shop.example.com:8443/eu")
+        request = Request.blank("/", base_url=URL)
         with prepare(request, self.registry):
             yield request
 
@@ -219,7 +176,7 @@ def system(request, tmp_path_factory):
                 f"sqlalchemy.url = {url}\npyramid_tasks.context = host\n"
                 f"tm.manager_hook = pyramid_tm.explicit_manager\n"
                 f"{as_ini(broker | more)}\n"
-                "[celery:main]\nuse = egg:pyramid_tasks\nworker_concurrency = 2\n"
+                "[celery:main]\nworker_concurrency = 2\n"
             )
             return path
 
@@ -270,41 +227,28 @@ def deferring(request, system):
 def defer(deferring):
     """Return a function that defers a canvas, and returns the result."""
 
-    def defer(build, **options):
+    def defer(build):
         with deferring() as (http, delivery):
-            return http.defer_canvas(build(signer(http)), delivery=delivery, **options)
+            return http.defer_canvas(build(signer(http)), delivery=delivery)
 
     return defer
 
 
-@pytest.fixture
-def defer_tasks(deferring):
-    """Return a function that defers many calls of a task."""
-
-    def defer_tasks(name, items, **options):
-        with deferring() as (http, delivery):
-            return http.defer_tasks(name_of(name), items, delivery=delivery, **options)
-
-    return defer_tasks
-
-
 def signer(http):
     """Return a function that makes the signature of a task."""
-    return lambda name, *args: http.task_signature(name_of(name), *args)
-
-
-def name_of(task):
-    return f"canvasapp.{task}"
+    return lambda name, *args: http.task_signature(f"canvasapp.{name}", *args)
 
 
 def test_results(deferring):
     """The result of each is what it should be, on each broker, by each delivery."""
-    results = {}
     with deferring() as (http, delivery):
-        for name, (build, _) in CANVASES.items():
-            results[name] = http.defer_canvas(build(signer(http)), delivery=delivery)
+        table = canvases(signer(http))
+        results = {
+            name: http.defer_canvas(canvas, delivery=delivery)
+            for name, (canvas, _) in table.items()
+        }
     found = {name: result.get(timeout=TIMEOUT) for name, result in results.items()}
-    assert found == {name: expected for name, (_, expected) in CANVASES.items()}
+    assert found == {name: expected for name, (_, expected) in table.items()}
 
 
 def test_ids_and_context(defer, system):
@@ -323,14 +267,10 @@ def test_ids_and_context(defer, system):
     assert result.get(timeout=TIMEOUT) == [8, 8]
     # add, its link, two in the chord, its body, two linked to that; and one more.
     runs = system.web.runs(8)
-    assert Counter(run["name"].partition(".")[2] for run in runs) == {
-        "add": 3,
-        "hear": 1,
-        "total": 1,
-        "double": 3,
-    }
+    names = Counter(run["name"].removeprefix("canvasapp.") for run in runs)
+    assert names == {"add": 3, "hear": 1, "total": 1, "double": 3}
     assert len({run["id"] for run in runs}) == 8
-    assert {run["url"] for run in runs} == {"https://shop.example.com:8443/eu"}
+    assert {run["url"] for run in runs} == {URL}
     ids = {run["name"]: run["id"] for run in runs}
     last, other = result.results
     assert last.id == ids["canvasapp.total"]
@@ -358,7 +298,7 @@ def test_error_in_the_middle(defer, system):
     assert explained.pop("error") == "as it should"
     assert explained == {**runs["canvasapp.fail"], "name": "explain"}
     assert set(runs) == {f"canvasapp.{name}" for name in ("add", "fail", "hear")}
-    assert {run["url"] for run in runs.values()} == {"https://shop.example.com:8443/eu"}
+    assert {run["url"] for run in runs.values()} == {URL}
     said = system.web.result(runs["canvasapp.hear"]["id"])
     assert said == f"heard {runs['canvasapp.fail']['id']}"
 
@@ -370,7 +310,7 @@ def test_error_of_the_worker(defer, system):
         result.get(timeout=TIMEOUT)
     _, explained = system.web.runs(2)
     assert explained["id"] == result.id
-    assert explained["url"] == "https://shop.example.com:8443/eu"
+    assert explained["url"] == URL
 
 
 def test_error_in_a_chord(defer, system):
@@ -381,27 +321,28 @@ def test_error_in_a_chord(defer, system):
     with pytest.raises((ChordError, ValueError), match="as it should"):
         result.get(timeout=TIMEOUT)
     runs = system.web.runs(3)
-    assert sorted(run["name"] for run in runs) == [
-        "canvasapp.double",
-        "canvasapp.fail",
-        "canvasapp.hear",
-    ]
-    assert {run["url"] for run in runs} == {"https://shop.example.com:8443/eu"}
+    names = [f"canvasapp.{name}" for name in ("double", "fail", "hear")]
+    assert sorted(run["name"] for run in runs) == names
+    assert {run["url"] for run in runs} == {URL}
 
 
-@pytest.mark.parametrize("count", [0, 1, 100])
-def test_defer_tasks(defer_tasks, system, count):
+@pytest.mark.parametrize(
+    ("task", "items", "expected"),
+    [
+        ("double", [], []),
+        ("double", [(1,)], [2]),
+        ("double", [(number,) for number in range(100)], [*range(0, 200, 2)]),
+        ("add", [(1, 2), {"x": 3, "y": 4}, (5, 6)], [3, 7, 11]),
+    ],
+    ids=["none", "one", "many", "dictionary"],
+)
+def test_defer_tasks(deferring, system, task, items, expected):
     """Many calls of one task, from a generator, have their results in order."""
-    result = defer_tasks("double", ((number,) for number in range(count)))
+    with deferring() as (http, delivery):
+        options = {"delivery": delivery, "expires": 60}
+        result = http.defer_tasks(f"canvasapp.{task}", iter(items), **options)
     relay(system)  # what a web process could not send in the time it has
-    assert result.get(timeout=TIMEOUT) == [2 * number for number in range(count)]
-    runs = system.web.runs(count)
+    assert result.get(timeout=TIMEOUT) == expected
+    runs = system.web.runs(len(items))
     assert {run["id"] for run in runs} == {each.id for each in result}
-    assert {run["url"] for run in runs} <= {"https://shop.example.com:8443/eu"}
-
-
-def test_defer_tasks_with_dictionaries(defer_tasks):
-    """An item is a tuple, or a dictionary; options are those of each."""
-    items = [(1, 2), {"x": 3, "y": 4}, (5, 6)]
-    result = defer_tasks("add", items, expires=60)
-    assert result.get(timeout=TIMEOUT) == [3, 7, 11]
+    assert {run["url"] for run in runs} <= {URL}

@@ -1,12 +1,7 @@
 """Every command of ``celery`` runs with the application of the ini."""
 
-from __future__ import annotations
-
 import re
 import shlex
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from announce import LOADED
@@ -39,7 +34,7 @@ COMMANDS = {
     "result {task}": (r"^42$",),
     "purge -f -Q {idle}": ("Purged 1 message from 1 known task queue",),
     "list bindings": (r"^{queue} +{queue} +{queue}$",),
-    "shell --python": ("exampleapp.add in threads",),
+    "shell --python": ("exampleapp.add in threads None",),
     "report": ("PyramidLoader", "worker_pool: 'threads'"),
     "graph bootsteps": ("digraph",),
     "migrate --help": ("SOURCE DESTINATION",),
@@ -61,13 +56,11 @@ WORKER_LOG = """\
 [2026-01-01 00:00:00,000: INFO/MainProcess] Received task: exampleapp.add[1-2] eta:[]
 [2026-01-01 00:00:00,001: INFO/MainProcess] Task exampleapp.add[1-2] succeeded in 0s: 5
 """
-STDIN = "print(add.name, 'in', app.conf.worker_pool)\n"
+STDIN = "print(add.name, 'in', app.conf.worker_pool, app.current_task)\n"
 
 
 @pytest.fixture(scope="module")
-def ini(
-    tmp_path_factory: pytest.TempPathFactory, redis_broker: dict[str, str]
-) -> Iterator[Path]:
+def ini(tmp_path_factory, redis_broker):
     """Return an ini on Redis, with a worker that is up."""
     folder = tmp_path_factory.mktemp("commands")
     ini = folder / "config.ini"
@@ -79,9 +72,9 @@ def ini(
         assert worker.stop() == 0
 
 
-def call(ini: Path, *options: str) -> str:
+def call(ini, *options):
     """Queue ``add(40, 2)`` and return its id."""
-    command = ini_form(ini, "call", "exampleapp.add", "--args=[40,2]", after=False)
+    command = ini_form(ini, "call", "exampleapp.add", "--args=[40,2]")
     called = run(*command, *options, cwd=ini.parent)
     assert called.returncode == 0, called.stderr
     return called.stdout.strip()
@@ -89,9 +82,7 @@ def call(ini: Path, *options: str) -> str:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("line", COMMANDS)
-def test_command(
-    line: str, redis_broker: dict[str, str], ini: Path, tmp_path: Path, *, after: bool
-) -> None:
+def test_command(line, redis_broker, ini, tmp_path, after):
     """The command loads the application once, and does its work with it."""
     names = {"queue": redis_broker["task_default_queue"]}
     if "{task}" in line:
@@ -112,9 +103,7 @@ def test_command(
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("line", RUNNING)
-def test_command_that_runs_until_stopped(
-    line: str, ini: Path, tmp_path: Path, *, after: bool
-) -> None:
+def test_command_that_runs_until_stopped(line, ini, tmp_path, after):
     """The command comes up with the application, and ends when it is asked to."""
     command = ini_form(ini, *shlex.split(line.format(port=free_port())), after=after)
     with start(*command, cwd=tmp_path) as process:
@@ -128,10 +117,10 @@ def test_command_that_runs_until_stopped(
 
 
 @pytest.mark.parametrize("line", ["list bindings", "graph bootsteps"])
-def test_ini_after_the_command_of_a_group(line: str, ini: Path, tmp_path: Path) -> None:
-    """``--ini`` can stand after both words of such a command."""
+def test_ini_after_the_command_of_a_group(line, ini, tmp_path):
+    """``--ini`` can stand after both words of such a command, and ``-A`` be missing."""
     command = shlex.split(f"celery -A pyramid_tasks.loaders {line}")
-    done = run(*command, "--ini", ini, cwd=tmp_path)
+    done = run("celery", *line.split(), "--ini", ini, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(LOADED) == 1
     without = run(*command, cwd=tmp_path)
@@ -149,9 +138,7 @@ MULTI = {
 }
 
 
-def multi(
-    form: str, action: str, *options: str, ini: Path
-) -> subprocess.CompletedProcess[str]:
+def multi(form, action, ini):
     command = shlex.split(MULTI[form].format(action))
     files = ("--pidfile=%n.pid", "--logfile=%n.log", "--loglevel=INFO", "--pool=solo")
     done = run(*command, *files, *QUICK, cwd=ini.parent, **UNMEASURED, **environ(form))
@@ -159,28 +146,28 @@ def multi(
     return done
 
 
-def environ(form: str) -> dict[str, str]:
+def environ(form):
     return {"CELERY_INI": "config.ini"} if form.startswith("environment") else {}
 
 
-def test_multi(ini: Path) -> None:
+def test_multi(ini):
     """``celery multi`` starts a worker of the application, and stops it."""
     log, pid = ini.parent / "w1.log", ini.parent / "w1.pid"
-    multi("before", "start w1", ini=ini)
+    multi("before", "start w1", ini)
     wait_until(
         lambda: log.exists() and " ready." in log.read_text(),
         what=lambda: "\n".join(map(str, ini.parent.iterdir())),
     )
     assert "Connected to redis://" in log.read_text()
     assert pid.exists()
-    multi("before", "stopwait w1", ini=ini)
+    multi("before", "stopwait w1", ini)
     assert not pid.exists()
 
 
 @pytest.mark.parametrize("form", [*MULTI][1:])
-def test_command_of_multi(form: str, ini: Path) -> None:
+def test_command_of_multi(form, ini):
     """What ``celery multi`` starts is a worker of the application, in each form."""
-    shown = multi(form, "show w3", ini=ini).stdout.replace(" --detach", "")
+    shown = multi(form, "show w3", ini).stdout.replace(" --detach", "")
     command = shlex.split(shown.partition(" -m ")[2])
     with start(*command, cwd=ini.parent, **environ(form)) as worker:
         log = ini.parent / "w3.log"

@@ -1,48 +1,27 @@
 """Tasks that are async functions, in a worker as a shell starts it."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 import pytest
-from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
-from support import QUICK, as_ini, start_worker, wait_until
-
-from pyramid_tasks.settings import extract_celery_settings
-
-if TYPE_CHECKING:
-    from celery.result import AsyncResult
+from support import QUICK, make_client, start_worker, wait_until
 
 pytestmark = pytest.mark.acceptance
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
-def test_coroutines(
-    pool: str,
-    redis_queue: dict[str, str],
-    write_ini: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
+def test_coroutines(pool, redis_queue, write_example, tmp_path):
     """Coroutines run, again and up to a time limit, in one loop until the end."""
-    ini = write_ini(
-        "[app:main]\n"
-        "use = call:coroutineapp:main\n"
-        "coroutines.log = %(here)s/loops\n"
-        f"{as_ini(redis_queue)}\n"
-        "[celery:main]\n"
-        "worker_concurrency = 1\n"
+    write_example(
+        broker=redis_queue,
+        use="call:coroutineapp:main",
+        app="coroutines.log = %(here)s/loops",
+        worker="worker_concurrency = 1",
     )
-    client = Celery("client", set_as_current=False)
-    settings = {f"celery.{key}": value for key, value in redis_queue.items()}
-    client.conf.update(extract_celery_settings(settings))
+    client = make_client(redis_queue)
 
-    def defer(name: str, *args: Any, **options: Any) -> AsyncResult:
+    def defer(name, *args, **options):
         return client.send_task(f"coroutineapp.{name}", args, **options)
 
-    with start_worker(ini, f"--pool={pool}", *QUICK, cwd=tmp_path) as worker:
+    with start_worker("config.ini", f"--pool={pool}", *QUICK, cwd=tmp_path) as worker:
         first = defer("describe", "first").get(timeout=30, interval=0.02)
         assert first == {"word": "first", "where": first["where"], "current": True}
         assert defer("flaky").get(timeout=30, interval=0.02) == 2

@@ -1,14 +1,10 @@
 """Every form of the command line that names an application and its configuration."""
 
-from __future__ import annotations
-
 import shlex
-from collections.abc import Callable
-from pathlib import Path
 
 import celery.bin.base
 import pytest
-from support import QUICK, Process, filesystem_settings, run, start
+from support import QUICK, filesystem_settings, run, start
 
 pytestmark = pytest.mark.acceptance
 
@@ -20,6 +16,7 @@ FORMS = {
     "without -A": "celery --ini config.ini worker",
     "-A last": "celery --ini config.ini -A pyramid_tasks.loaders worker",
     "after the sub-command": "celery -A pyramid_tasks.loaders worker --ini config.ini",
+    "after, without -A": "celery worker --ini config.ini",
     "after, -A short": "celery -A pyramid_tasks worker --ini=config.ini",
     "from the environment": "celery -A pyramid_tasks.loaders worker",
     "from the environment, -A short": "celery -A pyramid_tasks worker",
@@ -28,23 +25,17 @@ FORMS = {
 WORKER = "worker_pool = threads\nworker_concurrency = 3"
 
 
-def start_typed(line: str, tmp_path: Path, **env: str) -> Process:
+def start_typed(line, cwd, **env):
     """Return a worker started by a line of shell, as a context manager."""
-    options = ("--loglevel=INFO", *QUICK)
-    return start(*shlex.split(line), *options, cwd=tmp_path, **env)
-
-
-def environ_of(name: str) -> dict[str, str]:
-    return {"CELERY_INI": "config.ini"} if "environment" in name else {}
+    return start(*shlex.split(line), "--loglevel=INFO", *QUICK, cwd=cwd, **env)
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_form_starts_worker_of_application(
-    name: str, write_example: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_form_starts_worker_of_application(name, write_example, tmp_path):
     """A worker started so has the application's tasks, broker, pool and processes."""
     write_example(worker=WORKER)
-    with start_typed(FORMS[name], tmp_path, **environ_of(name)) as worker:
+    env = {"CELERY_INI": "config.ini"} if "environment" in name else {}
+    with start_typed(FORMS[name], tmp_path, **env) as worker:
         worker.wait_for(" ready.")
         assert ". exampleapp.add\n" in worker.output
         assert ".> app:         exampleapp:0x" in worker.output
@@ -52,32 +43,14 @@ def test_form_starts_worker_of_application(
         assert ".> concurrency: 3 (thread)" in worker.output
 
 
-def test_worker_of_make_celery_app_needs_no_ini(tmp_path: Path) -> None:
-    """``celery -A myproject`` takes the app of ``config.make_celery_app()``."""
-    settings = {
-        **{f"celery.{k}": value for k, value in filesystem_settings(tmp_path).items()},
-        "celery.worker_pool": "threads",
-        "celery.worker_concurrency": "3",
-    }
-    write_project(tmp_path, settings)
-    with start_typed("celery -A myproject worker", tmp_path) as worker:
-        worker.wait_for(" ready.")
-        assert ". exampleapp.add\n" in worker.output
-        assert ".> concurrency: 3 (thread)" in worker.output
+def test_project_of_its_own(tmp_path):
+    """``celery -A myproject`` takes the app of ``config.make_celery_app()``.
 
-
-def test_project_of_its_own_ignores_celery_ini(tmp_path: Path) -> None:
-    """``CELERY_INI`` is for ``-A pyramid_tasks.loaders``; other apps do not load it."""
-    settings = {"celery.broker_url": "memory://", "celery.worker_pool": "solo"}
-    write_project(tmp_path, settings)
-    command = ("celery", "-A", "myproject", "report")
-    report = run(*command, cwd=tmp_path, CELERY_INI="missing.ini")
-    assert report.returncode == 0, report.stderr
-    assert "worker_pool: 'solo'" in report.stdout
-
-
-def write_project(folder: Path, settings: dict[str, str]) -> None:
-    project = folder / "myproject"
+    ``CELERY_INI`` is for ``-A pyramid_tasks.loaders``: it is not loaded.
+    """
+    settings = {f"celery.{k}": v for k, v in filesystem_settings(tmp_path).items()}
+    settings |= {"celery.worker_pool": "threads", "celery.worker_concurrency": "3"}
+    project = tmp_path / "myproject"
     project.mkdir()
     (project / "__init__.py").touch()
     (project / "celery.py").write_text(
@@ -85,10 +58,15 @@ def write_project(folder: Path, settings: dict[str, str]) -> None:
         f"config = configure({settings!r})\n"
         "app = config.make_celery_app()\n"
     )
+    line, env = "celery -A myproject worker", {"CELERY_INI": "missing.ini"}
+    with start_typed(line, tmp_path, **env) as worker:
+        worker.wait_for(" ready.")
+        assert ". exampleapp.add\n" in worker.output
+        assert ".> concurrency: 3 (thread)" in worker.output
 
 
 VARIABLES = """
-[celery:variables]
+[celery:my]
 worker_pool = %(pool)s
 worker_concurrency = %(concurrency)s
 
@@ -99,175 +77,125 @@ worker_concurrency = 5
 
 ON_LOADERS = "celery -A pyramid_tasks.loaders "
 
-#: A line that prints settings, and what it prints of them.
+#: Lines that print settings, by what they print of them.
 REPORTS = {
-    # The section.
-    "report --ini config.ini": "threads 3",
-    "--ini config.ini#main report": "threads 3",
-    "--ini config.ini#emails report": "threads 5",
-    "report --ini config.ini#emails": "threads 5",
-    "--ini file+ini:config.ini#emails report": "threads 5",
-    # Variables in the URI.
-    "--ini config.ini?pool=solo&concurrency=7#variables report": "solo 7",
-    "report --ini config.ini?pool=solo&concurrency=7#variables": "solo 7",
-    # Variables as options: before and after --ini and the sub-command.
-    "--ini config.ini#variables --ini-var pool=solo --ini-var concurrency=7 report": (
-        "solo 7"
-    ),
-    "--ini-var pool=solo --ini-var concurrency=7 --ini config.ini#variables report": (
-        "solo 7"
-    ),
-    "--ini-var pool=solo --ini config.ini#variables --ini-var concurrency=7 report": (
-        "solo 7"
-    ),
-    "report --ini config.ini#variables --ini-var pool=solo --ini-var concurrency=7": (
-        "solo 7"
-    ),
-    "report --ini-var pool=solo --ini-var concurrency=7 --ini config.ini#variables": (
-        "solo 7"
-    ),
-    "--ini-var pool=solo report --ini config.ini#variables --ini-var concurrency=7": (
-        "solo 7"
-    ),
-    # An option wins over the URI, and the place nearer to the command wins.
-    "--ini-var pool=solo --ini config.ini?pool=x&concurrency=7#variables report": (
-        "solo 7"
-    ),
-    "--ini-var pool=x report --ini-var pool=solo --ini "
-    "config.ini?concurrency=7#variables": "solo 7",
-    "--ini config.ini report --ini config.ini#emails": None,
+    "threads 3": ["report --ini config.ini", "--ini config.ini#main report"],
+    "threads 5": [
+        "--ini config.ini#emails report",
+        "report --ini config.ini#emails",
+        "--ini file+ini:config.ini#emails report",
+    ],
+    "solo 7": [
+        # Variables in the URI.
+        "--ini config.ini?pool=solo&concurrency=7#my report",
+        "report --ini config.ini?pool=solo&concurrency=7#my",
+        # Variables as options: before and after --ini and the sub-command.
+        "--ini config.ini#my --ini-var pool=solo --ini-var concurrency=7 report",
+        "--ini-var pool=solo --ini-var concurrency=7 --ini config.ini#my report",
+        "--ini-var pool=solo --ini config.ini#my --ini-var concurrency=7 report",
+        "report --ini config.ini#my --ini-var pool=solo --ini-var concurrency=7",
+        "report --ini-var pool=solo --ini-var concurrency=7 --ini config.ini#my",
+        "--ini-var pool=solo report --ini config.ini#my --ini-var concurrency=7",
+        # An option wins over the URI, and the place nearer to the command wins.
+        "--ini-var pool=solo --ini config.ini?pool=x&concurrency=7#my report",
+        "--ini-var pool=x report --ini-var pool=solo --ini config.ini?concurrency=7#my",
+    ],
 }
 
 
-@pytest.mark.parametrize("line", REPORTS)
-def test_section_and_variables(
-    line: str, write_example: Callable[..., Path], tmp_path: Path
-) -> None:
-    """``#name``, ``?key=value`` and ``--ini-var`` mean the same in every position."""
+@pytest.fixture
+def report(write_example, tmp_path):
+    """Return a function that runs ``celery`` with an ini of some sections."""
     write_example(worker=WORKER, more=VARIABLES)
-    report = run(*shlex.split(ON_LOADERS + line), cwd=tmp_path)
-    expected = REPORTS[line]
-    if expected is None:
-        # Before the sub-command, --ini has decided; a second one is not ignored.
-        assert report.returncode == 2
-        assert "No such option" in report.stderr
-        return
-    pool, concurrency = expected.split()
-    assert report.returncode == 0, report.stderr
-    assert f"worker_pool: {pool!r}\n" in report.stdout
-    assert f"worker_concurrency: {concurrency}\n" in report.stdout
 
+    def report(line, status=0, cwd=tmp_path, **env):
+        done = run(*shlex.split(line), cwd=cwd, **env)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout if status == 0 else done.stderr
 
-def test_variable_with_an_equals_sign(
-    write_example: Callable[..., Path], tmp_path: Path
-) -> None:
-    """The first equals sign ends the name."""
-    write_example(worker="worker_state_db = %(db)s")
-    line = "--ini-var db=a=b --ini config.ini report"
-    report = run(*shlex.split(ON_LOADERS + line), cwd=tmp_path)
-    assert "worker_state_db: 'a=b'\n" in report.stdout
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_option_wins_over_environment(
-    write_example: Callable[..., Path], tmp_path: Path, *, after: bool
-) -> None:
-    """``--ini`` on the command line wins over ``CELERY_INI``."""
-    write_example(worker=WORKER)
-    write_example(name="other.ini", worker="worker_concurrency = 9")
-    line = "report --ini config.ini" if after else "--ini config.ini report"
-    command = shlex.split(ON_LOADERS + line)
-    report = run(*command, cwd=tmp_path, CELERY_INI="other.ini")
-    assert report.returncode == 0, report.stderr
-    assert "worker_concurrency: 3\n" in report.stdout
-
-
-def test_variable_is_for_ini_of_environment_too(
-    write_example: Callable[..., Path], tmp_path: Path
-) -> None:
-    """``--ini-var`` sets variables of the file that ``CELERY_INI`` names."""
-    write_example(more=VARIABLES)
-    for line in (
-        "--ini-var pool=solo --ini-var concurrency=7 report",
-        "report --ini-var pool=solo --ini-var concurrency=7",
-    ):
-        command = shlex.split(ON_LOADERS + line)
-        report = run(*command, cwd=tmp_path, CELERY_INI="config.ini#variables")
-        assert report.returncode == 0, report.stderr
-        assert "worker_concurrency: 7\n" in report.stdout
+    return report
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("expected", "line"),
+    [(expected, line) for expected, lines in REPORTS.items() for line in lines],
+)
+def test_section_and_variables(expected, line, report):
+    """``#name``, ``?key=value`` and ``--ini-var`` mean the same in every position."""
+    pool, concurrency = expected.split()
+    shown = report(ON_LOADERS + line)
+    assert f"worker_pool: {pool!r}\n" in shown
+    assert f"worker_concurrency: {concurrency}\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
     [
-        "--ini config.ini --ini-var pool report",
-        "report --ini config.ini --ini-var pool",
+        # Before the sub-command, --ini has decided; a second one is not ignored.
+        ("--ini config.ini report --ini config.ini#emails", "No such option"),
+        ("--ini config.ini --ini-var pool report", "'pool' is not NAME=VALUE."),
+        ("report --ini config.ini --ini-var pool", "'pool' is not NAME=VALUE."),
     ],
 )
-def test_variable_needs_value(
-    line: str, write_example: Callable[..., Path], tmp_path: Path
-) -> None:
-    """``--ini-var`` without an equals sign is a usage error."""
-    write_example()
-    report = run(*shlex.split(ON_LOADERS + line), cwd=tmp_path)
-    assert report.returncode == 2
-    assert "'pool' is not NAME=VALUE." in report.stderr
-    assert "Traceback" not in report.stderr
+def test_wrong_usage(line, said, report):
+    """A second ``--ini``, and a variable without a value, are usage errors."""
+    assert said in report(ON_LOADERS + line, status=2)
 
 
-def test_ini_without_celery_section(
-    write_ini: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_variable_with_an_equals_sign(write_example, report):
+    """The first equals sign ends the name."""
+    write_example(worker="worker_state_db = %(db)s")
+    shown = report(ON_LOADERS + "--ini-var db=a=b --ini config.ini report")
+    assert "worker_state_db: 'a=b'\n" in shown
+
+
+@pytest.mark.parametrize("line", ["--ini config.ini report", "report --ini config.ini"])
+def test_option_wins_over_environment(line, write_example, report):
+    """``--ini`` on the command line wins over ``CELERY_INI``."""
+    write_example(name="other.ini", worker="worker_concurrency = 9")
+    shown = report(ON_LOADERS + line, CELERY_INI="other.ini")
+    assert "worker_concurrency: 3\n" in shown
+
+
+def test_variable_is_for_ini_of_environment_too(report):
+    """``--ini-var`` sets variables of the file that ``CELERY_INI`` names."""
+    variables = "--ini-var pool=solo --ini-var concurrency=7"
+    for line in f"{variables} report", f"report {variables}":
+        shown = report(ON_LOADERS + line, CELERY_INI="config.ini#my")
+        assert "worker_concurrency: 7\n" in shown
+
+
+def test_ini_without_celery_section(write_ini, report):
     """Without ``[celery:NAME]``, the application's own settings are all there is."""
     write_ini(
         "[app:main]\nuse = call:exampleapp:main\n"
         "celery.broker_url = memory://\ncelery.worker_concurrency = 4\n"
     )
-    command = shlex.split(ON_LOADERS + "--ini config.ini report")
-    report = run(*command, cwd=tmp_path)
-    assert report.returncode == 0, report.stderr
-    assert "worker_concurrency: 4\n" in report.stdout
+    shown = report(ON_LOADERS + "--ini config.ini report")
+    assert "worker_concurrency: 4\n" in shown
 
 
-def test_ini_is_relative_to_workdir(
-    write_example: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_ini_is_relative_to_workdir(report, tmp_path):
     """Celery's ``--workdir`` is entered before ``--ini`` is looked for."""
-    write_example(worker=WORKER)
-    (tmp_path / "elsewhere").mkdir()
-    command = ("celery", "--workdir", tmp_path, "-A", "pyramid_tasks.loaders")
-    report = run(*command, "--ini", "config.ini", "report", cwd=tmp_path / "elsewhere")
-    assert report.returncode == 0, report.stderr
-    assert "worker_concurrency: 3\n" in report.stdout
-
-
-def test_shell_of_celery_has_the_application(
-    write_example: Callable[..., Path], tmp_path: Path
-) -> None:
-    """A line typed at ``celery shell`` reaches the application and its tasks."""
-    write_example(worker=WORKER)
-    command = shlex.split(ON_LOADERS + "--ini config.ini shell --python")
-    stdin = "print('pool', app.conf.worker_pool, add.name, app.current_task)\n"
-    shell = run(*command, cwd=tmp_path, stdin=stdin)
-    assert shell.returncode == 0, shell.stderr
-    assert "pool threads exampleapp.add None" in shell.stdout
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    line = f"celery --workdir {tmp_path} -A pyramid_tasks --ini config.ini report"
+    assert "worker_concurrency: 3\n" in report(line, cwd=elsewhere)
 
 
 @pytest.mark.skipif(
     not hasattr(celery.bin.base, "DaemonOption"),
     reason="this Celery takes the options of a daemon from the command line only",
 )
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_daemon_options_from_ini(
-    write_example: Callable[..., Path], tmp_path: Path, *, after: bool
-) -> None:
+@pytest.mark.parametrize("name", ["main form", "after the sub-command"])
+def test_daemon_options_from_ini(name, write_example, tmp_path):
     """``worker_logfile`` and ``worker_pidfile`` are read from the ini."""
     log, pid = tmp_path / "my-worker.log", tmp_path / "my-worker.pid"
     write_example(
         worker=f"{WORKER}\nworker_logfile = %(here)s/{log.name}\n"
         f"worker_pidfile = %(here)s/{pid.name}"
     )
-    name = "after the sub-command" if after else "main form"
     with start_typed(FORMS[name], tmp_path) as worker:
         worker.wait_until(lambda: log.exists() and " ready." in log.read_text())
         assert pid.read_text().strip() == str(worker.popen.pid)

@@ -1,27 +1,20 @@
 """The events of workers, of their processes and of beat, as a shell starts them."""
 
-from __future__ import annotations
-
 import importlib.util
 import signal
 from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from celery import Celery
 from celery.bin.worker import worker
 from support import (
     QUICK,
-    Process,
     as_ini,
     ini_form,
+    make_client,
     start,
     start_worker,
     wait_until,
 )
-
-from pyramid_tasks.settings import extract_celery_settings
 
 pytestmark = pytest.mark.acceptance
 
@@ -30,60 +23,45 @@ IN_PROCESS = ["CeleryWorkerProcessInit", "CeleryWorkerProcessShutdown"]
 
 
 @pytest.fixture
-def ini(
-    redis_queue: dict[str, str], write_ini: Callable[..., Path]
-) -> Callable[..., Path]:
+def ini(redis_queue, write_example):
     """Return a function that writes an ini for the application of these tests."""
 
-    def ini(**settings: str) -> Path:
-        return write_ini(
-            "[app:main]\n"
-            "use = call:lifecycleapp:main\n"
-            "lifecycle.log = %(here)s/events\n"
-            f"{as_ini(settings, 'lifecycle.')}\n"
-            f"{as_ini(redis_queue)}\n"
-            "[celery:main]\n"
-            "use = egg:pyramid_tasks\n"
-            "worker_concurrency = 2\n"
-        )
+    def ini(**settings):
+        app = as_ini({"log": "%(here)s/events", **settings}, "lifecycle.")
+        return write_example(broker=redis_queue, use="call:lifecycleapp:main", app=app)
 
     return ini
 
 
 @pytest.fixture
-def client(redis_queue: dict[str, str]) -> Celery:
+def client(redis_queue):
     """Return what sends tasks to the worker, without being an application."""
-    client = Celery("client", set_as_current=False)
-    settings = {f"celery.{key}": value for key, value in redis_queue.items()}
-    client.conf.update(extract_celery_settings(settings))
-    return client
+    return make_client(redis_queue)
 
 
-def events(folder: Path) -> list[tuple[str, int]]:
+def events(folder):
     """Return the events with the process each was sent in, in order."""
     path = folder / "events"
     lines = path.read_text().splitlines() if path.exists() else []
-    return [(name, int(pid)) for name, pid in (line.split() for line in lines)]
+    return [(name, int(pid)) for name, pid in map(str.split, lines)]
 
 
-def by_process(found: list[tuple[str, int]]) -> dict[int, list[str]]:
+def by_process(found):
     """Return the events of each process, in order."""
-    sent: defaultdict[int, list[str]] = defaultdict(list)
+    sent = defaultdict(list)
     for name, pid in found:
         sent[pid].append(name)
     return dict(sent)
 
 
-def run_tasks(client: Celery, count: int) -> set[int]:
+def run_tasks(client, count):
     """Run tasks, and return the processes they ran in."""
     results = [client.send_task("lifecycleapp.pid") for _ in range(count)]
     return {result.get(timeout=30, interval=0.02) for result in results}
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo", "gevent", "eventlet"])
-def test_worker_that_runs_tasks_itself(
-    pool: str, ini: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_worker_that_runs_tasks_itself(pool, ini, tmp_path):
     """A worker that is its own process sends each event once, in order."""
     if pool in {"gevent", "eventlet"} and not importlib.util.find_spec(pool):
         pytest.skip(f"{pool} is not installed")
@@ -93,21 +71,15 @@ def test_worker_that_runs_tasks_itself(
     check_alone(process, events(tmp_path))
 
 
-def check_alone(process: Process, found: list[tuple[str, int]]) -> None:
+def check_alone(process, found):
     """Check the events of a worker that ran tasks in its own process, and has ended."""
-    assert found == [
-        (name, process.popen.pid)
-        for name in (
-            "CeleryWorkerInit",
-            "CeleryWorkerProcessInit",
-            "CeleryWorkerReady",
-            "CeleryWorkerProcessShutdown",
-            "CeleryWorkerShutdown",
-        )
-    ]
+    init, ready, shutdown = IN_WORKER
+    process_init, process_shutdown = IN_PROCESS
+    names = [init, process_init, ready, process_shutdown, shutdown]
+    assert found == [(name, process.popen.pid) for name in names]
 
 
-def check_prefork(process: Process, found: list[tuple[str, int]]) -> set[int]:
+def check_prefork(process, found):
     """Check the events of a prefork worker that has ended, and return its children."""
     sent = by_process(found)
     assert sent.pop(process.popen.pid) == IN_WORKER
@@ -117,9 +89,7 @@ def check_prefork(process: Process, found: list[tuple[str, int]]) -> set[int]:
     return set(sent)
 
 
-def test_children_of_the_prefork_pool(
-    ini: Callable[..., Path], client: Celery, tmp_path: Path
-) -> None:
+def test_children_of_the_prefork_pool(ini, client, tmp_path):
     """Each child, one that replaces another too, is begun and ended with an event."""
     options = ("--max-tasks-per-child=2", *QUICK)
     with start_worker(ini(), *options, cwd=tmp_path) as process:
@@ -134,9 +104,7 @@ def test_children_of_the_prefork_pool(
     not any("--pool-start-method" in param.opts for param in worker.params),
     reason="this Celery always forks",
 )
-def test_spawned_children(
-    ini: Callable[..., Path], client: Celery, tmp_path: Path
-) -> None:
+def test_spawned_children(ini, client, tmp_path):
     """Children that are spawned send the same events, and so does their beat."""
     options = ("--pool-start-method=spawn", "-B", "--loglevel=INFO", *QUICK)
     command = ini_form(ini(), "worker", *options, after=True)
@@ -156,13 +124,7 @@ def test_spawned_children(
     ("pool", "check", "count"),
     [("prefork", check_prefork, 4), ("threads", check_alone, 3)],
 )
-def test_cold_shutdown(
-    pool: str,
-    check: Callable[..., object],
-    count: int,
-    ini: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
+def test_cold_shutdown(pool, check, count, ini, tmp_path):
     """A worker that does not wait for its tasks says all the same that it ends."""
     with start_worker(ini(), f"--pool={pool}", *QUICK, cwd=tmp_path) as process:
         process.wait_until(lambda: len(events(tmp_path)) == count)
@@ -172,14 +134,14 @@ def test_cold_shutdown(
     check(process, events(tmp_path))
 
 
-def test_beat(ini: Callable[..., Path], tmp_path: Path) -> None:
+def test_beat(ini, tmp_path):
     """``celery beat`` sends its event, and none of those of workers."""
-    with start(*ini_form(ini(), "beat", after=False), cwd=tmp_path) as process:
+    with start(*ini_form(ini(), "beat"), cwd=tmp_path) as process:
         process.wait_until(lambda: events(tmp_path))
     assert events(tmp_path) == [("CeleryBeatInit", process.popen.pid)]
 
 
-def test_beat_in_a_worker(ini: Callable[..., Path], tmp_path: Path) -> None:
+def test_beat_in_a_worker(ini, tmp_path):
     """The beat of ``worker -B`` sends its event in its own process."""
     with start_worker(ini(), "-B", *QUICK, cwd=tmp_path) as process:
         process.wait_until(lambda: len(events(tmp_path)) == 5)
@@ -189,7 +151,7 @@ def test_beat_in_a_worker(ini: Callable[..., Path], tmp_path: Path) -> None:
     assert sorted(found.values()) == [["CeleryBeatInit"], IN_PROCESS, IN_PROCESS]
 
 
-def failure(event: str) -> str:
+def failure(event):
     """Return what is logged when the subscriber of an event fails, up to its error."""
     return f"A subscriber of {event} failed\nTraceback (most recent call last):\n"
 
@@ -203,25 +165,20 @@ def failure(event: str) -> str:
     ],
     ids=["worker", "solo", "beat"],
 )
-def test_error_that_keeps_from_starting(
-    event: str, options: tuple[str, ...], ini: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_error_that_keeps_from_starting(event, options, ini, tmp_path):
     """After an error in a subscriber of an init event, nothing starts."""
-    command = ini_form(ini(fail=event), options[0], *options[1:], after=False)
-    with start(*command, cwd=tmp_path) as process:
+    with start(*ini_form(ini(fail=event), *options), cwd=tmp_path) as process:
         assert process.popen.wait(30) == 1, process.output
     assert failure(event) in process.output
     assert f"OSError: {event} was not to our liking" in process.output
 
 
-def test_error_that_ends_a_child(ini: Callable[..., Path], tmp_path: Path) -> None:
+def test_error_that_ends_a_child(ini, tmp_path):
     """After an error in a subscriber of process init, a child ends, with the error.
 
     Whether the worker ends too, or has another child try, Celery decides by the time.
     """
-    command = ini_form(
-        ini(fail="CeleryWorkerProcessInit"), "worker", *QUICK, after=False
-    )
+    command = ini_form(ini(fail="CeleryWorkerProcessInit"), "worker", *QUICK)
     with start(*command, cwd=tmp_path) as process:
         error = "OSError: CeleryWorkerProcessInit was not to our liking"
         wait_until(lambda: error in process.output, what=lambda: process.output)
@@ -229,9 +186,7 @@ def test_error_that_ends_a_child(ini: Callable[..., Path], tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_error_that_is_logged(
-    pool: str, ini: Callable[..., Path], client: Celery, tmp_path: Path
-) -> None:
+def test_error_that_is_logged(pool, ini, client, tmp_path):
     """After an error in any other subscriber, the worker works and stops as ever."""
     failing = "CeleryWorkerReady CeleryWorkerProcessShutdown CeleryWorkerShutdown"
     config = ini(fail=failing)
@@ -243,9 +198,7 @@ def test_error_that_is_logged(
     assert events(tmp_path)[-1][0] == "CeleryWorkerShutdown"
 
 
-def test_error_in_the_beat_of_a_worker(
-    ini: Callable[..., Path], client: Celery, tmp_path: Path
-) -> None:
+def test_error_in_the_beat_of_a_worker(ini, client, tmp_path):
     """A worker goes on without a beat that does not start."""
     config = ini(fail="CeleryBeatInit")
     with start_worker(config, "-B", *QUICK, cwd=tmp_path) as process:
@@ -254,9 +207,7 @@ def test_error_in_the_beat_of_a_worker(
     assert failure("CeleryBeatInit") in process.output
 
 
-def test_children_are_replaced_until_one_starts(
-    ini: Callable[..., Path], client: Celery, tmp_path: Path
-) -> None:
+def test_children_are_replaced_until_one_starts(ini, client, tmp_path):
     """Tasks wait while the processes of a running worker cannot be started."""
     config = ini(fail_while_there="%(here)s/there")
     options = ("--max-tasks-per-child=1", "--concurrency=1", *QUICK)

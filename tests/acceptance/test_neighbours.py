@@ -1,14 +1,9 @@
 """Other Celery projects, and Pyramid's own scripts, do not notice the package."""
 
-from __future__ import annotations
-
 import json
 import shlex
-import subprocess
 import urllib.request
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import pytest
 from support import (
@@ -20,6 +15,8 @@ from support import (
     serve,
     start,
 )
+
+from pyramid_tasks.settings import extract_celery_settings
 
 pytestmark = pytest.mark.acceptance
 
@@ -66,15 +63,10 @@ app.user_options["preload"].add(Option(["-Z", "--template"], default="plain"))
 @signals.user_preload_options.connect
 def on_preload_parsed(options, **kwargs):
     print("template:", options["template"])
-
-
-@app.task
-def add(x, y):
-    return x + y
 """
 
 
-def run_without(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run_without(*arguments, cwd):
     script = cwd / "without.py"
     script.write_text(WITHOUT)
     return run(script, *arguments, cwd=cwd, fresh=False)
@@ -96,9 +88,7 @@ def run_without(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[st
         "-A with_options worker --help",
     ],
 )
-def test_celery_prints_what_it_prints_without_the_package(
-    arguments: str, tmp_path: Path
-) -> None:
+def test_celery_prints_what_it_prints_without_the_package(arguments, tmp_path):
     """Output and exit status are those of an environment without the package."""
     write_neighbours(tmp_path)
     found = run("celery", *shlex.split(arguments), cwd=tmp_path)
@@ -108,19 +98,15 @@ def test_celery_prints_what_it_prints_without_the_package(
     assert found.returncode == expected.returncode
 
 
-def write_neighbours(folder: Path, broker: dict[str, str] | None = None) -> None:
-    settings: dict[str, Any] = {}
-    for key, value in (broker or {"broker_url": "memory://"}).items():
-        name, _, nested = key.partition(".")
-        if nested:
-            settings.setdefault(name, {})[nested] = value
-        else:
-            settings[name] = value
+def write_neighbours(folder, broker=None):
+    broker = broker or {"broker_url": "memory://"}
+    named = {f"celery.{key}": value for key, value in broker.items()}
+    settings = extract_celery_settings(named)
     (folder / "neighbour.py").write_text(NEIGHBOUR.format(settings=settings))
     (folder / "with_options.py").write_text(WITH_OPTIONS)
 
 
-def test_help_has_little_more(tmp_path: Path) -> None:
+def test_help_has_little_more(tmp_path):
     """``celery --help`` shows three options and two commands more, nothing else."""
     found = run("celery", "--help", cwd=tmp_path)
     expected = run_without("--help", cwd=tmp_path).stdout.split()
@@ -138,36 +124,24 @@ def test_help_has_little_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_package", [True, False], ids=["with", "without"])
-def test_worker_of_another_project(
-    redis_queue: dict[str, str], tmp_path: Path, *, with_package: bool
-) -> None:
+def test_worker_of_another_project(redis_queue, tmp_path, with_package):
     """The worker of a project that does not know of Pyramid runs its tasks."""
     write_neighbours(tmp_path, redis_queue)
     options = ("-A", "neighbour", "worker", "--pool=solo", "-l", "INFO", *QUICK)
     command = ("celery",) if with_package else ("python", "-c", WITHOUT)
     with start(*command, *options, cwd=tmp_path) as worker:
         worker.wait_for(" ready.")
-        called = run(
-            "celery",
-            "-A",
-            "neighbour",
-            "call",
-            "neighbour.add",
-            "-a",
-            "[2,3]",
-            cwd=tmp_path,
-        )
+        celery = ("celery", "-A", "neighbour")
+        called = run(*celery, "call", "neighbour.add", "-a", "[2,3]", cwd=tmp_path)
         assert called.returncode == 0, called.stderr
-        result = run(
-            "celery", "-A", "neighbour", "result", called.stdout.strip(), cwd=tmp_path
-        )
+        result = run(*celery, "result", called.stdout.strip(), cwd=tmp_path)
         assert result.stdout == "5\n"
         assert "[tasks]\n  . neighbour.add\n" in worker.output
         assert "pyramid" not in worker.output
         assert worker.stop() == 0
 
 
-def test_shell_of_another_project(tmp_path: Path) -> None:
+def test_shell_of_another_project(tmp_path):
     """A line typed at another project's shell reaches that project."""
     write_neighbours(tmp_path)
     stdin = "import sys; print(app.main, 'pyramid' in sys.modules)\n"
@@ -177,7 +151,7 @@ def test_shell_of_another_project(tmp_path: Path) -> None:
     assert "neighbour False" in shell.stdout
 
 
-def test_options_of_another_project(tmp_path: Path) -> None:
+def test_options_of_another_project(tmp_path):
     """A project's own preload options reach its signal."""
     write_neighbours(tmp_path)
     # One that takes such options on every Celery.
@@ -187,7 +161,7 @@ def test_options_of_another_project(tmp_path: Path) -> None:
     assert "template: fancy" in status.stdout
 
 
-def pshell_is_broken() -> bool:
+def pshell_is_broken():
     """Whether Pyramid's own requirements are hidden from the pkg_resources it asks.
 
     Pyramid 2.0 does, and old versions of setuptools do not find zope.interface under
@@ -205,7 +179,7 @@ def pshell_is_broken() -> bool:
 
 
 @pytest.fixture(params=["with [celery:...]", "without"])
-def ini(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int]:
+def ini(request, write_ini, tmp_path):
     """Return an ini, with and without sections of this package, and a free port."""
     port = free_port()
     text = example_config(
@@ -217,12 +191,10 @@ def ini(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int]:
     if request.param == "without":
         text = text[: text.index("[celery:main]")]
     text += f"\n[server:main]\nuse = egg:waitress#main\nlisten = localhost:{port}\n"
-    ini = tmp_path / "config.ini"
-    ini.write_text(text)
-    return ini, port
+    return write_ini(text), port
 
 
-def test_pserve(ini: tuple[Path, int], tmp_path: Path) -> None:
+def test_pserve(ini, tmp_path):
     """``pserve`` serves the application."""
     path, port = ini
     with (
@@ -235,33 +207,27 @@ def test_pserve(ini: tuple[Path, int], tmp_path: Path) -> None:
 @pytest.mark.skipif(
     pshell_is_broken(), reason="pshell of Pyramid 2.0 needs a newer setuptools here"
 )
-def test_pshell(ini: tuple[Path, int], tmp_path: Path) -> None:
+def test_pshell(ini, tmp_path):
     """A line typed at ``pshell`` has the request, and can defer."""
     path, _ = ini
-    stdin = (
-        "print(request.greet('shell'), request.defer_task('exampleapp.add', 1, 2))\n"
-    )
+    stdin = "print(request.greet('shell'), request.defer_task('exampleapp.now'))\n"
     shell = run("pshell", "-p", "python", path, cwd=tmp_path, stdin=stdin)
     assert shell.returncode == 0, shell.stderr
     assert "hello shell" in shell.stdout
     assert list((tmp_path / "messages").iterdir())
 
 
-def test_proutes(ini: tuple[Path, int], tmp_path: Path) -> None:
-    """``proutes`` lists the routes."""
+def test_proutes_and_pviews(ini, tmp_path):
+    """``proutes`` lists the routes, and ``pviews`` finds the view of a path."""
     routes = run("proutes", ini[0], cwd=tmp_path)
     assert routes.returncode == 0, routes.stderr
     assert "/defer/{name}" in routes.stdout
-
-
-def test_pviews(ini: tuple[Path, int], tmp_path: Path) -> None:
-    """``pviews`` finds the view of a path."""
     views = run("pviews", ini[0], "/result/1", cwd=tmp_path)
     assert views.returncode == 0, views.stderr
     assert "exampleapp.result" in views.stdout
 
 
-def test_plain_plaster(ini: tuple[Path, int], tmp_path: Path) -> None:
+def test_plain_plaster(ini, tmp_path):
     """Plaster's own look-up of a loader for an ini is not ambiguous."""
     code = (
         "import plaster, sys; loader = plaster.get_loader(sys.argv[1]); "

@@ -1,22 +1,25 @@
 """``ptasks`` as it is typed: what it lists, and what it finds wrong."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+import urllib.error
+import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
 import listedapp
 import pytest
 from support import (
+    APPS,
     BIN,
     Listener,
+    as_ini,
     environment,
     free_port,
+    ini_form,
+    logging_sections,
     run,
     serve,
     wait_until,
@@ -24,16 +27,9 @@ from support import (
 
 pytestmark = pytest.mark.acceptance
 
-APP = """\
-[app:main]
-use = call:listedapp:{factory}
-celery.broker_url = {broker}
-celery.result_backend = {backend}
-pyramid_tasks.config_uri = %(__file__)s
-{app}
-
-{more}
-"""
+#: Lines of an application with transactions, and one with an outbox.
+TM = "pyramid.includes = pyramid_tm pyramid_tasks.contrib.pyramid_tm\n"
+OUTBOX = f"{TM}pyramid_tasks.delivery = outbox\n"
 
 SCHEDULE = """\
 [celerybeat:nightly]
@@ -47,45 +43,55 @@ queue = adding
 
 
 @pytest.fixture
-def listener() -> Iterator[Listener]:
+def listener():
     listener = Listener()
     yield listener
     listener.close()
 
 
 @pytest.fixture
-def write(write_ini: Callable[..., Path]) -> Callable[..., Path]:
-    """Return a function that writes an ini for an application of ``listedapp``."""
+def write(write_ini):
+    """Return a function that writes an ini, of Celery's settings and other lines."""
 
-    def write(
-        factory: str = "main",
-        *,
-        broker: str = "memory://",
-        backend: str = "cache+memory://",
-        app: str = "",
-        more: str = "",
-    ) -> Path:
-        text = APP.format(
-            factory=factory, broker=broker, backend=backend, app=app, more=more
+    def write(use="listedapp:main", *, app="", more="", **settings):
+        servers = {"broker_url": "memory://", "result_backend": "cache+memory://"}
+        return write_ini(
+            f"[app:main]\nuse = call:{use}\n{as_ini(servers | settings)}\n"
+            f"pyramid_tasks.config_uri = %(__file__)s\n{app}\n\n{more}\n"
         )
-        return write_ini(text)
 
     return write
 
 
-def problems_of(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """Return the lines of a check but the last, which counts them."""
-    *lines, last = done.stdout.splitlines()
-    assert "Traceback" not in done.stderr
-    assert done.returncode == (1 if lines else 0)
-    assert int(last.split()[0].replace("No", "0")) == len(lines)
-    return lines
+@pytest.fixture
+def ptasks(tmp_path):
+    """Return a function that runs the command for the ini."""
+
+    def ptasks(*options, uri="config.ini"):
+        return run("ptasks", *options, uri, cwd=tmp_path)
+
+    return ptasks
 
 
-def test_list(write: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.fixture
+def check(ptasks):
+    """Return a function that gives the lines of a check but the last, their count."""
+
+    def check():
+        done = ptasks("--check")
+        *lines, last = done.stdout.splitlines()
+        assert "Traceback" not in done.stderr
+        assert done.returncode == (1 if lines else 0)
+        assert int(last.split()[0].replace("No", "0")) == len(lines)
+        return lines
+
+    return check
+
+
+def test_list(write, ptasks):
     """A table like that of proutes has one line for each task."""
     write(more=SCHEDULE)
-    done = run("ptasks", "config.ini", cwd=tmp_path)
+    done = ptasks()
     assert done.returncode == 0, done.stderr
     titles, dashes, *lines = (re.split(" {4,}", x) for x in done.stdout.splitlines())
     assert titles == ["Name", "Function", "Queue", "Derivers", "Options", "Registered"]
@@ -104,12 +110,10 @@ def test_list(write: Callable[..., Path], tmp_path: Path) -> None:
     assert "mail" in found  # of the decorator
 
 
-def test_list_as_json(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_list_as_json(write, ptasks):
     """The same is there as JSON, and nothing but JSON on standard output."""
-    app = "celery.task_track_started = true\ncelery.imports = sharedtasks"
-    write(app=app)
-    done = run("ptasks", "config.ini", "--json", cwd=tmp_path)
-    found = {task["name"]: task for task in json.loads(done.stdout)}
+    write(task_track_started="true", imports="sharedtasks")
+    found = {task["name"]: task for task in json.loads(ptasks("--json").stdout)}
     mail = found["mail"]
     assert mail.pop("registered")["file"] == listedapp.__file__
     assert mail == {
@@ -129,10 +133,10 @@ def test_list_as_json(write: Callable[..., Path], tmp_path: Path) -> None:
     assert (shared["function"], shared["registered"]) == ("sharedtasks.task", None)
 
 
-def test_schedule(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_schedule(write, ptasks):
     """Periodic tasks of directives and of the file are listed with their next run."""
-    ini = write(app="celery.timezone = Europe/Berlin", more=SCHEDULE)
-    done = run("ptasks", "--schedule", "--json", "config.ini", cwd=tmp_path)
+    ini = write(timezone="Europe/Berlin", more=SCHEDULE)
+    done = ptasks("--schedule", "--json")
     found = {entry["name"]: entry for entry in json.loads(done.stdout)}
     assert list(found) == ["night", "nightly", "often"]
     registered = found["nightly"]["registered"]
@@ -147,73 +151,50 @@ def test_schedule(write: Callable[..., Path], tmp_path: Path) -> None:
     run_at = datetime.fromisoformat(found["nightly"]["next_run"])
     assert (run_at.hour, run_at.minute, run_at.second) == (3, 0, 0)
     assert run_at > datetime.now(UTC)
-    table = run("ptasks", "--schedule", "config.ini", cwd=tmp_path).stdout
-    assert re.search(
-        r"^nightly +listedapp.add +0 3 \* \* \* +20.*config.ini:", table, re.MULTILINE
-    )
+    pattern = r"^nightly +listedapp.add +0 3 \* \* \* +20.*config.ini:"
+    assert re.search(pattern, ptasks("--schedule").stdout, re.MULTILINE)
 
 
-def test_forms_of_the_config_uri(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_forms_of_the_config_uri(write, ptasks):
     """The file is named as for --ini: with a section, and variables in both forms."""
-    write(app="celery.task_default_queue = %(queue)s", more="[celery:emails]\n")
+    write(task_default_queue="%(queue)s", more="[celery:emails]\n")
     table = "--format", "name,queue"
-    done = run("ptasks", *table, "config.ini#emails", "queue=q1", cwd=tmp_path)
+    done = ptasks(*table, "config.ini#emails", uri="queue=q1")
     assert re.search(r"^listedapp.add +q1$", done.stdout, re.MULTILINE), done.stderr
-    done = run("ptasks", *table, "config.ini?queue=q2", "-g", "list*", cwd=tmp_path)
+    done = ptasks(*table, "-g", "list*", uri="config.ini?queue=q2")
     assert re.search(r"^listedapp.add +q2$", done.stdout, re.MULTILINE), done.stderr
-    done = run("ptasks", "config.ini", cwd=tmp_path)
+    done = ptasks()
     assert done.returncode == 1
     assert done.stderr.startswith("Error: config.ini: [")
     assert "Traceback" not in done.stderr
 
 
-def test_error_of_the_application(tmp_path: Path) -> None:
+def test_error_of_the_application(write, ptasks):
     """An error in the code keeps its traceback; the check counts it as a problem."""
-    text = APP.replace("listedapp:{factory}", "brokenapp:key_error")
-    (tmp_path / "config.ini").write_text(
-        text.format(broker="memory://", backend="", app="", more="[celery]\nx = 1\n")
-    )
+    write("failing:key_error", more="[celery]\nx = 1\n")
     for options in ((), ("--check",)):
-        done = run("ptasks", *options, "config.ini", cwd=tmp_path)
+        done = ptasks(*options)
         assert done.returncode == 1
         assert "Traceback (most recent call last)" in done.stderr
-        assert "KeyError: 'no.such.setting'" in done.stderr
+        assert "KeyError: 'no such setting'" in done.stderr
     first, second, last = done.stdout.splitlines()
     assert first.startswith("config.ini, [celery]: x is not a setting")
     assert second.startswith("config.ini: the application could not be loaded")
     assert last == "2 problems found."
 
 
-def test_imports_that_fail(write: Callable[..., Path], tmp_path: Path) -> None:
-    """What Celery is to import, and cannot, is found beside the other problems."""
-    write(app="celery.imports = no_such_module\ncelery.x = 1")
-    found = problems_of(run("ptasks", "--check", "config.ini", cwd=tmp_path))
-    assert len(found) == 2
-    assert "celery.imports names a module that is not there: 'no_such" in found[1]
-
-
-def test_application_that_exits(write: Callable[..., Path], tmp_path: Path) -> None:
-    """An application that ends the process is a problem, whatever its status is."""
-    write("exits")
-    done = run("ptasks", "--check", "config.ini", cwd=tmp_path)
-    assert "ended the process" in problems_of(done)[0]
-
-
-def test_check_finds_nothing(
-    write: Callable[..., Path], listener: Listener, tmp_path: Path
-) -> None:
+def test_check_finds_nothing(write, check, ptasks, listener):
     """An application without a problem passes, and no server is connected to."""
     write(
-        broker=f"amqp://localhost:{listener.port}//",
-        backend=f"db+postgresql+psycopg://localhost:{listener.port}/x",
+        broker_url=f"amqp://localhost:{listener.port}//",
+        result_backend=f"db+postgresql+psycopg://localhost:{listener.port}/x",
         more=SCHEDULE,
     )
-    done = run("ptasks", "--check", "config.ini", cwd=tmp_path)
-    assert problems_of(done) == []
-    done = run("ptasks", "--check", "config.ini", "--json", cwd=tmp_path)
+    assert check() == []
+    done = ptasks("--check", "--json")
     assert (done.returncode, done.stdout) == (0, "[]\n")
     for option in "--json", "--schedule":
-        assert run("ptasks", option, "config.ini", cwd=tmp_path).returncode == 0
+        assert ptasks(option).returncode == 0
     assert listener.connections == 0
 
 
@@ -248,7 +229,7 @@ queue = [
 PROBLEMS = [
     r"config.ini, \[celery:main\]: workr_concurrency .*mean worker_concurrency\?",
     r"config.ini, \[celery:main\]: worker_hijack_root_logger = 'maybe'",
-    r"config.ini, \[celery:main\]: redbeat_redis_url is not",
+    r"config.ini, \[celery:main\]: redbeat_redis_url is a setting of redbeat, which",
     r"config.ini, \[celery:main\]: celery.wor.* prefix is left out.*worker_concurrency",
     r"config.ini, \[celerybeat:unreadable\], task: .*Did you mean 'listedapp.add'\?",
     r"config.ini, \[celerybeat:unreadable\]: schedule '0 3 \* \*' is not a cron",
@@ -257,18 +238,18 @@ PROBLEMS = [
     r"config.ini: \[celerybeat:variable\] task uses %\(nothing\)s",
     r"config.ini, \[celerybeat:arguments\], args and kwargs: .*missing",
     r"config.ini, \[celerybeet:section\]: did you mean \[celerybeat:",
-    r"\[celeryroute:listedapp.send_mail\] .*Did you mean 'mail'\?",
+    r"config.ini.*\[celeryroute:listedapp.send_mail\] .*Did you mean 'mail'\?",
     r"config.ini, \[celeryroute:listedapp.adds\]: queue is not JSON",
-    r"\[celeryroute:listedapp.adds\] .*Did you mean 'listedapp.add'\?",
+    r"config.ini.*\[celeryroute:listedapp.adds\] .*Did you mean 'listedapp.add'\?",
     r"config.ini, \[app:main\]: celery.result_expires = '1 day' is not a number",
     r"config.ini, \[app:main\]: celery.brokr_url .*mean celery.broker_url\?",
     r"config.ini, \[app:main\]: pyramid_tasks.context = usr .*Did you mean user\?",
-    r"config.ini, \[app:main\]: pyramid_tasks.base_url = nowhere is not",
+    r"config.ini, \[app:main\]: pyramid_tasks.base_url = nowhere is not .*https://ex",
     r"config.ini, \[app:main\]: pyramid_tasks.delivery = later is not one of",
     r"config.ini, \[app:main\]: pyramid_tasks.delivry is .*mean pyramid_tasks.delivery",
     r"config.ini, \[app:main\]: celery.beat_schedule has .*'text' .* is not a cron",
-    r"beat_schedule has an entry 'dotted' .*Did you mean 'mail'\?",
-    r"task_routes has a route for 'no\.\*': no task has it",
+    r"config.ini.*beat_schedule has an entry 'dotted' .*Did you mean 'mail'\?",
+    r"config.ini.*task_routes has a route for 'no\.\*': no task has it",
     r".*listedapp.py:\d+: .* has no name of its own",
     r".*listedapp.py:\d+: schedule '99 \* \* \* \*' is not a cron",
     r".*listedapp.py:\d+: No task 'ad' is registered",
@@ -278,9 +259,7 @@ PROBLEMS = [
 ]
 
 
-def test_check_finds_everything_at_once(
-    write: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_check_finds_everything_at_once(write, check, ptasks):
     """Every problem is reported, once, with where it is; the exit status is 1."""
     schedule = {
         "text": {"task": "listedapp.add", "schedule": "* * * *"},
@@ -297,67 +276,70 @@ def test_check_finds_everything_at_once(
         "pyramid_tasks.delivry": "outbox",
     }
     app = "\n".join(f"{key} = {value}" for key, value in settings.items())
-    write("unnamed", app=app, more=WRONG)
-    done = run("ptasks", "--check", "config.ini", cwd=tmp_path)
-    found = problems_of(done)
+    write("listedapp:unnamed", app=app, more=WRONG)
+    found = check()
     for expected in PROBLEMS:
         matches = [line for line in found if re.match(expected, line)]
         assert len(matches) == 1, (expected, found)
     assert len(found) == len(PROBLEMS), found
 
-    command = "ptasks", "--check", "--json", "--ignore", "redbeat_*", "config.ini"
-    done = run(*command, cwd=tmp_path)
+    done = ptasks("--check", "--json", "--ignore", "redbeat_*")
     assert done.returncode == 1
     as_json = json.loads(done.stdout)
     assert len(as_json) == len(PROBLEMS) - 1
-    assert {
-        "kind": "SettingError",
-        "message": "worker_hijack_root_logger = 'maybe' "
-        "is not a boolean (true or false)",
-        "where": "config.ini, [celery:main]",
-    } in as_json
+    message = "worker_hijack_root_logger = 'maybe' is not a boolean (true or false)"
+    where = "config.ini, [celery:main]"
+    assert {"kind": "SettingError", "message": message, "where": where} in as_json
 
 
-@pytest.mark.parametrize(
-    ("broker", "backend", "expected"),
-    [
-        ("", "cache+memory://", "names no broker"),
-        ("redsi://", "cache+memory://", "The broker redsi://"),
-        ("memory://", "redsi://", "The result backend redsi://"),
-        ("memory://", "", "celery.result_backend is not set"),
-    ],
-)
-def test_check_of_servers(
-    broker: str,
-    backend: str,
-    expected: str,
-    write: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
-    """A broker or result backend that is missing, or unknown to Celery, is found."""
-    write(broker=broker, backend=backend)
-    (found,) = problems_of(run("ptasks", "--check", "config.ini", cwd=tmp_path))
-    assert expected in found
+TABLE = "listedapp:with_table"
+SCHEMA = f"{OUTBOX}pyramid_tasks.outbox_schema = "
+
+#: The ini, and what its problems say, in order.
+CHECKS = [
+    ({"broker_url": ""}, ["names no broker"]),
+    ({"broker_url": "redsi://"}, ["The broker redsi://"]),
+    ({"result_backend": "redsi://"}, ["The result backend redsi://"]),
+    ({"result_backend": ""}, ["celery.result_backend is not set"]),
+    # Tasks that ignore their results need no place for them.
+    ({"result_backend": "", "task_ignore_result": "true"}, []),
+    # What Celery is to import, and cannot, is found beside the other problems.
+    (
+        {"imports": "no_such_module", "x": "1"},
+        ["celery.x is not", "imports names a module that is not there: 'no_such"],
+    ),
+    # An application that ends the process is a problem, whatever its status is.
+    ({"use": "listedapp:exits"}, ["ended the process"]),
+    (
+        {"task_create_missing_queues": "false", "task_routes": '{"mail": "mails"}'},
+        ["^config.ini: celery.task_queues lacks the queue that mail is "],
+    ),
+    # With an outbox, an application has a session, and declares its table.
+    ({"app": OUTBOX}, ["is no request.dbsession", r"outbox_table\(Base.metadata\)"]),
+    ({"use": TABLE, "app": OUTBOX}, []),
+    ({"use": TABLE, "app": SCHEMA}, []),
+    ({"use": TABLE, "app": f"{SCHEMA}a b"}, []),
+    (
+        {"use": TABLE, "app": f"{SCHEMA}a"},
+        ["outbox_schema = a, but the application declares .* in no schema"],
+    ),
+    (
+        {"use": TABLE, "app": f"{SCHEMA}[1]"},
+        [r"outbox_schema = \[1\] is not a schema or a list"],
+    ),
+]
 
 
-def test_no_result_backend_and_no_results(
-    write: Callable[..., Path], tmp_path: Path
-) -> None:
-    """Tasks that ignore their results need no place for them."""
-    write(backend="", app="celery.task_ignore_result = true")
-    assert problems_of(run("ptasks", "--check", "config.ini", cwd=tmp_path)) == []
-
-
-@pytest.mark.parametrize("factory", ["main", "with_table"])
-def test_outbox(factory: str, write: Callable[..., Path], tmp_path: Path) -> None:
-    """With delivery by outbox, the application declares its table."""
-    pytest.importorskip("pyramid_tm")
-    pytest.importorskip("sqlalchemy")
-    includes = "pyramid.includes = pyramid_tm pyramid_tasks.contrib.pyramid_tm\n"
-    write(factory, app=f"{includes}pyramid_tasks.delivery = outbox")
-    found = problems_of(run("ptasks", "--check", "config.ini", cwd=tmp_path))
-    assert len(found) == (factory == "main")
-    assert all("outbox_table(Base.metadata)" in line for line in found)
+@pytest.mark.parametrize(("parts", "expected"), CHECKS)
+def test_check(parts, expected, write, check):
+    """The check finds this, and nothing else."""
+    if "app" in parts:
+        pytest.importorskip("pyramid_tm")
+        pytest.importorskip("sqlalchemy")
+    write(**parts)
+    found = check()
+    assert len(found) == len(expected), found
+    assert all(map(re.search, expected, found)), found
 
 
 INBOX = [
@@ -370,38 +352,34 @@ INBOX = [
 ]
 
 
-def test_inbox(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_inbox(write, check, ptasks):
     """Tasks with an inbox are listed; what keeps them from effects once is found."""
     pytest.importorskip("pyramid_tm")
     pytest.importorskip("sqlalchemy")
-    includes = "pyramid.includes = pyramid_tm pyramid_tasks.contrib.pyramid_tm\n"
-    write("with_inbox", app=f"{includes}pyramid_tasks.inbox_keep = 3600")
-    found = problems_of(run("ptasks", "--check", "config.ini", cwd=tmp_path))
+    write("listedapp:with_inbox", app=f"{TM}pyramid_tasks.inbox_keep = 3600")
+    found = check()
     assert len(found) == len(INBOX), found
     for pattern, line in zip(INBOX, found, strict=True):
-        assert re.match(pattern, line), line
-    listed = run("ptasks", "config.ini", "-g", "defers", cwd=tmp_path).stdout
+        assert re.search(pattern, line), line
+    listed = ptasks("-g", "defers").stdout
     assert "acks_late=True, inbox=True, reject_on_worker_lost=True" in listed
-    write("with_inbox", app=f"{includes}pyramid_tasks.max_deliveries = none")
-    (line,) = problems_of(run("ptasks", "--check", "config.ini", cwd=tmp_path))[:1]
-    assert "pyramid_tasks.max_deliveries = none is not a number" in line
+    write("listedapp:with_inbox", app=f"{TM}pyramid_tasks.max_deliveries = none")
+    assert "pyramid_tasks.max_deliveries = none is not a number" in check()[0]
 
 
-def test_outbox_settings(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_outbox_settings(write, check, tmp_path):
     """A number of the outbox that is none is found without using the outbox."""
     pytest.importorskip("pyramid_tm")
-    includes = "pyramid.includes = pyramid_tm pyramid_tasks.contrib.pyramid_tm\n"
-    write(app=f"{includes}pyramid_tasks.outbox_lease = 5 s")
-    (found,) = problems_of(run("ptasks", "--check", "config.ini", cwd=tmp_path))
+    write(app=f"{TM}pyramid_tasks.outbox_lease = 5 s")
+    (found,) = check()
     assert found.endswith(": pyramid_tasks.outbox_lease = 5 s is not a number.")
-    command = "celery", "-A", "pyramid_tasks.loaders", "--ini", "config.ini", "report"
-    done = run(*command, cwd=tmp_path)
+    done = run(*ini_form("config.ini", "report"), cwd=tmp_path)
     assert done.returncode == 1
     assert f"Error: {found}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_outbox_without_sqlalchemy(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_outbox_without_sqlalchemy(write, tmp_path):
     """With delivery by outbox and without SQLAlchemy, a sentence says what to do."""
     pytest.importorskip("pyramid_tm")
     # A module that hides the package from those who ask for it.
@@ -413,34 +391,18 @@ def test_outbox_without_sqlalchemy(write: Callable[..., Path], tmp_path: Path) -
         "find_spec(name, *args)\n"
         ")\n"
     )
-    includes = "pyramid.includes = pyramid_tm pyramid_tasks.contrib.pyramid_tm\n"
-    write(app=f"{includes}pyramid_tasks.delivery = outbox")
-    path = f"{tmp_path}:{Path(listedapp.__file__).parent}"
-    for command in (
-        ("ptasks", "--check", "config.ini"),
-        ("celery", "-A", "pyramid_tasks", "--ini", "config.ini", "report"),
-    ):
+    write(app=OUTBOX)
+    path = f"{tmp_path}:{APPS}"
+    check = ("ptasks", "--check", "config.ini")
+    for command in check, ini_form("config.ini", "report"):
         done = run(*command, cwd=tmp_path, fresh=True, PYTHONPATH=path)
         assert done.returncode == 1
         assert "outbox needs SQLAlchemy: install" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
 
 
-def test_queues(write: Callable[..., Path], tmp_path: Path) -> None:
-    """A task whose queue is missing from those allowed is found."""
-    app = (
-        "celery.task_create_missing_queues = false\n"
-        'celery.task_routes = {"mail": {"queue": "mails"}}'
-    )
-    write(app=app)
-    (found,) = problems_of(run("ptasks", "--check", "config.ini", cwd=tmp_path))
-    assert found.startswith("task_queues lacks the queue that mail is sent to")
-
-
 @pytest.mark.parametrize("option", ["--json", "--check"])
-def test_reader_that_goes_away(
-    option: str, write: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_reader_that_goes_away(option, write, tmp_path):
     """A closed pipe, as in ``ptasks | head``, is no error of the application."""
     write()
     reader, writer = os.pipe()
@@ -458,13 +420,14 @@ def test_reader_that_goes_away(
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-def test_help(tmp_path: Path) -> None:
+def test_help(tmp_path):
     """The help says what the command is for, and names its options."""
     done = run("ptasks", "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("usage: ptasks [-h]")
-    for option in "--schedule", "--check", "--ignore", "--json", "--glob", "--format":
-        assert option in done.stdout
+    options = "schedule check connect ignore json glob format"
+    for option in options.split():
+        assert f"--{option}" in done.stdout
     assert "http_port=%(http_port)s" in done.stdout
 
 
@@ -478,9 +441,10 @@ def test_help(tmp_path: Path) -> None:
         (("--check", "--glob", "x", "config.ini"), "do not go with --check"),
         (("--check", "--format", "name", "config.ini"), "do not go with --check"),
         (("--ignore", "x", "config.ini"), "--ignore goes with --check"),
+        (("--connect", "config.ini"), "--connect goes with --check"),
     ],
 )
-def test_wrong_usage(arguments: tuple[str, ...], expected: str, tmp_path: Path) -> None:
+def test_wrong_usage(arguments, expected, tmp_path):
     """What is typed wrongly is said so, with status 2."""
     done = run("ptasks", *arguments, cwd=tmp_path)
     assert done.returncode == 2
@@ -488,33 +452,18 @@ def test_wrong_usage(arguments: tuple[str, ...], expected: str, tmp_path: Path) 
     assert "Traceback" not in done.stderr
 
 
-def test_logging_of_the_file(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_logging_of_the_file(write, ptasks, tmp_path):
     """Logging is set up from the file, as the scripts of Pyramid do."""
-    logging = """
-[loggers]
-keys = root
-[handlers]
-keys = file
-[formatters]
-keys =
-[logger_root]
-level = WARN
-handlers = file
-[handler_file]
-class = FileHandler
-args = ("ptasks.log",)
-"""
-    write(app="celery.brokr_url = x", more=logging)
-    assert run("ptasks", "config.ini", cwd=tmp_path).returncode == 0
+    logging = logging_sections().replace("StreamHandler", "FileHandler")
+    logging = logging.replace("(sys.stderr,)", "('ptasks.log',)")
+    write(brokr_url="x", more=logging)
+    assert ptasks().returncode == 0
     assert "Did you mean celery.broker_url?" in (tmp_path / "ptasks.log").read_text()
 
 
-def test_debug_toolbar(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_debug_toolbar(write, tmp_path):
     """The introspection tab of the debug toolbar leads from a task to what it has."""
     pytest.importorskip("pyramid_debugtoolbar")
-    import urllib.error
-    import urllib.request
-
     port = free_port()
     server = f"[server:main]\nuse = egg:waitress#main\nlisten = localhost:{port}\n"
     write(app="pyramid.includes = pyramid_debugtoolbar", more=server)
@@ -522,9 +471,9 @@ def test_debug_toolbar(write: Callable[..., Path], tmp_path: Path) -> None:
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(url, timeout=30)
 
-        def page() -> str:
+        def page():
             with urllib.request.urlopen(f"{url}/_debug_toolbar/", timeout=30) as answer:
-                return str(answer.read().decode())
+                return answer.read().decode()
 
         text = wait_until(lambda: "<h4>Tasks</h4>" in (found := page()) and found)
     for category in "Periodic tasks", "Task deliveries", "Task derivers", "Tasks":
@@ -533,10 +482,7 @@ def test_debug_toolbar(write: Callable[..., Path], tmp_path: Path) -> None:
     _, _, task = text.partition(">task mail</a></th>")
     task, _, _ = task.partition("</table>")
     links = re.findall(r'<a href="#([^"]+)">([^<]+)</a>', task)
-    assert [title for _, title in links] == [
-        "task deriver logged",
-        "task deriver timed",
-        "periodic task night",
-    ]
+    titles = ["task deriver logged", "task deriver timed", "periodic task night"]
+    assert [title for _, title in links] == titles
     assert all(anchors[name] == title for name, title in links)
     assert f"of file {listedapp.__file__}" in task

@@ -1,31 +1,24 @@
 """``--reload``: a worker or beat that starts again when its files change."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import celery.bin.celery
 import pytest
-from celery import Celery
 from support import (
     APPS,
     DEADLINE,
     QUICK,
     UNMEASURED,
-    Process,
     as_ini,
+    make_client,
     run,
     start,
     wait_until,
 )
-
-from pyramid_tasks.settings import extract_celery_settings
 
 pytestmark = pytest.mark.acceptance
 
@@ -75,60 +68,70 @@ FORMS = {
 }
 BEFORE, _, AFTER, *_ = FORMS
 
-#: Hupper looks for changes often, and ends the sooner.
-QUICKLY = "quickly.QuickMonitor"
-
 SCHEDULE = "[celerybeat:{name}]\ntask = reloaded.answer\nschedule = 0.2\n"
 
 
 class Project:
     """An application in a folder, and a client that has nothing of it."""
 
-    def __init__(self, folder: Path, broker: dict[str, str]) -> None:
+    def __init__(self, folder, broker):
         self.module = folder / "reloaded.py"
         self.ini = folder / "config.ini"
         self.folder = folder
         self.broker = broker
         self.module.write_text(self.code("old"))
         self.ini.write_text(self.configuration("old"))
-        self.client = Celery("client", set_as_current=False)
-        settings = {f"celery.{key}": value for key, value in broker.items()}
-        self.client.conf.update(extract_celery_settings(settings))
+        self.client = make_client(broker)
 
-    def code(self, answer: str) -> str:
+    def code(self, answer):
         return APPLICATION.format(answer=answer)
 
-    def configuration(self, setting: str, more: str = "") -> str:
+    def configuration(self, setting, more=""):
         return (
             "[app:main]\nuse = call:reloaded:main\n"
             f"example.setting = {setting}\n{as_ini(self.broker)}\n"
             f"[celery:main]\nworker_concurrency = 2\n{more}\n"
         )
 
+    def run(self, line, **env):
+        """Run a command of ``celery`` to its end."""
+        command = shlex.split(f"celery -A pyramid_tasks.loaders {line}")
+        return run(*command, cwd=self.folder, PYTHONPATH=str(self.folder), **env)
+
     @contextmanager
-    def start(
-        self, line: str, *options: str, measured: bool = False, **env: str
-    ) -> Iterator[Process]:
+    def start(self, line, *options, measured=False, **env):
         """Start a command that is reloaded."""
         env = env if measured else UNMEASURED | env
         path = f"{self.folder}{os.pathsep}{APPS}"
-        env = {"PYTHONPATH": path, "HUPPER_DEFAULT_MONITOR": QUICKLY} | env
+        # Hupper looks for changes often, and ends the sooner.
+        monitor = "quickly.QuickMonitor"
+        env = {"PYTHONPATH": path, "HUPPER_DEFAULT_MONITOR": monitor} | env
         command = (*shlex.split(line), "--loglevel=INFO", *options)
         with start(*command, cwd=self.folder, **env) as process:
             yield process
 
-    def answers(self, answer: str, setting: str) -> bool:
+    def answers(self, answer, setting):
         result = self.client.send_task("reloaded.answer")
-        return bool(result.get(timeout=DEADLINE) == [answer, setting])
+        return result.get(timeout=DEADLINE) == [answer, setting]
+
+    @contextmanager
+    def start_waiting(self, line, *options, **more):
+        """Start a worker, and a task in it that waits for a file; give the three."""
+        gate = self.folder / "gate"
+        with self.start(line, *options, *QUICK, **more) as worker:
+            wait_for(worker, " ready.")
+            result = self.client.send_task("reloaded.wait_for", [str(gate)])
+            worker.wait_until(Path(f"{gate}.started").exists)
+            yield worker, result, gate
 
 
 @pytest.fixture
-def project(tmp_path: Path, redis_queue: dict[str, str]) -> Project:
+def project(tmp_path, redis_queue):
     """Return an application whose files a test can change."""
     return Project(tmp_path, redis_queue)
 
 
-def session(process: Process) -> set[int]:
+def session(process):
     """Return the living processes that a command has started, and itself."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -139,24 +142,24 @@ def session(process: Process) -> set[int]:
     return found
 
 
-def wait_for(process: Process, *texts: str) -> None:
+def wait_for(process, *texts):
     """Wait until texts are in the output since the last change."""
 
-    def are_there() -> bool:
+    def are_there():
         since = process.output.rpartition("changed; reloading")[2]
         return all(text in since for text in texts)
 
     process.wait_until(are_there, repr(texts))
 
 
-def change(process: Process, path: Path, text: str | None = None, *more: Path) -> None:
+def change(process, path, text=None, *more):
     """Change files, and wait until that is noticed."""
     messages = {each: f"{each} changed; reloading" for each in (path, *more)}
     before = {each: process.output.count(messages[each]) for each in messages}
     if text is not None:
         path.write_text(text)
 
-    def are_noticed() -> bool:
+    def are_noticed():
         output = process.output
         left = [each for each in before if output.count(messages[each]) == before[each]]
         for each in left:
@@ -168,7 +171,7 @@ def change(process: Process, path: Path, text: str | None = None, *more: Path) -
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_form(form: str, project: Project) -> None:
+def test_form(form, project):
     """Each form starts a worker, or beat, under the reloader."""
     project.ini.write_text(project.configuration("old", SCHEDULE.format(name="first")))
     env = {} if "--ini" in form else {"CELERY_INI": "config.ini"}
@@ -178,7 +181,7 @@ def test_form(form: str, project: Project) -> None:
         assert process.output.startswith("Starting monitor for PID")
 
 
-def test_configuration(project: Project) -> None:
+def test_configuration(project):
     """The file, those it includes, and ``[pserve] watch_files`` are watched.
 
     ``[pserve] ignore_files`` are left alone, as by ``pserve``.
@@ -210,25 +213,19 @@ def test_configuration(project: Project) -> None:
 
 
 #: What goes wrong, in which file, and what is said of it.
+NUMBER = "[app:main]\nuse = call:reloaded:main\ncelery.worker_concurrency = many\n"
+WATCHED = "[app:main]\n\n[pserve]\nwatch_files = no_such_package:*.txt\n"
 BROKEN = [
     ("config.ini", "example = 1\n", "before the first [section]"),
-    (
-        "config.ini",
-        "[app:main]\nuse = call:reloaded:main\ncelery.worker_concurrency = many\n",
-        "celery.worker_concurrency",
-    ),
-    (
-        "config.ini",
-        "[app:main]\n\n[pserve]\nwatch_files = no_such_package:*.txt\n",
-        "[pserve], watch_files: no_such_package:*.txt",
-    ),
+    ("config.ini", NUMBER, "celery.worker_concurrency"),
+    ("config.ini", WATCHED, "[pserve], watch_files: no_such_package:*.txt"),
     ("reloaded.py", "def broken(:\n", "SyntaxError: invalid syntax"),
     ("reloaded.py", "1 / 0\n", "ZeroDivisionError"),
 ]
 WAITING = "Waiting for a file to change"
 
 
-def test_error_waits_for_next_change(project: Project) -> None:
+def test_error_waits_for_next_change(project):
     """What cannot be loaded, at the start or later, is loaded when it is mended."""
     good = {path: path.read_text() for path in (project.ini, project.module)}
     path = project.ini
@@ -248,7 +245,7 @@ def test_error_waits_for_next_change(project: Project) -> None:
         assert project.answers("old", "old")
 
 
-def test_ctrl_c_while_it_waits(project: Project) -> None:
+def test_ctrl_c_while_it_waits(project):
     """Ctrl-C ends what waits for an error to be mended."""
     broken = "def broken(:\n"
     project.module.write_text(broken)
@@ -263,7 +260,7 @@ def test_ctrl_c_while_it_waits(project: Project) -> None:
         assert not session(worker)
 
 
-def test_project_without_ini(project: Project) -> None:
+def test_project_without_ini(project):
     """``celery -A myproject --reload worker`` watches the modules of a project."""
     settings = {f"celery.{key}": value for key, value in project.broker.items()}
     (project.folder / "myproject.py").write_text(
@@ -274,15 +271,14 @@ def test_project_without_ini(project: Project) -> None:
         wait_for(worker, " ready.")
         change(worker, project.module, project.code("new"))
         wait_for(worker, " ready.")
-        result = project.client.send_task("reloaded.answer")
-        assert result.get(timeout=DEADLINE) == ["new", None]
+        assert project.answers("new", None)
 
 
 @pytest.mark.skipif(
     hasattr(celery.bin.celery, "App"),
     reason="this Celery takes an error in the module of -A for one on the command line",
 )
-def test_error_in_project_without_ini_waits(project: Project) -> None:
+def test_error_in_project_without_ini_waits(project):
     """A module that cannot be imported is read again when it is mended."""
     (project.folder / "myproject.py").write_text("import reloaded\n")
     project.module.write_text("def broken(:\n")
@@ -294,13 +290,10 @@ def test_error_in_project_without_ini_waits(project: Project) -> None:
 
 
 @pytest.mark.parametrize(("pool", "line"), [("prefork", BEFORE), ("threads", AFTER)])
-def test_running_task_ends_first(pool: str, line: str, project: Project) -> None:
+def test_running_task_ends_first(pool, line, project):
     """A task that runs when a file changes ends, with its result, before the worker."""
-    gate = project.folder / "gate"
-    with project.start(line, f"--pool={pool}", *QUICK, measured=True) as worker:
-        wait_for(worker, " ready.")
-        result = project.client.send_task("reloaded.wait_for", [str(gate)])
-        worker.wait_until(Path(f"{gate}.started").exists)
+    started = project.start_waiting(line, f"--pool={pool}", measured=True)
+    with started as (worker, result, gate):
         change(worker, project.module, project.code("new"))
         worker.wait_for("Warm shutdown")
         assert not result.ready()
@@ -312,15 +305,10 @@ def test_running_task_ends_first(pool: str, line: str, project: Project) -> None
 
 
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
-def test_task_that_does_not_end_is_killed(pool: str, project: Project) -> None:
+def test_task_that_does_not_end_is_killed(pool, project):
     """After ten seconds, the worker ends all the same, and each of its processes."""
-    gate = project.folder / "gate"
-    with project.start(
-        BEFORE, f"--pool={pool}", "--beat", *QUICK, measured=True
-    ) as worker:
-        wait_for(worker, " ready.")
-        result = project.client.send_task("reloaded.wait_for", [str(gate)])
-        worker.wait_until(Path(f"{gate}.started").exists)
+    options = (f"--pool={pool}", "--beat")
+    with project.start_waiting(BEFORE, *options, measured=True) as (worker, result, _):
         started = session(worker) - {worker.popen.pid}
         assert len(started) == (4 if pool == "prefork" else 2)
         change(worker, project.module, project.code("new"))
@@ -332,7 +320,7 @@ def test_task_that_does_not_end_is_killed(pool: str, project: Project) -> None:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
-def test_ctrl_c_ends_all(pool: str, project: Project) -> None:
+def test_ctrl_c_ends_all(pool, project):
     """Ctrl-C, which every process of a terminal gets, ends them without force."""
     with project.start(BEFORE, f"--pool={pool}", "--beat", *QUICK) as worker:
         wait_for(worker, " ready.")
@@ -344,13 +332,9 @@ def test_ctrl_c_ends_all(pool: str, project: Project) -> None:
         assert "Traceback" not in worker.output
 
 
-def test_second_ctrl_c_does_not_wait_for_a_task(project: Project) -> None:
+def test_second_ctrl_c_does_not_wait_for_a_task(project):
     """As with any worker, the second Ctrl-C ends the tasks that run."""
-    gate = project.folder / "gate"
-    with project.start(BEFORE, "--pool=prefork", *QUICK) as worker:
-        wait_for(worker, " ready.")
-        project.client.send_task("reloaded.wait_for", [str(gate)])
-        worker.wait_until(Path(f"{gate}.started").exists)
+    with project.start_waiting(BEFORE, "--pool=prefork") as (worker, *_):
         os.killpg(worker.popen.pid, signal.SIGINT)
         worker.wait_for("Warm shutdown")
         os.killpg(worker.popen.pid, signal.SIGINT)
@@ -359,7 +343,7 @@ def test_second_ctrl_c_does_not_wait_for_a_task(project: Project) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_to_the_reloader_alone(number: signal.Signals, project: Project) -> None:
+def test_signal_to_the_reloader_alone(number, project):
     """A service manager or an editor, which knows one process, ends them all."""
     with project.start(BEFORE, "--pool=prefork", "--beat", *QUICK) as worker:
         wait_for(worker, " ready.")
@@ -369,19 +353,21 @@ def test_signal_to_the_reloader_alone(number: signal.Signals, project: Project) 
         wait_until(lambda: not session(worker), what=lambda: worker.output)
 
 
-def test_beat(project: Project) -> None:
+def test_beat(project):
     """Beat queues by the new schedule."""
-    text = project.configuration("old", SCHEDULE.format(name="first"))
-    project.ini.write_text(text)
-    line = "celery -A pyramid_tasks.loaders --ini config.ini --reload beat"
+    first, second = (
+        project.configuration("old", SCHEDULE.format(name=name))
+        for name in ("first", "second")
+    )
+    project.ini.write_text(first)
+    line = BEFORE.replace("worker", "beat")
     with project.start(line, HUPPER_DEFAULT_MONITOR="") as beat:
         beat.wait_for("Sending due task first")
-        text = project.configuration("old", SCHEDULE.format(name="second"))
-        change(beat, project.ini, text)
+        change(beat, project.ini, second)
         beat.wait_for("Sending due task second")
 
 
-def test_workdir_is_entered_once(project: Project) -> None:
+def test_workdir_is_entered_once(project):
     """A relative ``--workdir`` is not looked for in itself."""
     parent, name = project.folder.parent, project.folder.name
     line = BEFORE.replace("celery ", f"celery --workdir {shlex.quote(name)} ", 1)
@@ -411,42 +397,31 @@ USAGE = {
 
 
 @pytest.mark.parametrize("line", USAGE)
-def test_mistake_on_the_command_line_ends_it(line: str, project: Project) -> None:
+def test_mistake_on_the_command_line_ends_it(line, project):
     """Where no file could mend it, a sentence and status 2, without waiting."""
-    command = shlex.split(f"celery -A pyramid_tasks.loaders {line}")
-    done = run(*command, cwd=project.folder, PYTHONPATH=str(project.folder))
+    done = project.run(line)
     assert done.returncode == 2, done.stderr
     assert USAGE[line] in done.stderr
     assert "Waiting" not in done.stdout
     assert "Traceback" not in done.stderr
 
 
-def test_nodes_of_multi(project: Project) -> None:
+def test_nodes_of_multi(project):
     """``celery multi`` says why its nodes cannot be reloaded."""
-    options = ("--ini=config.ini", "--reload", "--pidfile=%n.pid", "--logfile=%n.log")
-    command = ("celery", "-A", "pyramid_tasks.loaders", "multi", "start", "w1")
-    done = run(*command, *options, cwd=project.folder, PYTHONPATH=str(project.folder))
+    options = "--ini=config.ini --reload --pidfile=%n.pid --logfile=%n.log"
+    done = project.run(f"multi start w1 {options}")
     assert "leave --detach out" in done.stdout + done.stderr
 
 
-def test_help_of_commands(project: Project) -> None:
+def test_help_of_commands(project):
     """``--help`` shows the option where it is accepted."""
-
-    def shown(*command: Any) -> bool:
-        done = run(
-            "celery", "-A", "pyramid_tasks.loaders", *command, cwd=project.folder
-        )
+    for command, shown in {"worker": True, "beat": True, "events": False}.items():
+        done = project.run(f"{command} --help")
         assert done.returncode == 0, done.stderr
-        return "--reload" in done.stdout
-
-    assert shown("worker", "--help")
-    assert shown("beat", "--help")
-    assert not shown("events", "--help")
+        assert ("--reload" in done.stdout) == shown
 
 
-def test_environment_does_not_reload(write_example: Callable[..., Path]) -> None:
+def test_environment_does_not_reload(project):
     """Unlike Celery's own options, it is not read from ``CELERY_...``."""
-    ini = write_example()
-    command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", ini, "report")
-    done = run(*command, cwd=ini.parent, CELERY_RELOAD="1")
+    done = project.run("--ini config.ini report", CELERY_RELOAD="1")
     assert done.returncode == 0, done.stderr

@@ -1,10 +1,5 @@
 """Prefork children that are spawned instead of forked, as on macOS by default."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 from celery.app.defaults import SETTING_KEYS
 from pyramid.paster import bootstrap
@@ -19,9 +14,7 @@ pytestmark = [
 ]
 
 
-def test_spawned_child_loads_the_application(
-    write_example: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_spawned_child_loads_the_application(write_example, tmp_path):
     """A spawned child runs tasks with the application of the ini."""
     ini = write_example(
         worker="worker_concurrency = 1\nworker_pool_start_method = spawn"
@@ -33,7 +26,7 @@ def test_spawned_child_loads_the_application(
     assert described["greeting"] == "hello task"
 
 
-def test_application_from_a_module_cannot_be_spawned(tmp_path: Path) -> None:
+def test_application_from_a_module_cannot_be_spawned(tmp_path):
     """Without an ini, a worker that should spawn says what to do instead."""
     (tmp_path / "moduleapp.py").write_text(
         "import exampleapp\n"

@@ -1,20 +1,18 @@
 """The events of tasks in a worker that was started from a shell."""
 
-from __future__ import annotations
-
 from contextlib import closing
 
 import pytest
-from support import QUICK, Site, example_config, start_worker, wait_until
+from support import QUICK, Site, start_worker, wait_until
 
 pytestmark = pytest.mark.acceptance
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_events(pool, redis_queue, tmp_path):
+def test_events(pool, redis_queue, write_example, tmp_path):
     """Subscribers in a worker are told what becomes of each task."""
     app = "pyramid.includes = taskevents\nevents.log = %(here)s/events"
-    (tmp_path / "config.ini").write_text(example_config(redis_queue, app=app))
+    write_example(broker=redis_queue, app=app)
     options = (f"--pool={pool}", *QUICK)
     with (
         start_worker("config.ini", *options, cwd=tmp_path) as worker,
@@ -37,10 +35,8 @@ def test_events(pool, redis_queue, tmp_path):
         assert events("well") == [["BeforeTask", "''"], ["AfterTask", "3"]]
         assert [name for name, _ in events("badly")] == ["BeforeTask", "TaskFailed"]
         assert "error in the task" in events("badly")[1][1]
-        assert [name for name, _ in events("flaky")] == [
-            *(["BeforeTask", "TaskRetried"] * 2),
-            *["BeforeTask", "AfterTask"],
-        ]
+        names = [*(["BeforeTask", "TaskRetried"] * 2), "BeforeTask", "AfterTask"]
+        assert [name for name, _ in events("flaky")] == names
         assert events("refused")[-1][0] == "TaskFailed"
         refused = results["refused"]
         assert refused.state == "FAILURE"

@@ -1,7 +1,5 @@
 """Says when an application is loaded: ``pyramid.includes = announce``."""
 
-from __future__ import annotations
-
 import sys
 
 LOADED = "announce: the application is loaded"

@@ -1,16 +1,11 @@
 """Tasks to make chains, groups and chords of; each run of one is noted in Redis."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 
-import zope.sqlalchemy
 from pyramid.config import Configurator
 from redis import Redis
-from sqlalchemy import create_engine
-from sqlalchemy.orm import Session
 
 from pyramid_tasks import task
 
@@ -85,18 +80,9 @@ def noted(task, info):
     return wrapper
 
 
-def dbsession(request):
-    session = Session(request.registry["engine"])
-    zope.sqlalchemy.register(session, transaction_manager=request.tm)
-    return session
-
-
 def main(global_config, **settings):
     with Configurator(settings=settings) as config:
-        config.include("pyramid_tm")
-        config.include("pyramid_tasks.contrib.pyramid_tm")
-        config.registry["engine"] = create_engine(settings["sqlalchemy.url"])
-        config.add_request_method(dbsession, reify=True)
+        config.include("outboxapp.with_database")
         config.add_task_deriver(noted)
         config.scan(__name__)
         return config.make_wsgi_app()

@@ -1,7 +1,5 @@
 """An application whose tasks are async functions."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The application that most tests load: one task for each thing a task can do."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import os
@@ -14,7 +12,7 @@ from celery.exceptions import Ignore, Reject
 from pyramid.config import Configurator
 from pyramid.threadlocal import get_current_registry, get_current_request, manager
 
-from pyramid_tasks import CeleryWorkerProcessInit, task
+from pyramid_tasks import task
 
 
 @task
@@ -130,8 +128,8 @@ def end(self, request, how, path=None):
         raise self.retry(countdown=0)
     if how == "ignore":
         raise Ignore
-    if how == "reject":
-        raise Reject("rejected", requeue=False)
+    if how in {"reject", "requeue"}:
+        raise Reject("rejected", requeue=how == "requeue")
     if how == "sleep":
         time.sleep(60)
     return how
@@ -151,26 +149,18 @@ def defer(request):
 
 def result(request):
     result = request.get_task_result(request.matchdict["id"])
-    ready = result.ready()
+    state = result.state  # once, as it may change
     return {
-        "state": result.state,
-        "result": result.result if ready and result.successful() else None,
-        "error": str(result.result) if ready and result.failed() else None,
+        "state": state,
+        "result": result.result if state == "SUCCESS" else None,
+        "error": str(result.result) if state == "FAILURE" else None,
     }
-
-
-def process_started(event):
-    path = event.registry.settings.get("example.process_log")
-    if path:
-        with Path(path).open("a") as file:
-            file.write(f"{os.getpid()}\n")
 
 
 def configure(settings):
     config = Configurator(settings=settings, root_factory=Root)
     config.include("pyramid_tasks")
     config.add_request_method(lambda request, name: f"hello {name}", "greet")
-    config.add_subscriber(process_started, CeleryWorkerProcessInit)
     config.scan(__name__)
     if path := settings.get("example.periodic"):
         config.add_periodic_task(0.2, note, (path, "application"))

@@ -1,10 +1,10 @@
 """Applications with errors of their own, which must not look like errors of a file."""
 
-from __future__ import annotations
-
 import configparser
 import importlib
 import logging.config
+
+from pyramid.config import Configurator
 
 
 def attribute_error(global_config, **settings):
@@ -58,3 +58,34 @@ def reads_a_file(global_config, **settings):
     import plaster
 
     plaster.get_settings("/no/such/file.ini", "app:main")
+
+
+def system_exit(global_config, **settings):
+    raise SystemExit(0)
+
+
+def configured(global_config, **settings):
+    """Fail when the configuration is committed, which Pyramid wraps."""
+    config = Configurator(settings=settings)
+    config.include("pyramid_tasks")
+
+    def act():
+        raise ValueError("an error of the application itself")
+
+    config.action("act", act)
+    return config.make_wsgi_app()
+
+
+def scanned(global_config, **settings):
+    """Register a task that is none."""
+    config = Configurator(settings=settings)
+    config.include("pyramid_tasks")
+    config.register_task(lambda: None, name="no_request")
+    return config.make_wsgi_app()
+
+
+def not_included(global_config, **settings):
+    """Scan tasks, and do not include pyramid_tasks."""
+    config = Configurator(settings=settings)
+    config.scan("exampleapp")
+    return config.make_wsgi_app()

@@ -3,18 +3,12 @@
 Each order is a task that ships it: it takes one from the stock and defers a notice.
 """
 
-from __future__ import annotations
-
-import os
-import signal
 import time
 
 import outboxapp
-import zope.sqlalchemy
 from celery.signals import after_task_publish
-from outboxapp import Die, dbsession
+from outboxapp import Die, die_when_published, execute
 from pyramid.config import Configurator
-from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from pyramid_tasks import task
@@ -35,13 +29,6 @@ def create_tables(url):
     outboxapp.create_tables(url, TABLES)
 
 
-def execute(request, sql, **values):
-    if task := request.current_task:
-        values["task_id"] = task.request.id
-    request.dbsession.execute(text(sql), values)
-    zope.sqlalchemy.mark_changed(request.dbsession, request.tm)
-
-
 def place_order(request):
     """POST /orders/{id}?end=...: an order, and its task; then end in some way."""
     number, end = int(request.matchdict["id"]), request.GET.get("end")
@@ -52,12 +39,8 @@ def place_order(request):
     if end == "committed":
         request.tm.get().join(Die(request.tm))
     elif end == "published":
-        after_task_publish.connect(die_now)
+        die_when_published(request)
     return {"task_id": task_id}
-
-
-def die_now(**_):
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @task(autoretry_for=(DBAPIError,), max_retries=None, default_retry_delay=1)
@@ -84,7 +67,7 @@ def change(request, *args):
 @task
 def die(request):
     """Take the process along, as a leak of memory would."""
-    die_now()
+    outboxapp.die()
 
 
 def deliver_twice(app):
@@ -106,11 +89,7 @@ def deliver_twice(app):
 
 def main(global_config, **settings):
     with Configurator(settings=settings) as config:
-        config.include("pyramid_tm")
-        config.include("pyramid_tasks.contrib.pyramid_tm")
-        url = settings["sqlalchemy.url"]
-        config.registry["engine"] = create_engine(url, pool_pre_ping=True)
-        config.add_request_method(dbsession, reify=True)
+        config.include(outboxapp.with_database)
         config.scan(__name__)
         config.add_route("order", "/orders/{id}", request_method="POST")
         config.add_view(place_order, route_name="order", renderer="json")

@@ -4,8 +4,6 @@ With ``sqlalchemy.url`` it has two engines that are used at start-up: one on its
 registry, one handed over to ``config.add_fork_safe``.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An application for ptasks to look at: with derivers, a schedule, and mistakes."""
 
-from __future__ import annotations
-
 import sys
 
 from celery.schedules import crontab
@@ -66,13 +64,16 @@ def without_introspection(global_config, **settings):
 
 
 def with_table(global_config, **settings):
-    """An application that declares the table of the outbox."""
+    """An application with the session and the table of the outbox."""
     from sqlalchemy import MetaData
 
     from pyramid_tasks.contrib.outbox_table import outbox_table
 
-    outbox_table(MetaData())
-    return main(global_config, **settings)
+    with_table.metadata = MetaData()
+    outbox_table(with_table.metadata)
+    config = configure(settings)
+    config.add_request_method(lambda request: None, "dbsession", reify=True)
+    return config.make_wsgi_app()
 
 
 def with_inbox(global_config, **settings):
@@ -87,6 +88,7 @@ def with_inbox(global_config, **settings):
         request.current_task.delay()
 
     config = configure(settings)
+    config.add_request_method(lambda request: None, "dbsession", reify=True)
     config.register_task(defers, name="defers", inbox=True)
     config.register_task(sends, name="sends", inbox=True, expires=3601)
     config.add_periodic_task(60, "sends", countdown=7200)

@@ -1,7 +1,5 @@
 """A loader of another package that speaks the ``celery`` protocol itself."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from celery import Celery

@@ -17,6 +17,8 @@ import zope.sqlalchemy
 from celery.signals import after_task_publish, before_task_publish
 from pyramid.config import Configurator
 from pyramid.response import Response
+from pyramid.scripting import prepare
+from pyramid_tm import explicit_manager
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
@@ -52,22 +54,34 @@ def die(**_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_when_published(request):
+    after_task_publish.connect(die)
+    # Or the process of the request would end before its thread has sent.
+    request.tm.get().addAfterCommitHook(lambda _: time.sleep(60))
+
+
+def execute(request, sql, **values):
+    """Change the database; a task has its id as a value."""
+    if task := request.current_task:
+        values["task_id"] = task.request.id
+    request.dbsession.execute(text(sql), values)
+    zope.sqlalchemy.mark_changed(request.dbsession, request.tm)
+
+
 def place_order(request):
     """POST /orders/{id}?end=...: an order, and its task; then end in some way."""
     number, end = int(request.matchdict["id"]), request.GET.get("end")
     if end == "savepoint":
         savepoint = request.tm.savepoint()
     task_id = request.defer_task(fulfil, number).id
-    request.dbsession.execute(
-        text("INSERT INTO orders VALUES (:id, :task_id)"),
-        {"id": number, "task_id": task_id},
+    execute(
+        request, "INSERT INTO orders VALUES (:id, :task_id)", id=number, task_id=task_id
     )
-    zope.sqlalchemy.mark_changed(request.dbsession, request.tm)
     match end:
         case "committed":
             request.tm.get().join(Die(request.tm))
         case "published":
-            after_task_publish.connect(die)
+            die_when_published(request)
         case "savepoint":
             savepoint.rollback()
         case "doom":
@@ -76,21 +90,14 @@ def place_order(request):
             request.tm.abort()
         case "error":
             raise ValueError(end)
-    return {"task_id": task_id}
+    return {"task_id": task_id, "pid": os.getpid()}
 
 
 @task
 def fulfil(request, number):
     time.sleep(float(request.registry.settings.get("outboxapp.work", 0)))
-    request.dbsession.execute(
-        text("INSERT INTO runs VALUES (:id, :task_id, :pid)"),
-        {
-            "id": number,
-            "task_id": request.current_task.request.id,
-            "pid": os.getpid(),
-        },
-    )
-    zope.sqlalchemy.mark_changed(request.dbsession, request.tm)
+    sql = "INSERT INTO runs VALUES (:id, :task_id, :pid)"
+    execute(request, sql, id=number, pid=os.getpid())
 
 
 def dbsession(request):
@@ -99,17 +106,22 @@ def dbsession(request):
     return session
 
 
+def with_database(config):
+    """Give each request a transaction, and a session in it."""
+    config.include("pyramid_tm")
+    config.include("pyramid_tasks.contrib.pyramid_tm")
+    url = config.get_settings()["sqlalchemy.url"]
+    config.registry["engine"] = create_engine(url, pool_pre_ping=True)
+    config.add_request_method(dbsession, reify=True)
+
+
 def answer_error(error, request):
     return Response(f"{type(error).__name__}: {error}", status=503)
 
 
 def main(global_config, **settings):
     with Configurator(settings=settings) as config:
-        config.include("pyramid_tm")
-        config.include("pyramid_tasks.contrib.pyramid_tm")
-        url = settings["sqlalchemy.url"]
-        config.registry["engine"] = create_engine(url, pool_pre_ping=True)
-        config.add_request_method(dbsession, reify=True)
+        config.include(with_database)
         config.add_route("order", "/orders/{id}", request_method="POST")
         config.add_view(place_order, route_name="order", renderer="json")
         config.add_exception_view(answer_error, context=BrokerUnavailable)
@@ -118,7 +130,20 @@ def main(global_config, **settings):
             # Kept by the registry, as signals keep weak references.
             config.registry["pause"] = lambda **_: time.sleep(pause)
             before_task_publish.connect(config.registry["pause"])
-        return config.make_wsgi_app()
+        app = config.make_wsgi_app()
+    if number := settings.get("outboxapp.first_order"):
+        place_first_order(app.registry, number)
+    return app
+
+
+def place_first_order(registry, number):
+    """Use the database and the broker before the server forks."""
+    with prepare(registry=registry) as env:
+        request = env["request"]
+        request.tm = explicit_manager(request)
+        request.matchdict = {"id": number}
+        with request.tm:
+            place_order(request)
 
 
 def create_tables(url, tables=TABLES):

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic_plain import Order, Receipt
 
 from pyramid_tasks import task
-
-
-class Order(BaseModel):
-    number: int
-    items: list[str] = []
-
-
-class Receipt(BaseModel):
-    total: int
 
 
 @task(pydantic=True)

@@ -1,7 +1,5 @@
 """A task of Celery alone, which every application in the process has."""
 
-from __future__ import annotations
-
 from celery import shared_task
 
 

@@ -1,7 +1,5 @@
 """An add-on that notes the events of tasks in a file: the setting events.log."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

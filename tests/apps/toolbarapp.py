@@ -1,6 +1,4 @@
-"""An application with the debug toolbar, whose page defers a task."""
-
-from __future__ import annotations
+"""An application with the debug toolbar, whose pages defer tasks."""
 
 from pyramid.config import Configurator
 from pyramid.response import Response
@@ -17,6 +15,17 @@ def echo(request, text):
     return text
 
 
+@task
+def send_receipt(request, order_id, *, address):
+    return {"sent_to": address}
+
+
+@view_config(route_name="order")
+def order(request):
+    request.defer_task(send_receipt, 1042, address="ada@example.com")
+    return Response("<html><title>Page</title><body>Ordered.</body></html>")
+
+
 @view_config(route_name="script")
 def script(request):
     request.defer_task(echo, SCRIPT)
@@ -31,6 +40,7 @@ def icon(request):
 
 def main(global_config, **settings):
     with Configurator(settings=settings) as config:
+        config.add_route("order", "/order")
         config.add_route("script", "/script")
         config.add_route("icon", "/favicon.ico")
         config.scan(__name__)

@@ -4,8 +4,6 @@ The tests are in the source distribution of the installed Celery, which pip fetc
 file ``differences.toml`` lists the tests that may end otherwise, and why.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -14,26 +12,23 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import celery
-from servers import listens
-from support import free_port, wait_until
+from servers import redis_server
 
 HERE = Path(__file__).parent
+INTEGRATION = ("canvas", "group_chains", "inspect", "tasks")
 #: The parts of a run: what is tested, and by which deliveries.
 PARTS = {
     "unit": (["t/unit"], [None]),
     "integration": (
-        [
-            f"t/integration/test_{name}.py"
-            for name in ("canvas", "group_chains", "inspect", "tasks")
-        ],
+        [f"t/integration/test_{name}.py" for name in INTEGRATION],
         ["immediate", "commit", "outbox"],
     ),
 }
@@ -43,22 +38,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make celery-tests", description=__doc__)
     parser.add_argument("parts", nargs="*", help="unit, integration; default, both")
     parser.add_argument("--folder", type=Path, required=True, help="for the download")
-    parser.add_argument("--jobs", default="2", help="processes for the unit tests")
+    parser.add_argument("--jobs", type=int, default=2, help="for the unit tests")
     parser.add_argument("-k", dest="keyword", default="", help="as for pytest")
     args = parser.parse_args()
     tests = fetch(args.folder.resolve() / celery.__version__)
     listed = tomllib.loads((HERE / "differences.toml").read_text())["differences"]
     for log in tests.glob("*.log"):
         log.unlink()
-    print(f"What pytest says is in {tests}/*.log")
+    print(f"What pytest says is in {tests}/*.log", flush=True)
+    jobs_of_each = str(max(1, args.jobs // 2))
     unlisted = 0
     for part in args.parts or PARTS:
         paths, deliveries = PARTS[part]
-        options = ["-k", args.keyword, "-n", args.jobs if part == "unit" else "0"]
-        expected = run(tests, options, paths)
+        paths = [path for path in paths if (tests / path).exists()]  # in this version
+        options = ["-k", args.keyword, "-n", jobs_of_each if part == "unit" else "0"]
+        runs = [("celery", None), *(("pyramid_tasks", each) for each in deliveries)]
+        # At the same time: each has servers of its own, and waits for most of its time.
+        with ExitStack() as stack:
+            started = [start(tests, options, paths, *each) for each in runs]
+            waiting = [stack.enter_context(each) for each in started]
+            expected, *found_by = [outcomes() for outcomes in waiting]
         print(f"{part}, Celery {celery.__version__} alone: {summary(expected)}")
-        for delivery in deliveries:
-            found = run(tests, options, paths, "pyramid_tasks", delivery)
+        for delivery, found in zip(deliveries, found_by, strict=True):
             by = f" by {delivery}" if delivery else ""
             print(f"{part}, with pyramid_tasks{by}: {summary(found)}")
             names = {name for name in found | expected if differ(found, expected, name)}
@@ -84,8 +85,7 @@ def fetch(folder: Path) -> Path:
             requirement = f"celery=={celery.__version__}"
             subprocess.run([*pip, "download", "-q", *fetched, requirement], check=True)
             (sdist,) = Path(download).glob("*.tar.gz")
-            with tarfile.open(sdist) as archive:
-                archive.extractall(download, filter="data")
+            shutil.unpack_archive(sdist, download, filter="data")
             (unpacked,) = (each for each in Path(download).iterdir() if each.is_dir())
             folder.mkdir(parents=True)
             # Not Celery itself: the installed one is tested.
@@ -94,41 +94,36 @@ def fetch(folder: Path) -> Path:
     return folder
 
 
-def run(
+@contextmanager
+def start(
     folder: Path,
     options: list[str],
     tests: list[str],
     what: str = "celery",
     delivery: str | None = None,
-) -> dict[str, str]:
-    """Run tests, and return the outcome of each."""
+) -> Iterator[Callable[[], dict[str, str]]]:
+    """Start tests, and give a function that waits and returns the outcome of each."""
     needs_server = any("integration" in test for test in tests)
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        record = scratch / "outcomes.json"
+    part, timeout = ("integration", 300) if needs_server else ("unit", 60)
+    log_name = f"{part}-{what}-{delivery or 'alone'}.log"
+    plugins = ("celery.contrib.pytest", "celery_tests.plugin", "no:rerunfailures")
+    command = [sys.executable, "-m", "pytest", "-q", "--disable-warnings"]
+    command += ["--continue-on-collection-errors", f"--timeout={timeout}"]
+    command += [f"-p{plugin}" for plugin in plugins]
+    with tempfile.TemporaryDirectory() as scratch:
         env = {
             **os.environ,
             "C_FORCE_ROOT": "1",
             "CELERY_TESTS_WITH": what,
-            "CELERY_TESTS_RECORD": str(record),
-            "CELERY_TESTS_FOLDER": name,
+            "CELERY_TESTS_DELIVERY": delivery or "",
+            "CELERY_TESTS_FOLDER": scratch,
             "PYTHONPATH": os.pathsep.join([str(folder), str(HERE.parent)]),
         }
-        if delivery:
-            env["CELERY_TESTS_DELIVERY"] = delivery
-            env["CELERY_TESTS_DATABASE"] = f"sqlite:///{scratch}/outbox.sqlite"
-        with redis_server(name) if needs_server else nullcontext() as port:
-            if port:
-                url = f"redis://localhost:{port}/0"
-                env |= {"REDIS_PORT": str(port)}
-                env |= {"TEST_BROKER": url, "TEST_BACKEND": url}
-            plugins = ("celery.contrib.pytest", "celery_tests.plugin")
-            command = [sys.executable, "-m", "pytest", "-q", "--disable-warnings"]
-            command.append("--continue-on-collection-errors")
-            command += [f"-p{plugin}" for plugin in (*plugins, "no:rerunfailures")]
-            part = "integration" if needs_server else "unit"
-            command += ["--timeout=300" if needs_server else "--timeout=60"]
-            log_name = f"{part}-{what}-{delivery or 'alone'}.log"
+        redis = redis_server(Path(scratch), kept=("--save", ""))
+        with redis if needs_server else nullcontext() as server:
+            if server:
+                env |= {"REDIS_PORT": str(server.port)}
+                env |= {"TEST_BROKER": server.url, "TEST_BACKEND": server.url}
             with (folder / log_name).open("a") as log:
                 process = subprocess.Popen(
                     [*command, *options, *tests],
@@ -138,27 +133,24 @@ def run(
                     stderr=log,
                     start_new_session=True,
                 )
-                try:
+
+                def outcomes() -> dict[str, str]:
                     process.wait()
+                    found = json.loads(Path(scratch, "outcomes.json").read_text())
+                    return found or sys.exit(f"No test ran: see {folder / log_name}")
+
+                try:
+                    yield outcomes
                 finally:
                     # Some tests fork, and leave what they forked.
                     with suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
-        return json.loads(record.read_text())
 
 
-@contextmanager
-def redis_server(folder: str) -> Iterator[int]:
-    """Start Redis, which writes nothing to its disk, and give its port."""
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--dir", folder, "--save", ""]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: listens(port), what=lambda: "Redis")
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
+def run(*args) -> dict[str, str]:
+    """Run tests, and return the outcome of each."""
+    with start(*args) as outcomes:
+        return outcomes()
 
 
 def differ(found: dict[str, str], expected: dict[str, str], name: str) -> bool:
@@ -167,8 +159,8 @@ def differ(found: dict[str, str], expected: dict[str, str], name: str) -> bool:
 
 
 def summary(outcomes: dict[str, str]) -> str:
-    values = list(outcomes.values())
-    return ", ".join(f"{values.count(each)} {each}" for each in sorted(set(values)))
+    counts = Counter(outcomes.values())
+    return ", ".join(f"{counts[each]} {each}" for each in sorted(counts))
 
 
 def reasons(name: str, listed: list[dict]) -> list[dict]:
@@ -177,13 +169,11 @@ def reasons(name: str, listed: list[dict]) -> list[dict]:
 
 def report(names: set[str], found: dict[str, str], listed: list[dict]) -> int:
     """Print the differences, and return the number of those that are not listed."""
-    unlisted = set(names)
     for each in listed:
-        of_each = {name for name in names if each in reasons(name, listed)}
-        if of_each:
+        if number := sum(each in reasons(name, listed) for name in names):
             each["seen"] = True
-            print(f"  listed, {len(of_each)} of {each['test']}: {each['reason']}")
-        unlisted -= of_each
+            print(f"  listed, {number} of {each['test']}: {each['reason']}")
+    unlisted = [name for name in names if not reasons(name, listed)]
     for name in sorted(unlisted):
         print(f"  NOT LISTED {name}: {found.get(name)}")
     return len(unlisted)

@@ -1,7 +1,5 @@
 """The application of the worker that runs the tasks of Celery's tests."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from unittest import mock
 

@@ -1,7 +1,5 @@
 """The application of the worker with Celery alone."""
 
-from __future__ import annotations
-
 import os
 from importlib import import_module
 

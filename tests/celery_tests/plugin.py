@@ -1,10 +1,8 @@
 """The plugin of pytest that runs Celery's own tests, and records their outcomes.
 
 The variables of the environment ``CELERY_TESTS_WITH`` (``celery`` or ``pyramid_tasks``)
-and ``CELERY_TESTS_RECORD`` (a file) say what to test, and where to record it.
+and ``CELERY_TESTS_FOLDER`` say what to test, and where to record it.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -16,20 +14,15 @@ from celery.contrib.testing import worker
 
 from celery_tests.workers import start_worker
 
-OURS = os.environ["CELERY_TESTS_WITH"] == "pyramid_tasks"
-RECORD = Path(os.environ["CELERY_TESTS_RECORD"])
-
 outcomes: dict[str, str] = {}
 
 
-def pytest_configure(config):
+def pytest_configure():
     worker.start_worker = start_worker
-    if OURS:
-        from celery_tests.substitution import substitution
+    if os.environ["CELERY_TESTS_WITH"] == "pyramid_tasks":
+        from celery_tests.substitution import substitute
 
-        context = substitution()
-        context.__enter__()
-        config.add_cleanup(lambda: context.__exit__(None, None, None))
+        substitute()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -58,4 +51,5 @@ def pytest_runtest_logreport(report):
 
 def pytest_sessionfinish(session):
     if not hasattr(session.config, "workerinput"):  # a process of pytest-xdist
-        RECORD.write_text(json.dumps(outcomes))
+        record = Path(os.environ["CELERY_TESTS_FOLDER"], "outcomes.json")
+        record.write_text(json.dumps(outcomes))

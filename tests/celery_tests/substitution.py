@@ -1,16 +1,14 @@
 """Applications, tasks and calls of Celery's tests, made as this package makes them."""
 
-from __future__ import annotations
-
 import inspect
 import os
-import threading
-from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from unittest import mock
 
 import zope.sqlalchemy
 from celery import Celery, Task, canvas
+from celery.contrib.testing import app as testing
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.scripting import prepare
@@ -38,13 +36,11 @@ class RegisteringCelery(PyramidCelery):
         if not self.registers or is_own or name in self._tasks:
             return make_task(self, fun, name, bind=bind, **options)
         config = Configurator(registry=self.registry, autocommit=True)
-        self.registers = False  # the task that register_task makes
-        try:
-            config.register_task(
-                with_request(fun, bind=bind), name=name, bind=bind, **options
-            )
-        finally:
-            self.registers = True
+        func = with_request(fun, bind=bind)
+        with mock.patch.object(
+            self, "registers", new=False
+        ):  # what register_task makes
+            config.register_task(func, name=name, bind=bind, **options)
         task = self._tasks[name]
         # Celery accepts the same function twice. It knows the function by this.
         type(task)._decorated_fun = staticmethod(fun)
@@ -55,10 +51,8 @@ class TestedCelery(RegisteringCelery):
     """An application of this package that takes the arguments of Celery's own."""
 
     def __init__(self, main=None, **options):
-        config = Configurator(
-            settings={"tm.manager_hook": "pyramid_tm.explicit_manager"},
-            autocommit=True,
-        )
+        settings = {"tm.manager_hook": "pyramid_tm.explicit_manager"}
+        config = Configurator(settings=settings, autocommit=True)
         super().__init__(config.registry, main=main, **options)
         # The settings are those that a test gives, in the ways of Celery.
         with (
@@ -90,7 +84,9 @@ def with_request(fun, *, bind):
     return func
 
 
-engine = create_engine(os.environ.get("CELERY_TESTS_DATABASE", "sqlite://"))
+engine = create_engine(
+    f"sqlite:///{os.environ.get('CELERY_TESTS_FOLDER')}/outbox.sqlite"
+)
 
 
 def dbsession(request):
@@ -99,13 +95,9 @@ def dbsession(request):
     return session
 
 
-class _Calls(threading.local):
-    """Whether a thread is inside a call that has become one of a request."""
-
-    is_deferred = False
-
-
-calls = _Calls()
+#: Whether a call has become one of a request. The sender of the outbox, in its thread,
+#: sends in the context of that call.
+is_deferred = ContextVar("is_deferred", default=False)
 
 CANVASES = (canvas._chain, canvas.group, canvas._chord, canvas.chunks)
 
@@ -116,51 +108,32 @@ def by_request(apply_async):
     @wraps(apply_async)
     def wrapper(self, args=None, kwargs=None, **options):
         app = self.app
-        # defer_canvas() has no arguments for a canvas; an eager task is not delivered.
-        has_arguments = isinstance(self, CANVASES) and (args or kwargs)
-        if (
-            calls.is_deferred
-            or not isinstance(app, TestedCelery)
-            or has_arguments
-            or app.conf.task_always_eager
-        ):
+        is_ours = isinstance(app, TestedCelery)
+        # An eager task is not delivered.
+        if is_deferred.get() or not is_ours or app.conf.task_always_eager:
             return apply_async(self, args, kwargs, **options)
-        calls.is_deferred = True
+        token = is_deferred.set(True)
         try:
-            with request_of(app) as request:
+            # defer_canvas() has no arguments for a canvas.
+            if isinstance(self, CANVASES) and (args or kwargs):
+                return apply_async(self, args, kwargs, **options)
+            options["delivery"] = DELIVERY
+            # In a transaction, which commits.
+            with prepare(Request.blank("/"), app.registry) as env, env["request"].tm:
                 if isinstance(self, Task):
-                    return request.defer_task_with_options(
-                        self, args or (), kwargs, delivery=DELIVERY, **options
-                    )
-                return request.defer_canvas(
-                    self.clone(args, kwargs), delivery=DELIVERY, **options
-                )
+                    defer = env["request"].defer_task_with_options
+                    return defer(self, args or (), kwargs, **options)
+                return env["request"].defer_canvas(self.clone(args, kwargs), **options)
         finally:
-            calls.is_deferred = False
+            is_deferred.reset(token)
 
     return wrapper
 
 
-@contextmanager
-def request_of(app):
-    """Give a request in a transaction, which commits."""
-    with prepare(Request.blank("/"), app.registry) as env, env["request"].tm:
-        yield env["request"]
-
-
-@contextmanager
-def substitution():
+def substitute():
     """Substitute the applications of Celery's tests, and with a delivery the calls."""
-    with ExitStack() as stack:
-
-        def substitute(owner, name, value):
-            stack.enter_context(mock.patch.object(owner, name, value))
-
-        from celery.contrib.testing import app
-
-        substitute(app, "Celery", TestedCelery)
-        if DELIVERY:
-            metadata.create_all(engine)
-            for kind in (Task, canvas.Signature, canvas._basemap, *CANVASES):
-                substitute(kind, "apply_async", by_request(kind.apply_async))
-        yield
+    testing.Celery = TestedCelery
+    if DELIVERY:
+        metadata.create_all(engine)
+        for kind in (Task, canvas.Signature, canvas._basemap, *CANVASES):
+            kind.apply_async = by_request(kind.apply_async)

@@ -1,7 +1,5 @@
 """The worker of Celery's integration tests, in a process of its own for both runs."""
 
-from __future__ import annotations
-
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,14 +26,13 @@ def start_worker(app, **_):
     know its name.
     """
     folder = Path(os.environ["CELERY_TESTS_FOLDER"])
-    which = ["celery", "-A", "celery_tests.plain"]
+    which = ["-A", "celery_tests.plain"]
     if os.environ["CELERY_TESTS_WITH"] == "pyramid_tasks":
         ini = folder / "config.ini"
         ini.write_text(INI.format(conf=app.conf))
-        which = ["celery", "-A", "pyramid_tasks.loaders", "--ini", ini]
-    name = f"--hostname={anon_nodename()}"
+        which = ["-A", "pyramid_tasks.loaders", "--ini", ini]
+    command = ("celery", *which, "worker", f"--hostname={anon_nodename()}", *OPTIONS)
     path = os.environ["PYTHONPATH"]
-    options = {"cwd": folder, "fresh": True, "PYTHONPATH": path}
-    with start(*which, "worker", name, *OPTIONS, **options) as process:
+    with start(*command, cwd=folder, fresh=True, PYTHONPATH=path) as process:
         process.wait_for(" ready.")
         yield

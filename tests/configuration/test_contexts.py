@@ -13,22 +13,17 @@ def failing(request, *args):
     raise LookupError("must not be called")
 
 
-@pytest.fixture
-def tenant_of_task(eager):
-    """Return a function that defers a task, and returns the tenant that it knows."""
-
-    def tenant_of_task(config):
-        config.register_task(lambda request: request.tenant, name="it")
-        config.commit()
-        request = Request.blank("/", headers={"X-Tenant": "acme"})
-        with prepare(request, config.registry):
-            return request.defer_task("it").get()
-
-    return tenant_of_task
+def tenant_of_task(config):
+    """Defer a task, and return the tenant that it knows."""
+    config.register_task(lambda request: request.tenant, name="it")
+    config.commit()
+    request = Request.blank("/", headers={"X-Tenant": "acme"})
+    with prepare(request, config.registry):
+        return request.defer_task("it").get()
 
 
 @pytest.mark.parametrize("prefix", ["contextapp:", "contextapp.", "."])
-def test_dotted_names(eager, tenant_of_task, prefix):
+def test_dotted_names(eager, prefix):
     """The functions can be dotted names, relative to the package as well."""
     if prefix == ".":
         eager = eager.with_package("contextapp")
@@ -38,33 +33,28 @@ def test_dotted_names(eager, tenant_of_task, prefix):
 
 
 @pytest.mark.parametrize("functions", [(None, None), (len, None), (3, len)])
-def test_no_functions(configure, functions):
+def test_no_functions(config, functions):
     """A context without its two functions is an error where it is added."""
     with pytest.raises(ConfigurationError, match="'it' needs two functions"):
-        configure().add_task_context("it", *functions)
+        config.add_task_context("it", *functions)
 
 
-def test_conflict(configure):
+def test_conflict(config):
     """Two contexts of one name are a conflict."""
-    config = configure()
     config.add_task_context("tenant", capture_tenant, restore_tenant)
     config.add_task_context("tenant", failing, failing)
     with pytest.raises(ConfigurationConflictError, match="'tenant'"):
         config.commit()
 
 
-def test_override(eager, tenant_of_task):
+def test_override(eager):
     """The application overrides a context of what it includes."""
-
-    def included(config):
-        config.add_task_context("tenant", failing, failing)
-
-    eager.include(included)
+    eager.include(lambda config: config.add_task_context("tenant", failing, failing))
     eager.add_task_context("tenant", capture_tenant, restore_tenant)
     assert tenant_of_task(eager) == "acme"
 
 
-def test_override_of_a_built_in_context(configure, tenant_of_task):
+def test_override_of_a_built_in_context(configure):
     """The application overrides a context of the package, too."""
     config = configure(
         **{"pyramid_tasks.context": "user", "celery.task_always_eager": True}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import itertools
+from itertools import permutations
 
 import pytest
 from pyramid.exceptions import (
@@ -12,6 +12,7 @@ from pyramid.exceptions import (
     ConfigurationExecutionError,
 )
 from pyramid.request import Request
+from pyramid.threadlocal import get_current_request
 from pyramid.viewderivers import INGRESS
 from zope.interface.verify import verifyObject
 
@@ -48,10 +49,22 @@ def noting(trace):
 
 
 @pytest.fixture
-def run(eager):
-    """Return a function that runs the task ``it`` at once."""
+def add_derivers(eager, noting):
+    """Return a function that adds derivers in an order, each at a position."""
 
-    def run(*args, **kwargs):
+    def add_derivers(positions):
+        for name, position in positions.items():
+            eager.add_task_deriver(noting(name), **position)
+
+    return add_derivers
+
+
+@pytest.fixture
+def run(eager):
+    """Return a function that runs a function as the task ``it`` at once."""
+
+    def run(*args, func=add, options=None, **kwargs):
+        eager.register_task(func, name="it", **options or {})
         return eager.make_celery_app().tasks["it"].delay(*args, **kwargs).get()
 
     return run
@@ -59,59 +72,39 @@ def run(eager):
 
 # The order.
 
-
-@pytest.mark.parametrize("order", list(itertools.permutations("abc")))
-def test_under_and_over(eager, run, noting, trace, order):
-    """Whatever the order they are added in, derivers stand under and over others."""
-    positions = {
-        "a": {},
-        "b": {"under": "a"},
-        "c": {"under": "b"},
-    }
-    for name in order:
-        eager.add_task_deriver(noting(name), **positions[name])
-    eager.register_task(add, name="it")
-    assert run(1) == 1
-    assert trace == ["a", "b", "c"]
+CHAIN = {"a": {}, "b": {"under": "a"}, "c": {"under": "b"}}
 
 
 @pytest.mark.parametrize(
     "positions",
     [
+        *({name: CHAIN[name] for name in order} for order in permutations("abc")),
         {"a": {"over": "b"}, "b": {"over": "c"}, "c": {}},
         {"a": {"over": ("b", "c")}, "b": {"over": ["c"]}, "c": {}},
         {"a": {}, "b": {"under": "a", "over": "c"}, "c": {}},
         {"a": {}, "b": {"under": ["a"]}, "c": {"under": ("a", "b")}},
         {"a": {"under": INGRESS, "over": "b"}, "b": {"over": "c"}, "c": {"over": TASK}},
         {"c": {"under": ["b", "a"]}, "b": {"under": ["a"]}, "a": {}},
+        # Of several names, some may be those of add-ons that are not there.
+        {"a": {}, "b": {"under": ("missing", "a")}, "c": {"under": "b"}},
+        # As for views, the deriver that was added first stands closest to the task.
+        {"c": {}, "b": {}, "a": {}},
     ],
 )
-def test_positions(eager, run, noting, trace, positions):
-    """A position is one name or several, INGRESS and TASK among them."""
-    for name, position in positions.items():
-        eager.add_task_deriver(noting(name), **position)
-    eager.register_task(add, name="it")
-    run(1)
+def test_positions(run, add_derivers, trace, positions):
+    """A position is under or over others: a name or several, also INGRESS and TASK."""
+    add_derivers(positions)
+    assert run(1) == 1
     assert trace == ["a", "b", "c"]
 
 
-def test_without_positions(eager, run, noting, trace):
-    """As for views, the deriver that was added first stands closest to the task."""
-    for name in "abc":
-        eager.add_task_deriver(noting(name))
-    eager.register_task(add, name="it")
-    run(1)
-    assert trace == ["c", "b", "a"]
-
-
-def test_order_is_that_of_view_derivers(eager, run, noting, trace):
+def test_order_is_that_of_view_derivers(eager, run, noting, add_derivers, trace):
     """The same derivers, added in the same way, have the order they have for views."""
     positions = {"a": {}, "b": {"over": "a"}, "c": {"under": "a"}, "d": {}}
+    add_derivers(positions)
     for name, position in positions.items():
-        eager.add_task_deriver(noting(name), **position)
         of_view = {"over": "rendered_view", **position}
-        eager.add_view_deriver(_view_deriver(trace, name), name, **of_view)
-    eager.register_task(add, name="it")
+        eager.add_view_deriver(noting(name), name, **of_view)
     eager.add_view(lambda request: {}, renderer="json")
     run(1)
     of_task = trace[:]
@@ -120,99 +113,67 @@ def test_order_is_that_of_view_derivers(eager, run, noting, trace):
     assert of_task == trace
 
 
-def _view_deriver(trace, name):
-    def deriver(view, info):
-        def derived(context, request):
-            trace.append(name)
-            return view(context, request)
-
-        return derived
-
-    return deriver
-
-
-def test_derivers_wrap_tasks_registered_before(eager, run, noting, trace):
+def test_derivers_wrap_tasks_registered_before(eager, noting, trace):
     """The order of the configuration does not matter, nor where it is included."""
     eager.register_task(add, name="it")
     eager.include(lambda config: config.add_task_deriver(noting("late")))
-    assert run(1) == 1
+    assert eager.make_celery_app().tasks["it"].delay(1).get() == 1
     assert trace == ["late"]
-
-
-def test_no_derivers(eager, run):
-    """A task without derivers is called as it is."""
-    eager.register_task(add, name="it")
-    assert run(1, y=2) == 3
 
 
 # Names and errors.
 
 
-@pytest.mark.parametrize("name", [INGRESS, TASK])
-def test_reserved_names(eager, noting, name):
-    """The two ends of the chain are no names for a deriver."""
-    with pytest.raises(ConfigurationError, match=f"{name} is a reserved"):
-        eager.add_task_deriver(noting("a"), name=name)
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"name": INGRESS}, f"{INGRESS} is a reserved"),
+        ({"name": TASK}, "TASK is a reserved"),
+        ({"over": INGRESS}, "a cannot be over INGRESS"),
+        ({"over": ["other", INGRESS]}, "a cannot be over INGRESS"),
+        ({"under": TASK}, "a cannot be under TASK"),
+        ({"under": ["other", TASK]}, "a cannot be under TASK"),
+    ],
+)
+def test_ends_of_the_chain(eager, noting, options, problem):
+    """The two ends are no names for a deriver, and nothing stands beyond them."""
+    with pytest.raises(ConfigurationError, match=problem):
+        eager.add_task_deriver(noting("a"), **options)
 
 
-@pytest.mark.parametrize("position", [INGRESS, ["other", INGRESS]])
-def test_over_ingress(eager, noting, position):
-    """Nothing stands before the begin of the chain."""
-    with pytest.raises(ConfigurationError, match="a cannot be over INGRESS"):
-        eager.add_task_deriver(noting("a"), over=position)
-
-
-@pytest.mark.parametrize("position", [TASK, ["other", TASK]])
-def test_under_task(eager, noting, position):
-    """Nothing stands behind the task itself."""
-    with pytest.raises(ConfigurationError, match="a cannot be under TASK"):
-        eager.add_task_deriver(noting("a"), under=position)
-
-
-def test_circle(eager, noting):
-    """Derivers that all want to be over each other are an error."""
-    eager.add_task_deriver(noting("a"), over="b")
-    eager.add_task_deriver(noting("b"), over="a")
+@pytest.mark.parametrize(
+    ("positions", "problem"),
+    [
+        pytest.param(
+            {"a": {"over": "b"}, "b": {"over": "a"}}, "a.*b|b.*a", id="circle"
+        ),
+        ({"a": {"under": "missing"}}, "Unsatisfied .* dependencies: a"),
+        ({"a": {"over": "missing"}}, "Unsatisfied .* dependencies: a"),
+    ],
+)
+def test_impossible_position(eager, add_derivers, positions, problem):
+    """A circle is an error, as is a position that names no deriver at all."""
+    add_derivers(positions)
     eager.register_task(add, name="it")
-    with pytest.raises(ConfigurationError, match="a.*b|b.*a"):
+    with pytest.raises(ConfigurationError, match=problem):
         eager.commit()
-
-
-@pytest.mark.parametrize("position", ["under", "over"])
-def test_missing_position(eager, noting, position):
-    """A position that names no deriver at all is an error, as for views."""
-    eager.add_task_deriver(noting("a"), **{position: "missing"})
-    eager.register_task(add, name="it")
-    with pytest.raises(ConfigurationError, match="Unsatisfied .* dependencies: a"):
-        eager.commit()
-
-
-def test_one_of_several_positions_is_enough(eager, run, noting, trace):
-    """Of several names, some may be those of add-ons that are not there."""
-    eager.add_task_deriver(noting("a"))
-    eager.add_task_deriver(noting("b"), under=("missing", "a"))
-    eager.register_task(add, name="it")
-    run(1)
-    assert trace == ["a", "b"]
 
 
 def test_conflict(eager, noting):
     """Two derivers of one name conflict, and the message names both places."""
     eager.add_task_deriver(noting("same"))
-    first = inspect.currentframe().f_lineno - 1
     eager.add_task_deriver(noting("other"), name="same")
-    second = inspect.currentframe().f_lineno - 1
+    line = inspect.currentframe().f_lineno
     with pytest.raises(ConfigurationConflictError) as caught:
         eager.commit()
-    for line in first, second:
-        assert f"Line {line} of file {__file__}" in str(caught.value)
+    for each in line - 2, line - 1:
+        assert f"Line {each} of file {__file__}" in str(caught.value)
 
 
 def test_application_replaces_a_deriver_it_includes(eager, run, noting, trace):
     """A deriver of the application wins over one of the same name of an add-on."""
     eager.include(lambda config: config.add_task_deriver(noting("addon"), name="same"))
     eager.add_task_deriver(noting("mine"), name="same")
-    eager.register_task(add, name="it")
     run(1)
     assert trace == ["mine"]
 
@@ -222,71 +183,51 @@ def test_two_names_for_one_deriver(eager, run, noting, trace):
     deriver = noting("x")
     eager.add_task_deriver(deriver, name="one")
     eager.add_task_deriver(deriver, name="two")
-    eager.register_task(add, name="it")
     run(1)
     assert trace == ["x", "x"]
 
 
-@pytest.mark.parametrize("name", ["scanned.tasks.deriver", "scanned.tasks:deriver"])
+@pytest.mark.parametrize(
+    "name", ["scanned.tasks.deriver", "scanned.tasks:deriver", ".tasks.deriver"]
+)
 def test_dotted_name(eager, run, name):
-    """A deriver can be given by its dotted name, and has the name of its callable."""
+    """A dotted name may be relative to the package; the deriver has the last part."""
     from scanned.tasks import calls
 
-    eager.add_task_deriver(name)
-    eager.register_task(add, name="it")
+    eager.with_package("scanned").add_task_deriver(name)
     before = len(calls)
     run(1)
     assert calls[before:] == ["it"]
     assert eager.registry.introspector.get("task derivers", "deriver") is not None
 
 
-def test_relative_dotted_name(eager, run):
-    """A dotted name may be relative to the package."""
-    from scanned.tasks import calls
-
-    eager.include("scanned")
-    eager.scan("scanned.tasks")
-    eager.register_task(add, name="it")
-    before = len(calls)
-    run(1)
-    assert calls[before:] == ["it"]
-
-
-def test_error_in_a_deriver(eager):
+def test_error_in_a_deriver(eager, run):
     """What a deriver raises is an error of the configuration, with its place."""
 
     def deriver(task, info):
         raise ValueError(f"{info.name} lacks an option")
 
     eager.add_task_deriver(deriver)
-    eager.register_task(add, name="it")
     with pytest.raises(ConfigurationExecutionError, match="it lacks an option"):
-        eager.commit()
+        run(1)
 
 
-def test_introspectable(eager, noting):
+def test_introspectable(eager, noting, add_derivers):
     """Tools can list the derivers of an application."""
     deriver = noting("a")
     eager.add_task_deriver(deriver, under="b", over=["c", "d"])
-    eager.add_task_deriver(noting("b"))
-    eager.add_task_deriver(noting("c"))
+    add_derivers({"b": {}, "c": {}})
     eager.commit()
     found = eager.registry.introspector.get("task derivers", "a")
     assert found.type_name == "task deriver"
-    assert dict(found) == {
-        "name": "a",
-        "deriver": deriver,
-        "under": ("b",),
-        "over": ("c", "d"),
-    }
+    positions = {"under": ("b",), "over": ("c", "d")}
+    assert dict(found) == {"name": "a", "deriver": deriver, **positions}
 
 
-def test_introspectable_of_a_task(eager, noting):
+def test_introspectable_of_a_task(eager, run, add_derivers):
     """The introspectable of a task lists its derivers in order, and refers to them."""
-    eager.add_task_deriver(noting("inner"))
-    eager.add_task_deriver(noting("outer"), over="inner")
-    eager.register_task(add, name="it")
-    eager.commit()
+    add_derivers({"inner": {}, "outer": {"over": "inner"}})
+    run(1)
     introspector = eager.registry.introspector
     found = introspector.get("tasks", "it")
     assert found["derivers"] == ["outer", "inner"]
@@ -300,7 +241,6 @@ def test_deriver_without_introspection(eager, noting, run, trace):
     eager.introspection = False
     eager.add_task_deriver(noting("hidden"))
     eager.introspection = True
-    eager.register_task(add, name="it")
     run(1)
     assert trace == ["hidden"]
     assert eager.registry.introspector.get("tasks", "it")["derivers"] == ["hidden"]
@@ -322,76 +262,48 @@ def infos(eager):
     return infos
 
 
-def test_info(eager, infos):
-    """The info has the attributes of its interface."""
-    eager.register_task(add, name="it", rate_limit="1/m", transaction=False)
+@pytest.mark.parametrize("bind", [False, True])
+def test_info(eager, infos, bind):
+    """The info has the attributes of its interface, and all options, also ``bind``."""
+    options = {"rate_limit": "1/m", "transaction": False, "bind": bind}
+
+    def func(*args): ...
+
+    eager.register_task(func, name="it", **options)
     eager.commit()
     info = infos["it"]
     assert verifyObject(ITaskDeriverInfo, info)
     assert info.registry is eager.registry
     assert info.package is eager.package
     assert info.name == "it"
-    assert info.original_func is add
-    assert info.options["rate_limit"] == "1/m"
-    assert info.options["transaction"] is False
+    assert info.original_func is func
+    assert info.options == options
 
 
-def test_interface_of_a_deriver():
+def test_interface_of_a_deriver(noting):
     """A deriver is any callable that takes the task and the info."""
-
-    def deriver(task, info):
-        return task
-
-    assert verifyObject(ITaskDeriver, deriver, tentative=True)
+    assert verifyObject(ITaskDeriver, noting("a"), tentative=True)
 
 
-@pytest.mark.parametrize("bind", [False, True])
-def test_info_says_whether_the_task_is_bound(eager, infos, bind):
-    """Whether the task is bound is among its options."""
-    eager.register_task(lambda *args: None, name="it", bind=bind)
-    eager.commit()
-    assert infos["it"].options["bind"] is bind
-
-
-def test_info_package_of_a_decorated_task(eager, infos):
-    """The package is that of the module where the task is."""
-    eager.scan("scanned.tasks")
-    eager.commit()
-    assert infos["first"].package.__name__ == "scanned"
-    assert infos["first"].original_func.__name__ == "stacked"
-
-
-def test_info_package_of_an_included_task(eager, infos):
-    """The package is that which the configuration stands in."""
+def test_info_package(eager, infos):
+    """The package is that of a decorated task, or that which includes a task."""
     eager.include("scanned")
     eager.scan("scanned.tasks")
     eager.commit()
-    assert infos["relative"].package.__name__ == "scanned"
-
-
-def test_options_of_a_deriver(eager, run):
-    """A deriver can have options of its own, which Celery leaves alone."""
-
-    def deriver(task, info):
-        factor = info.options.get("factor", 1)
-        return lambda request, *args, **kwargs: factor * task(request, *args, **kwargs)
-
-    eager.add_task_deriver(deriver)
-    eager.register_task(add, name="it", factor=10)
-    assert run(1, y=2) == 30
+    for name in "first", "relative":
+        assert infos[name].package.__name__ == "scanned"
+    assert infos["first"].original_func.__name__ == "stacked"
 
 
 @pytest.mark.parametrize("bind", [False, True])
 def test_bound_tasks_look_like_others(eager, run, bind):
     """A deriver is called with the request first, whether the task is bound or not."""
-    seen = []
 
     def deriver(task, info):
-        def derived(request, *args, **kwargs):
-            seen.append((isinstance(request, Request), args, kwargs))
-            return task(request, *args, **kwargs)
-
-        return derived
+        return lambda request, *args, **kwargs: (
+            *(isinstance(request, Request), args, kwargs),
+            task(request, *args, **kwargs),
+        )
 
     def bound(self, request, x, y):
         return self.name, x, y
@@ -400,28 +312,26 @@ def test_bound_tasks_look_like_others(eager, run, bind):
         return request.current_task.name, x, y
 
     eager.add_task_deriver(deriver)
-    eager.register_task(bound if bind else plain, name="it", bind=bind)
-    assert run(1, y=2) == ("it", 1, 2)
-    assert seen == [(True, (1,), {"y": 2})]
+    result = run(1, func=bound if bind else plain, options={"bind": bind}, y=2)
+    assert result == (True, (1,), {"y": 2}, ("it", 1, 2))
 
 
 def test_deriver_changes_arguments_and_result(eager, run):
-    """A deriver decides what the task is called with, and what it returns."""
+    """A deriver decides about both, also by options of its own, which Celery keeps."""
 
     def deriver(task, info):
-        return lambda request, x: -task(request, x * 100, y=1)
+        factor = info.options.get("factor", 1)
+        return lambda request, x: -task(request, x * factor, y=1)
 
     eager.add_task_deriver(deriver)
-    eager.register_task(add, name="it")
-    assert run(2) == -201
+    assert run(2, options={"factor": 100}) == -201
 
 
-def test_arguments_are_still_checked(eager, noting):
+def test_arguments_are_still_checked(add_derivers, run):
     """Derivers do not hide the signature of the task from Celery."""
-    eager.add_task_deriver(noting("a"))
-    eager.register_task(add, name="it")
-    with pytest.raises(TypeError):
-        eager.make_celery_app().tasks["it"].delay()
+    add_derivers({"a": {}})
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
+        run()
 
 
 def test_deriver_sees_the_exception_of_the_task(eager, run):
@@ -437,14 +347,11 @@ def test_deriver_sees_the_exception_of_the_task(eager, run):
         return derived
 
     eager.add_task_deriver(deriver)
-    eager.register_task(lambda request, x: 1 // x, name="it")
-    assert run(0) == "handled"
+    assert run(0, func=lambda request, x: 1 // x) == "handled"
 
 
 def test_deriver_runs_inside_the_request(eager, run):
     """A deriver has the whole request: properties, root and threadlocals."""
-    from pyramid.threadlocal import get_current_request
-
     seen = []
 
     def deriver(task, info):
@@ -458,6 +365,5 @@ def test_deriver_runs_inside_the_request(eager, run):
 
     eager.add_request_method(lambda request: 42, "answer", property=True)
     eager.add_task_deriver(deriver)
-    eager.register_task(add, name="it")
     run(1)
     assert seen == [(42, True), "finished"]

@@ -10,18 +10,17 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
 from pyramid_tasks import PyramidTasksError
-from pyramid_tasks.worker.forking import leave_to_parent
+from pyramid_tasks.forking import leave_to_parent
 
 
 @pytest.mark.parametrize(
     "hand_over", [lambda engine: engine, lambda engine: engine.dispose, sessionmaker]
 )
-def test_engine(hand_over, configure, tmp_path):
+def test_engine(hand_over, config, tmp_path):
     """An engine that is handed over is left to the parent, not closed."""
     engine = create_engine(f"sqlite:///{tmp_path}/test.sqlite")
     with engine.connect():
         pass
-    config = configure()
     config.add_fork_safe(hand_over(engine))
     config.commit()
     (pool,) = leave_to_parent(config.registry)
@@ -29,10 +28,9 @@ def test_engine(hand_over, configure, tmp_path):
     pool.dispose()
 
 
-def test_functions(configure):
+def test_functions(config):
     """Functions are called with the registry, in order, once they are committed."""
     called = []
-    config = configure()
     config.add_fork_safe(lambda registry: called.append(("first", registry)))
     config.add_fork_safe(partial(called.append))
     assert leave_to_parent(config.registry) == []
@@ -46,9 +44,8 @@ def forget(registry):
     registry["forgotten"] = True
 
 
-def test_dotted_name(configure):
+def test_dotted_name(config):
     """A dotted name is looked up, and what it stands for is introspectable."""
-    config = configure()
     config.add_fork_safe(f"{__name__}.forget")
     config.commit()
     leave_to_parent(config.registry)
@@ -57,16 +54,15 @@ def test_dotted_name(configure):
     assert item["introspectable"]["dispose"].__name__ == "forget"
 
 
-def test_conflict(configure):
+def test_conflict(config):
     """The same function twice is a conflict, as with any directive."""
-    config = configure()
     config.add_fork_safe(forget)
     config.add_fork_safe(forget)
     with pytest.raises(ConfigurationConflictError):
         config.commit()
 
 
-def test_something_else(configure):
+def test_something_else(config):
     """What is neither a function nor an engine is refused where it is handed over."""
     with pytest.raises(PyramidTasksError, match="a function or an engine, not 17"):
-        configure().add_fork_safe(17)
+        config.add_fork_safe(17)

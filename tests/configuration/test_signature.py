@@ -69,34 +69,30 @@ def read(task):
 
 @pytest.mark.parametrize("options", [{}, {"autoretry_for": (OSError,)}])
 @pytest.mark.parametrize("func", [add, none, positional, bound])
-def test_read(configure, func, options):
+def test_read(make_task, func, options):
     """A task has the names, the signatures and the options that it has in Celery."""
     options = {"name": "it", "bind": func is bound, **options}
     plain = Celery(set_as_current=False).task(
         without_request(func, bind=func is bound), lazy=False, shared=False, **options
     )
-    config = configure()
-    config.register_task(func, **options)
-    assert read(config.make_celery_app().tasks["it"]) == read(plain)
+    assert read(make_task(func, **options)) == read(plain)
 
 
-def test_direct_calls(configure):
+def test_direct_calls(make_task):
     """A call of the task, and of what it wraps, has a request."""
-    config = configure()
-    config.register_task(lambda request, x: (request.url, x), name="it")
-    task = config.make_celery_app().tasks["it"]
+    task = make_task(lambda request, x: (request.url, x))
     assert task(1) == task.run(1) == task.__wrapped__(1) == ("http://localhost/", 1)
 
 
-def test_annotation_around_run(configure):
+def test_annotation_around_run(configure, make_task):
     """Celery's task_annotations can wrap the function of a task."""
 
     def around(run):
         return lambda self, *args: ("around", run(self, *args))
 
     config = configure(**{"celery.task_annotations": {"*": {"@run": around}}})
-    config.register_task(lambda self, request, x: x, name="it", bind=True)
-    assert config.make_celery_app().tasks["it"].apply((1,)).get() == ("around", 1)
+    task = make_task(lambda self, request, x: x, config=config, bind=True)
+    assert task.apply((1,)).get() == ("around", 1)
 
 
 RETRIES = [
@@ -113,7 +109,7 @@ RETRIES = [
 
 @pytest.mark.parametrize("autoretry", [False, True])
 @pytest.mark.parametrize(("args", "kwargs", "again"), RETRIES)
-def test_retry(configure, args, kwargs, again, autoretry):
+def test_retry(make_task, args, kwargs, again, autoretry):
     """A retry with other arguments runs with those that it has in Celery."""
 
     def plain(self, foo=0, bar=0, *args, **kwargs):
@@ -128,15 +124,12 @@ def test_retry(configure, args, kwargs, again, autoretry):
 
     options = {"name": "it", "bind": True}
     if autoretry:
-        options |= {
-            "autoretry_for": (OSError,),
-            "retry_kwargs": {"countdown": 0, **again},
-        }
-    config = configure()
-    config.register_task(task, **options)
+        retry_kwargs = {"countdown": 0, **again}
+        options |= {"autoretry_for": (OSError,), "retry_kwargs": retry_kwargs}
     expected = Celery(set_as_current=False).task(plain, shared=False, **options)
-    found = config.make_celery_app().tasks["it"]
-    results = [each.apply(args, kwargs) for each in (found, expected)]
+    results = [
+        each.apply(args, kwargs) for each in (make_task(task, **options), expected)
+    ]
     first, second = (
         (each.state, each.successful() and each.result) for each in results
     )
@@ -144,34 +137,25 @@ def test_retry(configure, args, kwargs, again, autoretry):
 
 
 @pytest.fixture
-def fail_with(configure):
+def fail_with(configure, make_task):
     """Return a function that has a task fail with a link_error, and what this got."""
 
     def fail_with(errback, *args, **options):
         told = []
-        config = configure(
-            **{
-                "celery.result_backend": "cache+memory://",
-                "pyramid_tasks.context": "host",
-            }
-        )
-        config.add_task_deriver(
-            lambda task, info: (
-                task
-                if info.name == "fail"
-                else lambda request, *args, **kwargs: told.append(
-                    (request.host, args, task(request, *args, **kwargs))
-                )
-            ),
-            name="tell",
-        )
-        config.register_task(lambda request: 1 / 0, name="fail")
-        config.register_task(errback, name="errback", **options)
-        app = config.make_celery_app()
+
+        def tell(task, info):
+            def derived(request, *args, **kwargs):
+                told.append((request.host, args, task(request, *args, **kwargs)))
+
+            return derived if info.name == "errback" else task
+
+        settings = {"celery.result_backend": "cache+memory://"}
+        config = configure(**settings, **{"pyramid_tasks.context": "host"})
+        config.add_task_deriver(tell)
+        fail = make_task(lambda request: 1 / 0, "fail", config=config)
+        link_error = make_task(errback, "errback", config=config, **options).s(*args)
         headers = {HEADER: '{"host": {"HTTP_HOST": "example.com"}}'}
-        app.tasks["fail"].apply(
-            task_id="id", headers=headers, link_error=app.tasks["errback"].s(*args)
-        )
+        fail.apply(task_id="id", headers=headers, link_error=link_error)
         return told
 
     return fail_with
@@ -200,23 +184,20 @@ def test_errback_of_the_new_style(fail_with):
 )
 def test_errback_of_the_old_style(fail_with, errback, options):
     """A link_error with one argument, or bound, is sent with the id."""
-    ((_, args, result),) = fail_with(errback, **options)
-    assert args == ("id",)
-    assert result == "id"
+    assert [told[1:] for told in fail_with(errback, **options)] == [(("id",), "id")]
 
 
-def test_annotations_that_only_type_checkers_know(configure):
+def test_annotations_that_only_type_checkers_know(make_task):
     """Annotations that cannot be evaluated are no error."""
 
     def task(request: Unknown, x: Unknown) -> Unknown: ...  # noqa: F821
 
-    config = configure()
-    config.register_task(task, name="it")
+    found = make_task(task)
     with pytest.raises(TypeError):
-        config.make_celery_app().tasks["it"].delay()
+        found.delay()
 
 
-def test_handlers(configure):
+def test_handlers(make_task):
     """The handlers of a task's own class get the arguments without the request."""
     told = []
 
@@ -224,25 +205,19 @@ def test_handlers(configure):
         def before_start(self, *args):
             told.append(args)
 
-        def on_success(self, *args):
-            told.append(args)
+        on_success = before_start
 
-    config = configure()
-    config.register_task(lambda request, x: x, name="it", base=Base)
-    config.make_celery_app().tasks["it"].apply((1,), task_id="id")
+    make_task(lambda request, x: x, base=Base).apply((1,), task_id="id")
     assert told == [("id", (1,), {}), (1, "id", (1,), {})]
 
 
-def test_replace(configure):
+def test_replace(configure, make_task):
     """A task can replace itself."""
     config = configure(**{"celery.result_backend": "cache+memory://"})
-    config.register_task(lambda request, x: 2 * x, name="double")
-    config.register_task(
-        lambda self, request, x: self.replace(self.app.tasks["double"].s(x)),
-        name="it",
-        bind=True,
+    double = make_task(lambda request, x: 2 * x, "double", config=config)
+    task = make_task(
+        lambda self, request, x: self.replace(double.s(x)), config=config, bind=True
     )
-    task = config.make_celery_app().tasks["it"]
     assert task.apply((2,)).get() == 4
     with pytest.raises(Ignore):
-        task.app.tasks["it"].on_replace(task.app.tasks["double"].s(1))
+        task.on_replace(double.s(1))

@@ -7,6 +7,7 @@ import inspect
 from datetime import timedelta
 
 import celery
+import exampleapp
 import pytest
 from celery import Celery, Task
 from celery.schedules import crontab, schedule
@@ -17,7 +18,8 @@ from pyramid.exceptions import (
     ConfigurationExecutionError,
 )
 
-from pyramid_tasks import PyramidTasksError, task
+from pyramid_tasks import task
+from pyramid_tasks.configuration import celery_app
 from pyramid_tasks.exceptions import AmbiguousTask, TaskError, TaskNotRegistered
 from pyramid_tasks.registry import get_tasks
 
@@ -32,10 +34,6 @@ def run(app, name, *args, **kwargs):
 def add(request, x, y=1):
     """Add two numbers."""
     return x + y
-
-
-def bound(self, request, x):
-    return self.name, request.current_task is self, x
 
 
 def other(request):
@@ -78,50 +76,35 @@ class Named(Adder):
 
 
 @pytest.mark.parametrize(
-    "func",
+    ("func", "name", "result"),
     [
-        pytest.param(add, id="function"),
-        pytest.param(f"{__name__}.add", id="dotted name"),
-        pytest.param(f"{__name__}:add", id="dotted name with a colon"),
+        pytest.param(add, "add", 2, id="function"),
+        pytest.param(f"{__name__}.add", "add", 2, id="dotted name"),
+        pytest.param(f"{__name__}:add", "add", 2, id="dotted name with a colon"),
+        pytest.param(Named(), "own_name", 2, id="object with a name"),
+        pytest.param(Adder().method, "method", 3, id="method"),
+        pytest.param(Adder.of_class, "of_class", 4, id="class method"),
+        pytest.param(Adder.static, "static", 5, id="static method"),
     ],
 )
-def test_register_task(configure, func):
-    """A function, or its dotted name, is registered under Celery's name for it."""
-    config = configure()
+def test_register_task(config, func, name, result):
+    """A callable, or its dotted name, is registered under Celery's name for it."""
     config.register_task(func)
     app = config.make_celery_app()
-    assert app.tasks[f"{__name__}.add"].name == f"{__name__}.add"
-    assert run(app, f"{__name__}.add", 2, y=3) == 5
+    assert app.tasks[f"{__name__}.{name}"].name == f"{__name__}.{name}"
+    assert run(app, f"{__name__}.{name}", x=1) == result
 
 
-def test_register_task_with_a_name(configure):
-    """A name replaces Celery's, and the function is found all the same."""
-    config = configure()
-    config.register_task(add, name="plus")
-    app = config.make_celery_app()
-    assert run(app, "plus", 2) == 3
-    assert f"{__name__}.add" not in app.tasks
-    assert get_tasks(config.registry).find(add) is app.tasks["plus"]
-
-
-@pytest.mark.parametrize("name", ["relative", "relative with a colon"])
-def test_register_task_with_a_relative_name(configure, name):
-    """A dotted name that begins with a dot is relative to the package."""
-    config = configure()
-    config.include("scanned")
-    config.scan("scanned.tasks")
-    assert run(config.make_celery_app(), name, 1) == ("undecorated", 1)
-
-
-def test_register_task_with_a_missing_dotted_name(configure):
+def test_register_task_with_a_missing_dotted_name(config):
     """A dotted name that leads nowhere is an error at once."""
     with pytest.raises(ImportError):
-        configure().register_task("exampleapp.nothing")
+        config.register_task("exampleapp.nothing")
 
 
 @pytest.mark.parametrize(
     ("func", "result"),
     [
+        pytest.param(add, 2, id="function"),
         pytest.param(lambda request, x: x * 2, 2, id="lambda"),
         pytest.param(functools.partial(add, y=10), 11, id="partial"),
         pytest.param(Adder(), 2, id="object"),
@@ -133,32 +116,24 @@ def test_register_task_with_a_missing_dotted_name(configure):
         pytest.param(decorated, 2, id="wraps"),
     ],
 )
-def test_any_callable_with_a_name(configure, func, result):
-    """Whatever can be called can be a task when it is given a name."""
-    config = configure()
-    config.register_task(func, name="it")
-    app = config.make_celery_app()
-    assert run(app, "it", 1) == result
-    assert get_tasks(config.registry).find(func) is app.tasks["it"]
+def test_any_callable_with_a_name(config, make_task, func, result):
+    """Whatever can be called can be a task, whose name replaces Celery's."""
+    found = make_task(func)
+    assert found.apply((1,)).get() == result
+    assert get_tasks(config.registry).find(func) is found
+    assert not any(__name__ in name for name in found.app.tasks)
     with pytest.raises(TypeError):
-        app.tasks["it"].delay()
+        found.delay()
 
 
 @pytest.mark.parametrize(
-    "func",
-    [
-        pytest.param(lambda request: None, id="lambda"),
-        pytest.param(functools.partial(add, y=10), id="partial"),
-        pytest.param(Adder(), id="object"),
-    ],
+    "func", [lambda request: None, functools.partial(add, y=10), Adder()]
 )
-def test_callable_without_a_name(configure, func):
+def test_callable_without_a_name(config, func):
     """What has no name of its own is refused, with what to do."""
     with pytest.raises(TaskError, match=r"no name of its own.*name='\.\.\.'") as caught:
-        configure().register_task(func)
+        config.register_task(func)
     assert repr(func) in str(caught.value)
-    assert isinstance(caught.value, ConfigurationError)
-    assert isinstance(caught.value, PyramidTasksError)
 
 
 class Generators:
@@ -183,46 +158,20 @@ def generator(request):
         (Generators().asynchronous, "asynchronous", "an async generator function"),
     ],
 )
-def test_callable_that_would_not_run(configure, func, named, kind):
+def test_callable_that_would_not_run(config, func, named, kind):
     """A call of these gives no result: they are refused, with what to do."""
     with pytest.raises(TaskError, match=f"{named}.* It is {kind}"):
-        configure().register_task(func, name="it")
-
-
-@pytest.mark.parametrize(
-    ("func", "name"),
-    [
-        (Named(), "own_name"),
-        (Adder().method, "method"),
-        (Adder.of_class, "of_class"),
-        (Adder.static, "static"),
-    ],
-)
-def test_callable_with_a_name_of_its_own(configure, func, name):
-    """A callable that has a name needs no other."""
-    config = configure()
-    config.register_task(func)
-    assert f"{__name__}.{name}" in config.make_celery_app().tasks
+        config.register_task(func, name="it")
 
 
 @pytest.mark.parametrize("name", ["a name", "a.b:c", "lambda", "grün", "1"])
-def test_names_need_not_be_identifiers(configure, name):
+def test_names_need_not_be_identifiers(make_task, name):
     """A task can have any name, which Celery alone would stumble over."""
-    config = configure()
-    config.register_task(lambda request, x: x, name=name)
-    assert run(config.make_celery_app(), name, 1) == 1
+    assert make_task(lambda request, x: x, name).apply((1,)).get() == 1
 
 
-def test_bind(configure):
-    """With bind, the Celery task comes before the request."""
-    config = configure()
-    config.register_task(bound, name="bound", bind=True)
-    assert run(config.make_celery_app(), "bound", 1) == ("bound", True, 1)
-
-
-def test_several_names_for_a_function(configure):
+def test_several_names_for_a_function(config):
     """A function can be several tasks, of which one must then be named."""
-    config = configure()
     config.register_task(add, name="one")
     config.register_task(add, name="two", rate_limit="1/m")
     app = config.make_celery_app()
@@ -234,23 +183,17 @@ def test_several_names_for_a_function(configure):
         assert caught.value.task == given
 
 
-def test_function_stays_callable(configure):
-    """Registering a function does not change it."""
-    config = configure()
-    config.register_task(add)
+def test_function_stays_as_it_was(config):
+    """Neither registering a function nor the decorator changes it."""
+
+    def func(request, x): ...
+
+    before = vars(func).copy()
+    config.register_task(func)
     config.commit()
-    assert add(None, 1, 2) == 3
-    assert str(inspect.signature(add)) == "(request, x, y=1)"
-
-
-def test_task_looks_like_its_function(configure):
-    """Tools that list tasks see the name, the module and the docstring."""
-    config = configure()
-    config.register_task(add)
-    found = config.make_celery_app().tasks[f"{__name__}.add"]
-    assert found.__doc__ == "Add two numbers."
-    assert found.__module__ == __name__
-    assert found.__qualname__ == "add"
+    assert vars(func) == before
+    assert task(func) is task(name="x")(func) is func
+    assert str(inspect.signature(func)) == "(request, x)"
 
 
 @pytest.mark.parametrize(
@@ -264,11 +207,11 @@ def test_task_looks_like_its_function(configure):
         (lambda self, *, request: None, True, "request"),
     ],
 )
-def test_task_without_a_request(configure, func, bind, missing):
+def test_task_without_a_request(config, func, bind, missing):
     """A function that cannot take the request is refused when it is registered."""
     expected = r"\(self, request, \.\.\.\)" if bind else r"\(request, \.\.\.\)"
     with pytest.raises(TaskError, match=expected) as caught:
-        configure().register_task(func, name="it", bind=bind)
+        config.register_task(func, name="it", bind=bind)
     assert str(caught.value).startswith("The task 'it' must take")
     assert str(caught.value).endswith(f"no positional parameter for {missing}")
 
@@ -284,101 +227,71 @@ def test_task_without_a_request(configure, func, bind, missing):
         (lambda self, request, /, *args: args, True),
     ],
 )
-def test_ways_to_take_a_request(configure, func, bind):
+def test_ways_to_take_a_request(make_task, func, bind):
     """The request is the first positional argument, whatever its name."""
-    config = configure()
-    config.register_task(func, name="it", bind=bind)
-    assert run(config.make_celery_app(), "it", 1, 2) == (1, 2)
+    assert make_task(func, bind=bind).apply((1, 2)).get() == (1, 2)
 
 
 @pytest.mark.parametrize("name", ["request", "self", "func_or_name", "task", "args"])
 @pytest.mark.parametrize("bind", [False, True])
-def test_parameters_of_any_name(eager, name, bind):
+def test_parameters_of_any_name(eager, make_task, name, bind):
     """No name of a parameter is taken by this package."""
     source = f"lambda {'s, ' if bind else ''}r, {name}: {name}"
-    eager.register_task(eval(source), name="it", bind=bind)
-    found = eager.make_celery_app().tasks["it"]
+    found = make_task(eval(source), config=eager, bind=bind)
     assert found.apply_async(kwargs={name: 1}).get() == 1
     with pytest.raises(TypeError):
         found.apply_async((1,), {name: 1})
 
 
-@pytest.mark.parametrize("name", ["self", "func_or_name", "task", "args", "kwargs"])
-def test_any_keyword_argument(eager, name):
-    """A task that takes any keyword takes those names too."""
-    eager.register_task(lambda request, **kwargs: kwargs, name="it")
-    found = eager.make_celery_app().tasks["it"]
-    assert found.apply_async(kwargs={name: 1}).get() == {name: 1}
+#: Arguments that ``add`` does not take.
+WRONG_ARGUMENTS = [
+    *(((), {}), ((1, 2, 3), {}), ((), {"y": 1})),
+    *(((1,), {"x": 1}), ((1,), {"z": 1}), ((1,), {"request": None})),
+]
 
 
-@pytest.mark.parametrize(
-    ("args", "kwargs"),
-    [
-        ((), {}),
-        ((1, 2, 3), {}),
-        ((1,), {"x": 1}),
-        ((1,), {"z": 1}),
-        ((), {"y": 1}),
-        ((1,), {"request": None}),
-    ],
-)
+@pytest.mark.parametrize(("args", "kwargs"), WRONG_ARGUMENTS)
 @pytest.mark.parametrize("bind", [False, True])
-def test_arguments_are_checked(configure, args, kwargs, bind):
+def test_arguments_are_checked(make_task, args, kwargs, bind):
     """Celery checks arguments by the task's signature, less the request."""
-
-    def task(request, x, y=1): ...
-
-    def bound_task(self, request, x, y=1): ...
-
-    config = configure()
-    config.register_task(bound_task if bind else task, name="it", bind=bind)
-    found = config.make_celery_app().tasks["it"]
+    found = make_task((lambda self, request, x, y=1: None) if bind else add, bind=bind)
     with pytest.raises(TypeError):
         found.apply_async(args, kwargs)
 
 
-def test_keyword_only_arguments_are_checked(eager):
+def test_keyword_only_arguments_are_checked(eager, make_task):
     """Keyword-only parameters are part of the signature."""
-
-    def task(request, *, x, y=2):
-        return x, y
-
-    eager.register_task(task, name="it")
-    found = eager.make_celery_app().tasks["it"]
+    found = make_task(lambda request, *, x, y=2: (x, y), config=eager)
     assert found.delay(x=1).get() == (1, 2)
-    with pytest.raises(TypeError):
-        found.delay(1)
-    with pytest.raises(TypeError):
-        found.delay()
+    for args in (1,), ():
+        with pytest.raises(TypeError):
+            found.delay(*args)
 
 
-def test_typing_false(eager):
+def test_typing_false(eager, make_task):
     """With typing=False, Celery does not check arguments: the task fails instead."""
-    eager.register_task(add, name="it", typing=False)
-    found = eager.make_celery_app().tasks["it"]
+    found = make_task(add, config=eager, typing=False)
     assert found.apply_async((1, 2, 3), throw=False).state == "FAILURE"
 
 
 # Conflicts.
 
 
-def test_conflict(configure):
-    """Two tasks of one name conflict, and the message names both places."""
-    config = configure()
-    config.register_task(add, name="same")
-    first = inspect.currentframe().f_lineno - 1
-    config.register_task(other, name="same")
-    second = inspect.currentframe().f_lineno - 1
+def test_conflict(config):
+    """Tasks of one name conflict, and the message names each place."""
+    config.register_task(add)
+    config.register_task(add)
+    config.register_task(other, name=f"{__name__}.add")
+    line = inspect.currentframe().f_lineno
     with pytest.raises(ConfigurationConflictError) as caught:
-        config.commit()
-    for line in first, second:
-        assert f"Line {line} of file {__file__}" in str(caught.value)
-    assert "('task', 'same')" in str(caught.value)
+        config.make_celery_app()
+    for each in line - 3, line - 2, line - 1:
+        assert f"Line {each} of file {__file__}" in str(caught.value)
+    assert f"('task', '{__name__}.add')" in str(caught.value)
 
 
-def test_conflict_of_decorators(configure):
+def test_conflict_of_decorators(config):
     """Two decorated functions of one name conflict, each shown with its file."""
-    config = configure()
     config.scan("scanned.conflicting")
     with pytest.raises(ConfigurationConflictError) as caught:
         config.commit()
@@ -388,18 +301,8 @@ def test_conflict_of_decorators(configure):
     assert len({line for line in said.splitlines() if "Line " in line}) == 2
 
 
-def test_same_task_twice(configure):
-    """A function registered twice under one name conflicts too."""
-    config = configure()
-    config.register_task(add)
-    config.register_task(add)
-    with pytest.raises(ConfigurationConflictError, match=f"{__name__}.add"):
-        config.commit()
-
-
-def test_application_overrides_what_it_includes(configure):
+def test_application_overrides_what_it_includes(config):
     """As for views, a task of the application wins over that of an add-on."""
-    config = configure()
     config.include(lambda config: config.register_task(add, name="same"))
     config.register_task(other, name="same")
     assert run(config.make_celery_app(), "same") == "other"
@@ -410,30 +313,25 @@ def test_later_registration_wins(autocommit):
     """After a commit, a name can be registered anew, as in all of Pyramid."""
     config = Configurator(autocommit=autocommit)
     config.include("pyramid_tasks")
+    tasks = get_tasks(config.registry)
     config.register_task(add, name="same")
-    config.commit()
+    if not autocommit:
+        config.commit()
+    assert run(tasks.app, "same", 1) == 2
     config.register_task(other, name="same")
     assert run(config.make_celery_app(), "same") == "other"
-    assert get_tasks(config.registry).find(other).name == "same"
+    assert tasks.find(other).name == "same"
     with pytest.raises(TaskNotRegistered):
-        get_tasks(config.registry).find(add)
-
-
-def test_autocommit():
-    """With autocommit, as in tests, a task is there at once."""
-    config = Configurator(autocommit=True)
-    config.include("pyramid_tasks")
-    config.register_task(add, name="it")
-    assert run(get_tasks(config.registry).app, "it", 1) == 2
+        tasks.find(add)
 
 
 # @task and config.scan()
 
 
 @pytest.fixture
-def scanned(configure):
+def scanned(config):
     """Return the Celery application with the tasks of a scanned package."""
-    config = configure()
+    config.include("scanned")
     config.scan("scanned.tasks")
     return config.make_celery_app()
 
@@ -447,46 +345,35 @@ def scanned(configure):
         ("scanned.tasks.bound", (1,), ("scanned.tasks.bound", True, 1)),
         ("first", (), "stacked"),
         ("second", (), "stacked"),
+        pytest.param("relative", (1,), ("undecorated", 1), id="by .name"),
+        pytest.param("relative with a colon", (1,), ("undecorated", 1), id="by :name"),
     ],
 )
-def test_decorated_tasks(scanned, name, args, result):
-    """config.scan() registers each decorated function."""
+def test_tasks_of_a_package(scanned, name, args, result):
+    """config.scan() registers decorated functions; others have a relative name."""
     assert run(scanned, name, *args) == result
 
 
 def test_decorated_tasks_only(scanned):
-    """What is not decorated is no task."""
-    assert {name for name in scanned.tasks if name.startswith("scanned.")} == {
-        "scanned.tasks.plain",
-        "scanned.tasks.with_parentheses",
-        "scanned.tasks.periodic",
-        "scanned.tasks.bound",
-    }
-
-
-def test_decorator_options(scanned):
-    """Each decorator keeps the options of its own."""
+    """What is not decorated is no task, and each decorator has options of its own."""
+    names = {name for name in scanned.tasks if name.startswith("scanned.tasks.")}
+    expected = {"plain", "with_parentheses", "periodic", "bound"}
+    assert names == {f"scanned.tasks.{name}" for name in expected}
     assert scanned.tasks["its own name"].rate_limit == "10/m"
     assert scanned.tasks["second"].max_retries == 7
     assert scanned.tasks["first"].max_retries == Task.max_retries
 
 
-def test_decorator_registers_nothing_without_a_scan(configure):
+def test_decorator_registers_nothing_without_a_scan(config):
     """Importing a module of tasks registers none of them."""
-    config = configure()
     config.register_task("scanned.tasks.undecorated")
     assert "scanned.tasks.plain" not in config.make_celery_app().tasks
 
 
-def test_decorated_function_stays_as_it_was():
-    """The decorator returns the function itself."""
-
-    def func(request, x):
-        return x
-
-    assert task(func) is func
-    assert task(name="x")(func) is func
-    assert func(None, 1) == 1
+def test_scan_without_the_package():
+    """A scan that finds a task says what to include."""
+    with pytest.raises(TaskError, match=r"scanned\.tasks\..* before config.scan\(\)"):
+        Configurator().scan("scanned.tasks")
 
 
 @pytest.mark.parametrize("decorator", [task, task(), task(name="x", bind=True)])
@@ -516,26 +403,25 @@ def test_two_applications_can_scan_one_module(configure):
 # Introspection.
 
 
-def test_task_is_introspectable(configure):
+def test_task_is_introspectable(config):
     """Tools such as pdebugtoolbar can list the tasks of an application."""
-    config = configure()
     config.register_task("exampleapp.add", name="plus", rate_limit="1/m")
     config.commit()
     found = config.registry.introspector.get("tasks", "plus")
-    assert found.type_name == "task"
-    assert found.title == "plus"
-    assert found["name"] == "plus"
-    assert found["func"].__name__ == "add"
-    assert found["dotted"] == "exampleapp.add"
-    assert found["options"] == {"rate_limit": "1/m"}
-    assert found["bind"] is False
-    assert found["derivers"] == []
+    assert (found.type_name, found.title) == ("task", "plus")
+    assert dict(found) == {
+        "name": "plus",
+        "func": exampleapp.add,
+        "dotted": "exampleapp.add",
+        "options": {"rate_limit": "1/m"},
+        "bind": False,
+        "derivers": [],
+    }
     assert found.action_info.file == __file__
 
 
-def test_periodic_task_is_introspectable(configure):
+def test_periodic_task_is_introspectable(config):
     """The schedule of an application can be listed too."""
-    config = configure()
     config.register_task(add, name="plus")
     config.add_periodic_task(60, "plus", (1,), {"y": 2}, name="often", queue="slow")
     config.commit()
@@ -555,11 +441,8 @@ def test_periodic_task_is_introspectable(configure):
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_introspection_switched_off(*, autocommit):
     """An application without introspection has its tasks all the same."""
-    config = Configurator(
-        settings={"celery.broker_url": "memory://"},
-        introspection=False,
-        autocommit=autocommit,
-    )
+    settings = {"celery.broker_url": "memory://"}
+    config = Configurator(settings=settings, introspection=False, autocommit=autocommit)
     config.include("pyramid_tasks")
     config.add_task_deriver(lambda task, info: task, name="plain")
     config.register_task(add, name="plus")
@@ -568,6 +451,11 @@ def test_introspection_switched_off(*, autocommit):
     assert "plus" in app.tasks
     assert list(app.conf.beat_schedule) == ["often"]
     assert not config.registry.introspector.get_category("tasks")
+    settings["celery.task_serializer"] = "jsn"
+    config = Configurator(settings=settings, introspection=False)
+    celery_app.includeme(config)  # config.include() switches it on
+    with pytest.raises(ConfigurationError, match="task_serializer = jsn is not one"):
+        config.commit()
 
 
 # config.add_periodic_task
@@ -579,52 +467,33 @@ def periodic(configure):
 
     def periodic(*args, **kwargs):
         config = configure()
-        config.include("scanned")
         config.scan("scanned.tasks")
         config.add_periodic_task(*args, **kwargs)
-        entries = dict(config.make_celery_app().conf.beat_schedule)
-        del entries["relative"]
-        return entries
+        return config.make_celery_app().conf.beat_schedule
 
     return periodic
 
 
-def test_periodic_task_is_named_in_each_way(periodic, configure):
-    """The function, its dotted name or the registered name stand for the task."""
+def test_periodic_task_is_named_in_each_way(periodic, scanned):
+    """The function, its dotted name, also a relative one, and the task stand for it."""
     from scanned.tasks import periodic as func
 
-    for given in (
-        func,
-        "scanned.tasks.periodic",
-        "scanned.tasks:periodic",
-    ):
+    for given in func, "scanned.tasks.periodic", "scanned.tasks:periodic":
         (entry,) = periodic(30, given).values()
-        assert entry["task"] == "scanned.tasks.periodic"
-        assert entry["schedule"] == 30
+        assert (entry["task"], entry["schedule"]) == ("scanned.tasks.periodic", 30)
+    assert scanned.conf.beat_schedule["relative"]["task"] == "scanned.tasks.periodic"
 
 
-def test_periodic_task_by_relative_name(configure):
-    """A dotted name may be relative to the package that adds it."""
-    config = configure()
-    config.include("scanned")
-    config.scan("scanned.tasks")
-    entries = config.make_celery_app().conf.beat_schedule
-    assert entries["relative"]["task"] == "scanned.tasks.periodic"
-
-
-def test_periodic_task_by_celery_task(configure):
+def test_periodic_task_by_celery_task(config, make_task):
     """The Celery task itself stands for the task."""
-    config = configure()
-    config.register_task(add, name="plus")
-    app = config.make_celery_app()
-    config.add_periodic_task(30, app.tasks["plus"], (1,), name="x")
+    found = make_task(add)
+    config.add_periodic_task(30, found, (1,), name="x")
     config.commit()
-    assert app.conf.beat_schedule["x"]["task"] == "plus"
+    assert found.app.conf.beat_schedule["x"]["task"] == "it"
 
 
-def test_periodic_task_before_its_task(configure):
+def test_periodic_task_before_its_task(config):
     """The order of the two does not matter, nor where they are."""
-    config = configure()
     config.add_periodic_task(30, "plus", (1,), name="x")
     config.include(lambda config: config.register_task(add, name="plus"))
     assert config.make_celery_app().conf.beat_schedule["x"]["args"] == (1,)
@@ -648,13 +517,12 @@ def test_schedules(periodic, given, found):
     assert entry["schedule"] == found
 
 
-@pytest.mark.parametrize("text", ["daily", "* * * *", "99 * * * *", "-1"])
-def test_wrong_schedule(configure, text):
-    """A schedule that cannot be read is an error at once."""
-    config = configure()
-    with pytest.raises(ConfigurationError, match="schedule") as caught:
-        config.add_periodic_task(text, "whatever")
-    assert repr(text) in str(caught.value)
+@pytest.mark.parametrize("schedule", ["daily", "-1", 0, -1, 0.0, float("inf")])
+def test_wrong_schedule(config, schedule):
+    """A schedule that cannot be read, or would never end, is an error at once."""
+    problem = "could not" if schedule == "daily" else "not a positive number"
+    with pytest.raises(ConfigurationError, match=f"'{schedule}' .*{problem}"):
+        config.add_periodic_task(schedule, "whatever")
 
 
 def test_periodic_task_arguments_and_options(periodic):
@@ -675,24 +543,20 @@ def test_periodic_task_arguments_and_options(periodic):
     assert entry["kwargs"] == {"x": 1}
 
 
-def test_periodic_task_conflict(configure):
+def test_periodic_task_conflict(config):
     """One task on two schedules with the same arguments needs names."""
-    config = configure()
     config.register_task(add)
     config.add_periodic_task(30, add, (1,))
-    first = inspect.currentframe().f_lineno - 1
     config.add_periodic_task(60, add, (1,))
-    second = inspect.currentframe().f_lineno - 1
-    with pytest.raises(ConfigurationConflictError) as caught:
+    line = inspect.currentframe().f_lineno
+    with pytest.raises(ConfigurationConflictError, match=r"add\(1\)") as caught:
         config.commit()
-    assert f"Line {first} of file {__file__}" in str(caught.value)
-    assert f"Line {second} of file {__file__}" in str(caught.value)
-    assert "add(1)" in str(caught.value)
+    for each in line - 2, line - 1:
+        assert f"Line {each} of file {__file__}" in str(caught.value)
 
 
-def test_periodic_task_several_times(configure):
+def test_periodic_task_several_times(config):
     """Other arguments or other names make other entries."""
-    config = configure()
     config.register_task(add)
     config.add_periodic_task(30, add, (1,))
     config.add_periodic_task(30, add, (2,))
@@ -702,12 +566,9 @@ def test_periodic_task_several_times(configure):
     assert sorted(entries) == ["add(1)", "add(2)", "add(2, y=1)", "slow"]
 
 
-@pytest.mark.parametrize(
-    ("args", "kwargs"), [((), {}), ((1, 2, 3), {}), ((1,), {"z": 1})]
-)
-def test_periodic_task_with_wrong_arguments(configure, args, kwargs):
+@pytest.mark.parametrize(("args", "kwargs"), WRONG_ARGUMENTS)
+def test_periodic_task_with_wrong_arguments(config, args, kwargs):
     """Arguments the task does not take are an error of the configuration."""
-    config = configure()
     config.register_task(add, name="plus")
     config.add_periodic_task(30, "plus", args, kwargs)
     line = inspect.currentframe().f_lineno - 1
@@ -717,71 +578,50 @@ def test_periodic_task_with_wrong_arguments(configure, args, kwargs):
     assert f"Line {line} of file {__file__}" in str(caught.value)
 
 
-def test_periodic_task_without_typing(configure):
+def test_periodic_task_without_typing(config):
     """With typing=False, Celery checks no arguments, here neither."""
-    config = configure()
     config.register_task(add, name="plus", typing=False)
     config.add_periodic_task(30, "plus", (1, 2, 3), name="x")
     assert config.make_celery_app().conf.beat_schedule["x"]["args"] == (1, 2, 3)
 
 
-@pytest.mark.parametrize(
-    ("given", "nearest"),
-    [("plu", "plus"), ("Plus", "plus"), ("completely different", None), (other, None)],
+FOREIGN = celery.Celery(set_as_current=False, fixups=[]).task(
+    add, name="plsu", lazy=False, shared=False
 )
-def test_periodic_task_that_is_not_registered(configure, given, nearest):
-    """A task that is not there is an error with the nearest name."""
-    config = configure()
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ("plu", TaskNotRegistered, "Did you mean 'plus'?"),
+        ("Plus", TaskNotRegistered, "Did you mean 'plus'?"),
+        ("completely different", TaskNotRegistered, r"config.register_task\(\)"),
+        (other, TaskNotRegistered, r"config.register_task\(\)"),
+        (FOREIGN, TaskNotRegistered, "No task 'plsu' .* Did you mean 'plus'?"),
+        (add, AmbiguousTask, "Give one"),
+    ],
+)
+def test_periodic_task_that_is_not_there(config, given, error, words):
+    """A name of no task, or a function with several names, is an error with a hint."""
     config.register_task(add, name="plus")
-    config.add_periodic_task(30, given)
-    with pytest.raises(ConfigurationExecutionError) as caught:
+    config.register_task(add, name="and")
+    config.add_periodic_task(30, given, (1,))
+    with pytest.raises(ConfigurationExecutionError, match=words) as caught:
         config.commit()
-    error = caught.value.evalue
-    assert isinstance(error, TaskNotRegistered)
-    assert error.nearest == nearest
-    assert (f"Did you mean {nearest!r}?" in str(error)) == bool(nearest)
-
-
-def test_periodic_task_that_is_ambiguous(configure):
-    """A function with several names needs one here too."""
-    config = configure()
-    config.register_task(add, name="one")
-    config.register_task(add, name="two")
-    config.add_periodic_task(30, add, (1,))
-    with pytest.raises(ConfigurationExecutionError, match="Give one") as caught:
-        config.commit()
-    assert isinstance(caught.value.evalue, AmbiguousTask)
+    assert isinstance(caught.value.evalue, error)
 
 
 # config.make_celery_app
 
 
 def test_make_celery_app(configure):
-    """The Celery application is that of the registry, with its settings and tasks."""
+    """It is the application of the registry, with its settings, each time."""
     config = configure(**{"celery.broker_url": "memory://x"})
-    config.register_task(add, name="plus")
-    app = config.make_celery_app()
-    assert isinstance(app, Celery)
-    assert app is get_tasks(config.registry).app
-    assert app.conf.broker_url == "memory://x"
-    assert "plus" in app.tasks
-
-
-def test_make_celery_app_commits(configure):
-    """Mistakes show when the application is made."""
-    config = configure()
-    config.register_task(add, name="same")
-    config.register_task(other, name="same")
-    with pytest.raises(ConfigurationConflictError):
-        config.make_celery_app()
-
-
-def test_make_celery_app_twice(configure):
-    """It can be called again, beside make_wsgi_app."""
-    config = configure()
     app = config.make_celery_app()
     config.make_wsgi_app()
-    assert config.make_celery_app() is app
+    assert isinstance(app, Celery)
+    assert app is config.make_celery_app() is get_tasks(config.registry).app
+    assert app.conf.broker_url == "memory://x"
 
 
 # The options of Celery.
@@ -790,24 +630,19 @@ def test_make_celery_app_twice(configure):
 @pytest.mark.parametrize(
     "options",
     [
-        {"rate_limit": "10/m"},
+        *({"rate_limit": "10/m"}, {"ignore_result": True}, {"serializer": "yaml"}),
+        *({"typing": False}, {"track_started": True}, {"throws": (ValueError,)}),
         {"soft_time_limit": 5, "time_limit": 10},
-        {"ignore_result": True},
+        *({"delivery_mode": 1}, {"delivery_mode": 2}, {"soft_time_limit": 0.5}),
         {"acks_late": True, "reject_on_worker_lost": True},
-        {"serializer": "yaml"},
-        {"typing": False},
         {"max_retries": None, "default_retry_delay": 1},
-        {"throws": (ValueError,)},
-        {"track_started": True},
         {"store_errors_even_if_ignored": True, "expires": 60},
         {"an_option_of_a_deriver": "x"},
     ],
 )
-def test_options_are_kept(configure, options):
+def test_options_are_kept(make_task, options):
     """Options are attributes of the Celery task, as Celery has it."""
-    config = configure()
-    config.register_task(add, name="it", **options)
-    found = config.make_celery_app().tasks["it"]
+    found = make_task(add, **options)
     assert {key: getattr(found, key) for key in options} == options
 
 
@@ -818,14 +653,40 @@ def test_options_are_kept(configure, options):
         ("serializer", "jsn", "= jsn is not one of .* Did you mean json"),
         ("compression", "gzp", "= gzp is not one of .* Did you mean gzip"),
         ("delivery_mode", "kept", "= kept is not one of 1, 2"),
+        ("time_limit", "x", "= 'x' is not a number of seconds"),
+        ("soft_time_limit", -1, "= -1 is not a number of seconds"),
+        ("autoretry_for", "OSError", "= 'OSError' is not a tuple of exceptions"),
+        ("autoretry_for", OSError, "= <class 'OSError'> is not a tuple of exceptions"),
+        ("throws", "OSError", "= 'OSError' is not an exception or a tuple"),
+        ("max_retries", "3", "= '3' is not a number"),
+        ("retry_backoff", "x", "= 'x' is not a number"),
+        ("retry_backoff_max", "x", "= 'x' is not a number"),
+        ("retry_kwargs", {"max_retries": "3"}, "has max_retries = '3' is not a number"),
+        ("queue", 5, "= 5 is not a name"),
+        ("Strategy", "nope:X", "= nope:X cannot be imported: there is no module nope"),
+        ("Request", "os.path:X", "= os.path:X cannot be imported: os.path has no X."),
+        ("acks_late", "no", "= 'no' is text: write True or False"),
+        ("bind", "no", "= 'no' is text"),
+        ("tm", "no", "= 'no' is text"),
+        ("inbox", "false", "= 'false' is text"),
+        ("base", object, "= <class 'object'> is not a class below celery.Task"),
+        ("filter", 5, "= 5 is not a function"),
+        ("apply_async", 5, "= 5 is not a function"),
+        ("run", 5, "is no option"),
+        ("app", 5, "is no option"),
     ],
 )
-def test_options_that_celery_cannot_use(configure, option, value, said):
+def test_options_that_celery_cannot_use(make_task, option, value, said):
     """The application does not start with a value that ends a worker or a request."""
-    config = configure()
-    config.register_task(add, name="it", **{option: value})
     with pytest.raises(ConfigurationError, match=f"The task it: {option} {said}"):
-        config.make_celery_app()
+        make_task(add, **{option: value})
+
+
+@pytest.mark.parametrize("name", ["", 5])
+def test_name_that_is_none(configure, name):
+    """A task is named by a text."""
+    with pytest.raises(ConfigurationError, match="is not the name of a task"):
+        configure().register_task(add, name=name)
 
 
 def test_settings_are_the_defaults_of_tasks(configure):
@@ -841,35 +702,17 @@ def test_settings_are_the_defaults_of_tasks(configure):
     assert app.tasks["other"].acks_late is False
 
 
-def test_base(configure):
-    """A task can have a class of its own, whose hooks run."""
-    seen = []
-
-    class Base(Task):
-        def on_success(self, retval, task_id, args, kwargs):
-            seen.append((retval, args))
-
-    config = configure()
-    config.register_task(add, name="it", base=Base)
-    app = config.make_celery_app()
-    assert isinstance(app.tasks["it"], Base)
-    assert run(app, "it", 1) == 2
-    assert seen == [(2, (1,))]
-
-
-def test_base_with_its_own_call(configure):
+def test_base_with_its_own_call(make_task):
     """A class that overrides __call__ calls the task through it."""
 
     class Base(Task):
         def __call__(self, *args, **kwargs):
             return "called", super().__call__(*args, **kwargs)
 
-    config = configure()
-    config.register_task(add, name="it", base=Base)
-    assert run(config.make_celery_app(), "it", 1) == ("called", 2)
+    assert make_task(add, base=Base).apply((1,)).get() == ("called", 2)
 
 
-def test_autoretry_with_backoff(configure):
+def test_autoretry_with_backoff(make_task):
     """Celery's own retries run the task again, each time with a new request."""
     requests = []
 
@@ -877,121 +720,72 @@ def test_autoretry_with_backoff(configure):
         requests.append(request)
         raise OSError("again")
 
-    config = configure()
-    config.register_task(
-        fail,
-        name="it",
-        autoretry_for=(OSError,),
-        retry_backoff=2,
-        retry_jitter=False,
-        max_retries=3,
-    )
-    result = config.make_celery_app().tasks["it"].apply()
+    backoff = {"retry_backoff": 2, "retry_jitter": False, "max_retries": 3}
+    result = make_task(fail, autoretry_for=(OSError,), **backoff).apply()
     assert isinstance(result.result, OSError)
     assert len(requests) == len(set(map(id, requests))) == 4
 
 
-def test_autoretry_ends(configure):
-    """A task that succeeds when retried has its result."""
-    left = [OSError, OSError]
-
-    def flaky(request):
-        if left:
-            raise left.pop()
-        return request.current_task.request.retries
-
-    config = configure()
-    config.register_task(flaky, name="it", autoretry_for=(OSError,), max_retries=5)
-    assert run(config.make_celery_app(), "it") == 2
-
-
 # Pydantic.
-
-needs_pydantic = pytest.mark.skipif(
-    CELERY < (5, 5), reason="Celery has pydantic=True since 5.5"
-)
 
 
 @pytest.fixture(params=["pydantic_deferred", "pydantic_plain"])
 def pydantic(request, eager):
     """Return the tasks of a module with models as arguments."""
+    if CELERY < (5, 5):
+        pytest.skip("Celery has pydantic=True since 5.5")
     eager.scan(request.param)
-    app = eager.make_celery_app()
-    return {
-        name.removeprefix(f"{request.param}."): found
-        for name, found in app.tasks.items()
-    }
+    tasks = eager.make_celery_app().tasks
+    return {name.removeprefix(f"{request.param}."): tasks[name] for name in tasks}
 
 
-@needs_pydantic
-def test_pydantic(pydantic):
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs", "result"),
+    [
+        ("charge", [{"number": 3}], {"times": 2}, {"total": 6}),
+        ("charge", [], {"order": {"number": "3"}}, {"total": 3}),
+        ("strict", [{"number": 3}], {}, "Order"),
+        pytest.param(
+            *("annotated_request", [{"number": 3}], {}, {"total": 3}),
+            id="only type checkers import the annotation of the request",
+        ),
+    ],
+)
+def test_pydantic(pydantic, name, args, kwargs, result):
     """Models are validated from their JSON, and dumped when they are returned."""
-    charge = pydantic["charge"]
-    assert charge.delay({"number": 3}, times=2).get() == {"total": 6}
-    assert charge.delay(order={"number": "3"}).get() == {"total": 3}
+    assert pydantic[name].delay(*args, **kwargs).get() == result
 
 
-@needs_pydantic
-def test_pydantic_refuses(pydantic):
-    """What is not valid fails the task."""
-    with pytest.raises(ValueError, match="number"):
-        pydantic["charge"].delay({"number": "x"})
+@pytest.mark.parametrize(
+    ("name", "args", "error"),
+    [
+        ("charge", [{"number": "x"}], ValueError),
+        pytest.param("strict", [{"number": "3"}], ValueError, id="pydantic_strict"),
+        ("charge", [], TypeError),
+        ("charge", [{}, 1, 2], TypeError),
+    ],
+)
+def test_pydantic_refuses(pydantic, name, args, error):
+    """What is not valid fails the task; what does not fit is not queued."""
+    with pytest.raises(error, match="number" if error is ValueError else "argument"):
+        pydantic[name].delay(*args)
 
 
-@needs_pydantic
-def test_pydantic_strict(pydantic):
-    """The further options of pydantic are kept."""
-    assert pydantic["strict"].delay({"number": 3}).get() == "Order"
-    with pytest.raises(ValueError, match="number"):
-        pydantic["strict"].delay({"number": "3"})
-
-
-@needs_pydantic
 def test_pydantic_with_bind(pydantic):
     """Models and bind go together."""
     found = pydantic["bound"]
-    assert found.delay({"number": 1, "items": ["a"]}).get() == [
-        found.name,
-        "Request",
-        "a",
-    ]
+    result = found.delay({"number": 1, "items": ["a"]}).get()
+    assert result == [found.name, "Request", "a"]
 
 
-@needs_pydantic
-def test_pydantic_with_arguments_that_do_not_fit(pydantic):
-    """The signature is checked when such a task is queued."""
-    for args in (), ({}, 1, 2):
-        with pytest.raises(TypeError):
-            pydantic["charge"].delay(*args)
-
-
-@needs_pydantic
-def test_pydantic_and_the_annotation_of_the_request(pydantic):
-    """The request may be annotated with a name that only type checkers import."""
-    found = pydantic["annotated_request"]
-    assert found.delay({"number": 3}).get() == {"total": 3}
-
-
-@needs_pydantic
-def test_pydantic_and_another_annotation(eager):
-    """So may other arguments, where the annotations are no strings."""
-    eager.scan("pydantic_plain")
-    found = eager.make_celery_app().tasks["pydantic_plain.annotated_otherwise"]
+@pytest.mark.parametrize("pydantic", ["pydantic_plain"], indirect=True)
+def test_pydantic_and_another_annotation(pydantic):
+    """An annotation need not exist, where the annotations are no strings."""
+    found = pydantic["annotated_otherwise"]
     assert found.delay({"number": 3}, None).get() == {"total": 3}
 
 
-def test_celerys_own_options_for_registering(configure):
+def test_celerys_own_options_for_registering(configure, make_task):
     """shared and lazy are accepted; a task is made at once, for its application."""
-    config = configure()
-    config.register_task(lambda request: None, name="x", shared=True, lazy=True)
-    assert "x" in config.make_celery_app().tasks
+    assert make_task(lambda request: None, "x", shared=True, lazy=True).name == "x"
     assert "x" not in configure().make_celery_app().tasks
-
-
-@pytest.mark.parametrize("schedule", [0, -1, 0.0, float("inf")])
-def test_schedule_that_would_never_end(configure, schedule):
-    """A schedule of no seconds, or fewer, is an error."""
-    config = configure()
-    config.register_task(lambda request: None, name="x")
-    with pytest.raises(ConfigurationError, match="not a positive number"):
-        config.add_periodic_task(schedule, "x")

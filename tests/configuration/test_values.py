@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import zip_longest
-from pathlib import Path
-
 import pytest
 
 from pyramid_tasks._celery import SETTING_TYPES
@@ -47,6 +43,7 @@ DEADLY = {
     "-1": {
         *("broker_pool_acquire_timeout", "broker_pool_limit", "task_protocol"),
         *("worker_max_tasks_per_child", "worker_prefetch_multiplier"),
+        "task_time_limit",
     },
     '{"nonsense": 1}': {"task_publish_retry_policy", "task_queues"},
     "": {
@@ -56,15 +53,10 @@ DEADLY = {
     },
 }
 #: One wrong value of each setting, then another, and so on.
+VALUES = {name: WRONG[type_] for name, type_ in SETTING_TYPES.items()}
 ROUNDS = [
-    {name: value for name, value in values if value is not None}
-    for values in zip_longest(
-        *(
-            [(name, value) for value in WRONG[type_]]
-            for name, type_ in SETTING_TYPES.items()
-        ),
-        fillvalue=("", None),
-    )
+    {name: values[number] for name, values in VALUES.items() if number < len(values)}
+    for number in range(max(map(len, VALUES.values())))
 ]
 
 
@@ -72,17 +64,13 @@ ROUNDS = [
 @pytest.mark.parametrize("settings", ROUNDS, ids=lambda settings: str(len(settings)))
 @pytest.mark.parametrize("section", ["app:main", "celery:main"])
 def test_wrong_value_of_every_setting(
-    section: str,
-    settings: dict[str, str],
-    write_ini: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    section, settings, write_ini, tmp_path, monkeypatch
+):
     """A sentence tells each with its place, or a worker runs tasks with it."""
     monkeypatch.chdir(tmp_path)  # some are the names of files
     prefix = "celery." if section == "app:main" else ""
 
-    def write(settings: dict[str, str]) -> str:
+    def write(settings):
         lines = [f"{prefix}{name} = {value}" for name, value in settings.items()]
         head = "[app:main]\nuse = call:exampleapp:main\ncelery.broker_url = memory://\n"
         head += "" if section == "app:main" else f"[{section}]\n"

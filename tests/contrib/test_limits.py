@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
@@ -71,9 +72,7 @@ def test_limit_in_a_query(engine, dbsession, retries, caplog):
         "retry.attempts": 2,
     }
     with Configurator(settings=settings) as config:
-        config.add_request_method(
-            lambda request: dbsession(engine, request), "dbsession", reify=True
-        )
+        config.add_request_method(partial(dbsession, engine), "dbsession", reify=True)
         config.register_task(work, name="work")
     with prepare(registry=config.registry) as env:
         result = env["request"].defer_task("work")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from contextlib import contextmanager
+from functools import partial
 from itertools import count
 
 import pytest
@@ -52,27 +52,25 @@ def test_canvas_is_left_as_it_is(app, delivery):
 
 
 CELERY_RESULTS = {
-    "group of a chain that ends in a group": lambda s: group(
-        s("add", 1, 2) | group(s("add", 1), s("add", 2))
+    "chain to a group": lambda add, _: group(add(1) | group(add(1), add(2))),
+    "beside a task": lambda add, _: group(add(1) | group(add(1), add(2)), add(3)),
+    "chord to a group": lambda add, total: group(
+        [chord([add(1)], group(total(), total()))]
     ),
-    "and of another task": lambda s: group(
-        s("add", 1, 2) | group(s("add", 1), s("add", 2)), s("add", 3)
+    "chord to a chain": lambda add, total: chord([add(1)] * 2, total() | add(1)),
+    "two chords": lambda add, total: chain(
+        add(1), group([add(1)] * 2), total(), chord([add(1)], add())
     ),
-    "group of a chord with a group": lambda s: group(
-        [chord([s("add", 1, 2)], group(s("total"), s("total")))]
-    ),
-    "chord with a chain": lambda s: chord([s("add", 1)] * 2, s("total") | s("add", 1)),
-    "two chords": lambda s: chain(
-        s("add", 1),
-        group([s("add", 1)] * 2),
-        s("total"),
-        chord([s("add", 1)], s("add")),
-    ),
-    "chord with own arguments": lambda s: chord(
-        [s("add"), s("add", 1)], s("total")
+    "chord with own arguments": lambda add, total: chord(
+        [add(), add(1)], total()
     ).clone((5,)),
-    "nothing": lambda s: chain(s("add", 1), group([]), s("add", 1)),
+    "nothing": lambda add, _: chain(add(1), group([]), add(1)),
 }
+
+
+def build(name, s):
+    """Return a canvas of the signatures that a function makes."""
+    return CELERY_RESULTS[name](partial(s, "add"), partial(s, "total"))
 
 
 def shape(result):
@@ -86,11 +84,11 @@ def shape(result):
 @pytest.mark.parametrize("name", CELERY_RESULTS)
 def test_result_is_that_of_celery(app, delivery, name):
     """The result of a canvas has the results and the parents that Celery gives it."""
-    build = CELERY_RESULTS[name]
     plain = Celery(broker="memory://", backend="cache+memory://", set_as_current=False)
-    expected = build(lambda name, *args: plain.signature(name, args)).apply_async()
+    canvas = build(name, lambda task, *args: plain.signature(task, args))
+    expected = canvas.apply_async()
     with app.request() as request:
-        canvas = build(request.task_signature)
+        canvas = build(name, request.task_signature)
         result = request.defer_canvas(canvas, delivery=delivery)
     assert shape(result) == shape(expected)
     app.received()
@@ -127,18 +125,11 @@ def test_results_before_the_commit(app, transactional):
     with app.request(transaction=False) as request:
         s = request.task_signature
         with request.tm:
-            results = [
-                request.defer_canvas(canvas, delivery=transactional)
-                for canvas in (
-                    s("add", 1),
-                    s("add", 1) | s("add", 2),
-                    group(s("add", 1), s("add", 2)),
-                    chord([s("add", 1)], s("total")),
-                )
-            ]
-            results.append(
-                request.defer_tasks("add", [(1,), (2,)], delivery=transactional)
-            )
+            both = s("add", 1), s("add", 2)
+            canvases = [s("add", 1), chain(both), group(both), chord(both, s("total"))]
+            by = {"delivery": transactional}
+            results = [request.defer_canvas(canvas, **by) for canvas in canvases]
+            results.append(request.defer_tasks("add", [(1,), (2,)], **by))
             waiting = [*results, *results[2], *results[4]]
             waiting += [results[1].parent, results[3].parent]
             for result in waiting:
@@ -199,17 +190,11 @@ def test_options(app, delivery):
     queue, other = unique(), unique()
     with app.request() as request:
         s = request.task_signature
-        later = s("add").set(countdown=5)
-        request.defer_canvas(
-            group(s("add", 1), s("add", 2).set(queue=other) | later),
-            delivery=delivery,
-            priority=4,
-            countdown=60,
-            expires=120,
-        )
-        request.defer_canvas(
-            s("add", 3).set(delivery=delivery) | s("total"), queue=queue, task_id="mine"
-        )
+        later = s("add", 2).set(queue=other) | s("add").set(countdown=5)
+        options = {"priority": 4, "countdown": 60, "expires": 120}
+        request.defer_canvas(group(s("add", 1), later), delivery=delivery, **options)
+        canvas = s("add", 3).set(delivery=delivery) | s("total")
+        request.defer_canvas(canvas, queue=queue, task_id="mine")
     (message,) = app.received()
     assert message.properties["priority"] == 4
     assert message.headers["eta"] < message.headers["expires"]
@@ -227,16 +212,13 @@ def test_defer_tasks(app, delivery):
         items = iter([(1, 2), {"x": 3, "y": 4}, (5,)])
         result = request.defer_tasks("add", items, delivery=delivery, priority=3)
         assert len(request.defer_tasks("add", [], delivery=delivery)) == 0
+    assert (result.sent, result.dropped) == (True, False)
     messages = app.received()
-    assert [message.headers["id"] for message in messages] == [
-        each.id for each in result
-    ]
+    ids = [each.id for each in result]
+    assert [message.headers["id"] for message in messages] == ids
     assert {message.properties["priority"] for message in messages} == {3}
-    assert [message.payload[:2] for message in messages] == [
-        [[1, 2], {}],
-        [[], {"x": 3, "y": 4}],
-        [[5], {}],
-    ]
+    sent = [[[1, 2], {}], [[], {"x": 3, "y": 4}], [[5], {}]]
+    assert [message.payload[:2] for message in messages] == sent
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
@@ -287,10 +269,13 @@ def test_one_producer(app, monkeypatch, delivery):
 def test_eager(make_app, delivery):
     """With task_always_eager all of it runs at once, or at the commit."""
     runs = []
+
+    def run(request, x):
+        runs.append(x)
+        return x
+
     app = make_app(
-        lambda config: config.register_task(
-            lambda request, x: runs.append(x) or x, name="run"
-        ),
+        lambda config: config.register_task(run, name="run"),
         celery__task_always_eager=True,
         celery__result_backend="disabled://",
     )
@@ -301,12 +286,10 @@ def test_eager(make_app, delivery):
                 s("add", 1, 2) | s("run"),
                 group(s("run", 1), s("run", 2)),
                 chord([s("add", 1, 2), s("add", 3, 4)], s("total") | s("run")),
-                chain(
-                    s("add", 1, 2),
-                    group(s("add", 1), s("add", 2)),
-                    s("total"),
-                    s("run"),
-                ),
+                s("add", 1, 2)
+                | group(s("add", 1), s("add", 2))
+                | s("total")
+                | s("run"),
             ):
                 result = request.defer_canvas(canvas, delivery=delivery)
                 if delivery == "immediate":
@@ -314,13 +297,6 @@ def test_eager(make_app, delivery):
             request.defer_tasks("run", [(8,)], delivery=delivery)
             assert bool(runs) == (delivery == "immediate")
     assert runs == [3, 1, 2, 10, 9, 8]
-
-
-@contextmanager
-def silent_server():
-    """Give the port of a server that accepts connections and never answers."""
-    with socket.create_server(("localhost", 0), backlog=100) as server:
-        yield server.getsockname()[1]
 
 
 CANVASES = {
@@ -336,8 +312,9 @@ CANVASES = {
 @pytest.mark.parametrize("name", CANVASES)
 def test_outbox_does_not_wait(make_app, caplog, what, how, name):
     """A broker, or a result backend, that is down keeps a request only so long."""
-    with silent_server() as port:
-        url = f"redis://localhost:{1 if how == 'down' else port}/0"
+    with socket.create_server(("localhost", 0), backlog=100) as silent:
+        port = 1 if how == "down" else silent.getsockname()[1]
+        url = f"redis://localhost:{port}/0"
         setting = "broker_url" if what == "broker" else what
         app = make_app(**{f"celery.{setting}": url}, pyramid_tasks__delivery_timeout=1)
         start = time.monotonic()

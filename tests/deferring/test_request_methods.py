@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from inspect import signature
+from uuid import UUID
 
 import pytest
-from celery import Celery, Task
+from celery import Celery, Task, chain
 from celery.app.amqp import AMQP
 from celery.result import AsyncResult, EagerResult
 from kombu import Producer
@@ -19,7 +20,6 @@ from support import unique
 from pyramid_tasks import BeforeDeferTask, PyramidTasksError, defer_task
 from pyramid_tasks.configuration.call_options import CALL_OPTIONS
 from pyramid_tasks.exceptions import (
-    AmbiguousTask,
     DeferError,
     SettingError,
     TaskNotRegistered,
@@ -65,13 +65,9 @@ def configure_tasks(config):
 @pytest.fixture
 def request_(configure):
     """Return a request of a web process, whose broker is in memory."""
-    config = configure(
-        **{
-            "celery.broker_url": "memory://",
-            "celery.result_backend": "cache+memory://",
-            "celery.task_default_queue": unique(),
-        }
-    )
+    settings = {"broker_url": "memory://", "result_backend": "cache+memory://"}
+    settings["task_default_queue"] = unique()
+    config = configure(**{f"celery.{key}": settings[key] for key in settings})
     configure_tasks(config)
     request = Request.blank("/", base_url="http://example.com")
     with prepare(request, registry=config.registry) as env:
@@ -134,23 +130,23 @@ def test_defer_task_with_options(request_, receive, args, sent):
     assert receive().payload[:2] == sent
 
 
+NEW_YEAR = dt.datetime(2040, 1, 1, tzinfo=dt.UTC)
+
+
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        ({"task_id": "mine"}, lambda message: message.headers["id"] == "mine"),
+        ({"task_id": "mine"}, lambda m: m.headers["id"] == "mine"),
         ({"headers": {"other": "1"}}, lambda m: m.headers["other"] == "1"),
-        ({"priority": 3}, lambda message: message.properties["priority"] == 3),
-        ({"countdown": 60}, lambda message: message.headers["eta"] is not None),
-        ({"expires": 60}, lambda message: message.headers["expires"] is not None),
-        (
-            {"eta": dt.datetime(2040, 1, 1, tzinfo=dt.UTC)},
-            lambda message: message.headers["eta"].startswith("2040-01-01"),
-        ),
-        (
-            {"soft_time_limit": 5, "time_limit": 10},
-            lambda message: message.headers["timelimit"] == [10, 5],
-        ),
+        ({"priority": 3}, lambda m: m.properties["priority"] == 3),
+        ({"expiration": 0.5}, lambda m: m.properties["expiration"] == "500"),
+        ({"countdown": 60}, lambda m: m.headers["eta"] is not None),
+        ({"expires": 60}, lambda m: m.headers["expires"] is not None),
+        ({"eta": NEW_YEAR}, lambda m: m.headers["eta"].startswith("2040-01-01")),
+        ({"time_limit": 10}, lambda m: m.headers["timelimit"] == [10, None]),
+        ({"soft_time_limit": 5}, lambda m: m.headers["timelimit"] == [None, 5]),
         ({"serializer": "yaml"}, lambda m: m.content_type == "application/x-yaml"),
+        ({"task_id": UUID(int=5)}, lambda m: m.headers["id"] == str(UUID(int=5))),
     ],
 )
 def test_options_reach_the_message(request_, receive, options, found):
@@ -158,6 +154,45 @@ def test_options_reach_the_message(request_, receive, options, found):
     queue = unique()
     request_.defer_task_with_options("plus", (1,), queue=queue, **options)
     assert found(receive(queue))
+    assert receive() is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"task_id": value} for value in (5, "x" * 256, "x\0")),
+        *({"eta": value} for value in (5, "tomorrow")),
+        *({"countdown": value} for value in ("5", float("nan"), 2e11, -3e9)),
+        *({"expires": value} for value in ("soon", dt.date(2040, 1, 1))),
+        {"compression": "gzp"},
+        {"serializer": "jsn"},
+        {"headers": 5},
+        {"queue": 5},
+        {"retry_policy": 5},
+        {"retry_policy": {"max_retries": "x"}},
+        {"priority": "high"},
+        {"priority": 256},
+        {"expiration": -1},
+        {"connection": 5},
+        {"time_limit": "x"},
+        {"link": 5},
+        {"link_error": "plus"},
+        {"ignore_result": "no"},
+    ],
+    ids=str,
+)
+def test_option_that_celery_cannot_use(request_, receive, options):
+    """The wrong value of an option is told where the task is deferred."""
+    option, canvas = *options, request_.task_signature("plus", 1)
+    said = f"^(plus|celery.chain) was deferred with an option .*: {option} "
+    with pytest.raises(DeferError, match=said):
+        request_.defer_task_with_options("plus", (1,), **options)
+    with pytest.raises(DeferError, match=said):
+        request_.defer_tasks("plus", [(1,)], **options)
+    with pytest.raises(DeferError, match=said):
+        request_.defer_canvas(canvas, **options)
+    with pytest.raises(DeferError, match=said):
+        request_.defer_canvas(chain(canvas, canvas.set(**options)))
     assert receive() is None
 
 
@@ -195,20 +230,21 @@ def test_options_are_those_of_celery():
 
 def test_broker_that_cannot_be_reached(configure):
     """An error of the broker is kombu's own."""
-    config = configure(
-        **{
-            "celery.broker_url": "amqp://localhost:1//",
-            "celery.task_publish_retry": False,
-            "celery.broker_transport_options": {"max_retries": 1, "interval_start": 0},
-        }
-    )
+    settings = {
+        "celery.broker_url": "amqp://localhost:1//",
+        "celery.task_publish_retry": False,
+        "celery.broker_transport_options": {"max_retries": 1, "interval_start": 0},
+    }
+    config = configure(**settings)
     config.register_task(add, name="it")
     config.commit()
     with prepare(registry=config.registry) as env, pytest.raises(OperationalError):
         env["request"].defer_task("it", 1)
 
 
-@pytest.mark.parametrize("name", ["request", "func_or_name", "self", "task", "args"])
+@pytest.mark.parametrize(
+    "name", ["request", "func_or_name", "self", "task", "args", "kwargs"]
+)
 def test_keyword_arguments_of_any_name(eager_request, name):
     """The task gets keyword arguments with the names of defer_task's parameters."""
     assert eager_request.defer_task("anything", **{name: 1}).get() == ((), {name: 1})
@@ -225,9 +261,7 @@ def test_keyword_arguments_of_any_name(eager_request, name):
         ("exampleapp.add", (1, 2), {"z": 3}),
         ("exampleapp.add", (1, 2), {"x": 3}),
         ("plus", (1,), {"request": None}),
-        ("bound", (), {}),
-        ("bound", (1, 2), {}),
-        ("method", (), {}),
+        *(("bound", (), {}), ("bound", (1, 2), {}), ("method", (), {})),
     ],
 )
 def test_wrong_arguments(request_, eager_request, receive, name, args, kwargs):
@@ -277,11 +311,7 @@ def test_ways_to_name_a_task(request_, receive, given, name):
         ("exampleapp.ad", "exampleapp.add"),
         ("xyzzy", None),
         ("restock", "shop.restock"),
-        ("", None),
-        (unregistered, None),
-        (None, None),
-        (1, None),
-        ([], None),
+        *((given, None) for given in ("", unregistered, None, 1, [])),
     ],
 )
 def test_task_that_is_not_registered(request_, receive, given, nearest):
@@ -300,14 +330,6 @@ def test_task_that_is_not_registered(request_, receive, given, nearest):
     assert events == []
 
 
-def test_ambiguous_task(request_, receive):
-    """A function with several names needs one of them, which the error lists."""
-    with pytest.raises(AmbiguousTask) as caught:
-        request_.defer_task(anything)
-    assert caught.value.names == ["anything", "anything else"]
-    assert receive() is None
-
-
 def test_task_of_another_application(request_, receive, configure):
     """A task of another application is not sent to the wrong broker."""
     other = Celery("other", broker="memory://", set_as_current=False)
@@ -317,11 +339,8 @@ def test_task_of_another_application(request_, receive, configure):
 
     config = configure()
     config.register_task(add, name="plus")
-    for task in (
-        other.tasks["foreign"],
-        "foreign",
-        config.make_celery_app().tasks["plus"],
-    ):
+    plus = config.make_celery_app().tasks["plus"]
+    for task in other.tasks["foreign"], "foreign", plus:
         with pytest.raises(TaskNotRegistered):
             request_.defer_task(task, 1)
     assert receive() is None
@@ -363,18 +382,21 @@ def test_eager_error(eager_request):
         eager_request.defer_task("plus", 1, y=None)
 
 
-def test_eager_options(eager):
-    """The headers and the id reach a task that runs at once."""
-    eager.register_task(
-        lambda request: (request.host, request.current_task.request.id), name="it"
-    )
+@pytest.mark.parametrize("bind", [False, True])
+def test_current_task(eager, bind):
+    """In a task, with the headers and the id of its call, it is the Celery task."""
+
+    def look(*args):
+        host, task = args[-1].host, args[-1].current_task
+        return host, task.name, task.request.id, task.request.retries
+
+    eager.register_task(look, name="it", bind=bind)
     eager.commit()
-    headers = {"environ": {"HTTP_HOST": "example.com"}}
+    options = {"headers": {"environ": {"HTTP_HOST": "a.example"}}, "task_id": "mine"}
     with prepare(registry=eager.registry) as env:
-        result = env["request"].defer_task_with_options(
-            "it", headers=headers, task_id="mine"
-        )
-    assert result.get() == ("example.com", "mine")
+        result = env["request"].defer_task_with_options("it", **options)
+        assert env["request"].current_task is None
+    assert result.get() == ("a.example", "it", "mine", 0)
 
 
 # BeforeDeferTask
@@ -426,7 +448,7 @@ def test_subscriber_that_raises(request_, receive):
     assert receive() is None
 
 
-# Results and the running task.
+# Results.
 
 
 def test_get_task_result(request_):
@@ -436,20 +458,3 @@ def test_get_task_result(request_):
     assert found == result
     found.app.backend.store_result(result.id, {"a": 1}, "SUCCESS")
     assert found.get() == {"a": 1}
-
-
-@pytest.mark.parametrize("bind", [False, True])
-def test_current_task(eager, bind):
-    """In a task it is the Celery task, with the message as its request; else None."""
-    seen = []
-
-    def look(*args):
-        task = args[-1].current_task
-        seen.append((task.name, task.request.id, task.request.retries))
-
-    eager.register_task(look, name="it", bind=bind)
-    eager.commit()
-    with prepare(registry=eager.registry) as env:
-        result = env["request"].defer_task("it")
-        assert env["request"].current_task is None
-    assert seen == [("it", result.id, 0)]

@@ -4,45 +4,52 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import closing
+from threading import Timer
 from typing import NamedTuple
+from unittest.mock import Mock, patch
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
-from kombu import Connection
+from kombu import Connection, Producer
 from proxy import Proxy
 from pyramid.scripting import prepare
+from redis import Redis
 from sqlalchemy import create_engine
-from support import need_service
-from transactional import TransactionalApp
+from support import need_service, unique
+from transactional import Resource, TransactionalApp
 
+from pyramid_tasks.delivery.publisher import Publisher
+from pyramid_tasks.delivery.result_backends import BrokerDown, SendingBackend
 from pyramid_tasks.events import TaskDeliveryFailed
 from pyramid_tasks.exceptions import BrokerUnavailable
 
 
 class Broker(NamedTuple):
     url: str
-    server: tuple[str, int, str]
     port: int
+    start: str
+
+    def at(self, port):
+        return self.url.format(port)
 
 
 BROKERS = {
-    "redis": Broker("redis://localhost:{}/0", ("Redis", 6379, "redis-server"), 6379),
+    "redis": Broker("redis://localhost:{}/0", 6379, "redis-server"),
     "rabbitmq": Broker(
-        "amqp://guest:guest@localhost:{}//",
-        ("RabbitMQ", 5672, "rabbitmq-server -detached"),
-        5672,
+        "amqp://guest:guest@localhost:{}//", 5672, "rabbitmq-server -detached"
     ),
 }
+SENTINEL = {"master_name": "shop", "sentinel_kwargs": {"socket_timeout": 60}}
+REDIS = pytest.mark.parametrize("broker", ["redis"], indirect=True)
 
 
 def record(request, x): ...
 
 
 class App(TransactionalApp):
-    def __init__(self, broker, settings):
-        self.broker = broker
-        self.failures = []
+    def __init__(self, broker, **settings):
+        self.broker, self.failures = broker, []
+        settings = {"celery__broker_url": broker.at(broker.port)} | settings
         super().__init__(create_engine("sqlite://"), settings, None)
         self.registry.registerHandler(self.failures.append, [TaskDeliveryFailed])
 
@@ -55,7 +62,7 @@ class App(TransactionalApp):
             request = env["request"]
             request.tm.begin()
             if at_vote is not None:
-                request.tm.get().join(Resource(at_vote))
+                request.tm.get().join(Resource("tpc_vote", at_vote))
             results = [request.defer_task("record", value) for value in values]
             try:
                 request.tm.commit()
@@ -67,7 +74,7 @@ class App(TransactionalApp):
     def sent(self):
         """Return the arguments of the tasks in the queue, and empty it."""
         found = []
-        with Connection(self.broker.url.format(self.broker.port)) as connection:
+        with Connection(self.broker.at(self.broker.port)) as connection:
             channel = connection.channel()
             channel.queue_declare(self.queue, durable=True, auto_delete=False)
             while message := channel.basic_get(self.queue, no_ack=True):
@@ -76,23 +83,10 @@ class App(TransactionalApp):
         return found
 
 
-class Resource:
-    """A resource that does something when the transaction is about to commit."""
-
-    def __init__(self, act):
-        self.act = act
-
-    def sortKey(self):  # noqa: N802 the interface
-        return "a"
-
-    def __getattr__(self, name):
-        return lambda _: self.act() if name == "tpc_vote" else None
-
-
 @pytest.fixture(params=BROKERS)
 def broker(request):
     broker = BROKERS[request.param]
-    need_service(*broker.server)
+    need_service(request.param, broker.port, broker.start)
     return broker
 
 
@@ -105,13 +99,8 @@ def proxy(broker):
 
 @pytest.fixture
 def app(broker, proxy):
-    return App(
-        broker,
-        {
-            "celery.broker_url": broker.url.format(proxy.port),
-            "pyramid_tasks.delivery_timeout": "1",
-        },
-    )
+    url = broker.at(proxy.port)
+    return App(broker, celery__broker_url=url, pyramid_tasks__delivery_timeout="1")
 
 
 def test_one_connection(app, proxy):
@@ -123,14 +112,44 @@ def test_one_connection(app, proxy):
     assert proxy.connections <= 2
 
 
-def test_dead_connection_is_replaced(app, proxy):
-    """What dies between two transactions, or at the commit, loses nothing."""
+def test_connection_that_is_in_use(app, monkeypatch):
+    """Whoever commits waits for a connection of the pool, for a while."""
+    app.celery.conf.broker_pool_limit = 1
+    publisher = Publisher(app.celery, 1)
+    producer = publisher.acquire()
+    with pytest.raises(BrokerDown, match="broker_pool_limit are in use"):
+        publisher.acquire()
+    Timer(0.1, producer.release).start()
+    publisher.acquire().release()
+    path = "pyramid_tasks.delivery.publisher.replace_dead"
+    monkeypatch.setattr(path, Mock(side_effect=SoftTimeLimitExceeded))
+    for _ in range(2):
+        with pytest.raises(SoftTimeLimitExceeded):
+            publisher.acquire()
+
+
+def test_dead_connection_is_replaced(app, proxy, monkeypatch):
+    """What dies between two transactions, or at the commit, loses nothing.
+
+    A connection declares the queue once, and a new one to RabbitMQ declares it again.
+    """
+    declared, publish = [], Producer.publish
+
+    def note(*args, declare, **options):
+        declared.append(len(declare))
+        return publish(*args, declare=declare, **options)
+
+    monkeypatch.setattr(Producer, "publish", note)
+    app.defer(1)
     app.defer(1)
     proxy.reset()
     app.defer(2)
     app.defer(3, at_vote=proxy.reset)
-    assert app.sent() == [1, 2, 3]
+    assert app.sent() == [1, 1, 2, 3]
     assert app.failures == []
+    assert declared[:2] == [1, 0]
+    # The client may learn of a reset only when it has tried.
+    assert 1 in declared[2:] or app.broker.port != 5672
 
 
 @pytest.mark.parametrize("how", ["silence", "refuse"])
@@ -141,6 +160,7 @@ def test_broker_fails_before_the_commit(app, proxy, how):
         with pytest.raises(BrokerUnavailable, match="localhost") as caught:
             app.defer(1)
         assert "guest@" not in str(caught.value)
+    assert proxy.connections == (2 if how == "silence" else 0)
     proxy.speak()
     if how == "silence":
         app.defer(2)
@@ -162,11 +182,11 @@ def test_broker_fails_after_the_commit(app, proxy, how, caplog):
 @pytest.mark.parametrize("error", [SoftTimeLimitExceeded, KeyboardInterrupt])
 def test_time_limit_while_sending(app, monkeypatch, caplog, error):
     """It ends the task that defers, after each task that is not sent was told."""
-    send_task = app.celery.send_task
+    send_task, once = app.celery.send_task, [error]
 
     def send(name, args, kwargs, **options):
-        if list(args) == [2]:
-            raise error
+        if list(args) == [2] and once:
+            raise once.pop()
         return send_task(name, args, kwargs, **options)
 
     app.defer(0)
@@ -178,38 +198,92 @@ def test_time_limit_while_sending(app, monkeypatch, caplog, error):
     monkeypatch.undo()
     app.defer(4)
     assert app.sent() == [0, 1, 4]
+    # Both fail together and the first one alone, before the time is over.
+    del app.failures[:]
+    errors = [ValueError, ValueError, ValueError, error]
+    monkeypatch.setattr(app.celery, "send_task", Mock(side_effect=errors))
+    with pytest.raises(error):
+        app.defer(5, 6)
+    assert [failure.args for failure in app.failures] == [(5,), (6,)]
 
 
-def test_sentinel_that_is_silent(broker):
+def test_first_host_is_silent(broker, proxy):
+    """A host that does not answer leaves the next one time to."""
+    proxy.silence()
+    urls = broker.at(proxy.port), broker.at(broker.port)
+    app = App(broker, celery__broker_url=";".join(urls))
+    for number in 1, 2:
+        app.defer(number)
+    assert app.sent() == [1, 2]
+
+
+@REDIS
+def test_sentinel_that_is_silent(broker, proxy):
     """A sentinel that does not answer costs the time limit, and not ten times that."""
-    if not broker.url.startswith("redis"):
-        pytest.skip("RabbitMQ has no sentinels")
-    with closing(Proxy(broker.port)) as silent:
-        silent.silence()
-        options = {"master_name": "shop", "sentinel_kwargs": {"db": 0}}
-        app = App(
-            broker,
-            {
-                "celery.broker_url": f"sentinel://localhost:{silent.port}/0",
-                "celery.broker_transport_options": options,
-                "pyramid_tasks.delivery_timeout": "0.5",
-            },
-        )
-        with pytest.raises(BrokerUnavailable):
-            app.defer(1)
-        # Each attempt is a connection.
-        assert silent.connections <= 2
+    proxy.silence()
+    app = App(
+        broker,
+        celery__broker_url=f"sentinel://localhost:{proxy.port}/0",
+        celery__broker_transport_options=SENTINEL,
+        pyramid_tasks__delivery_timeout="0.5",
+    )
+    with pytest.raises(BrokerUnavailable):
+        app.defer(1)
+    # Each attempt is a connection.
+    assert proxy.connections <= 2
+
+
+@REDIS
+def test_result_backend_with_a_sentinel_that_is_silent(broker, proxy):
+    """A chord, which needs the result backend, waits no longer for a sentinel."""
+    proxy.silence()
+    celery = App(broker).celery
+    celery.conf.result_backend = f"sentinel://localhost:{proxy.port}/0"
+    celery.conf.result_backend_transport_options = SENTINEL
+    with pytest.raises(BrokerDown):
+        SendingBackend(celery, 0.5).set_chord_size("id", 2)
+    assert proxy.connections <= 2
 
 
 def test_result_backend_that_is_down(broker):
     """Nobody waits for a result backend to send a task."""
-    app = App(
-        broker,
-        {
-            "celery.broker_url": broker.url.format(broker.port),
-            "celery.result_backend": "redis://localhost:1/0",
-        },
-    )
+    app = App(broker, celery__result_backend="redis://localhost:1/0")
     (result,) = app.defer(1)
     assert result.sent
     assert app.sent() == [1]
+
+
+def test_one_of_many_is_refused(app, caplog):
+    """Messages that go together are taken or refused each for itself, none twice."""
+    with patch.object(Publisher, "publish") as alone:
+        app.defer(-2, -1)
+    assert alone.call_count == 0
+    refused = {"queue": unique()}
+    if app.broker.url.startswith("redis"):
+        with Redis(port=app.broker.port) as client:
+            client.set(refused["queue"], "no list", ex=60)
+    else:
+        refused = {"exchange": "amq.direct", "routing_key": "x" * 300}
+    app.defer(0)
+    with prepare(registry=app.registry) as env, env["request"].tm:
+        for number in range(1, 4):
+            options = refused if number == 2 else {}
+            env["request"].defer_task_with_options("record", (number,), **options)
+    assert [failure.args for failure in app.failures] == [(2,)]
+    assert app.sent() == [-2, -1, 0, 1, 3]
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+def test_exchange_that_is_not_there(app):
+    """RabbitMQ closes the channel, and the next transaction has another one."""
+    unknown = {"exchange": unique(), "routing_key": "x"}
+    with prepare(registry=app.registry) as env, env["request"].tm:
+        request = env["request"]
+        # Whoever is told need not wait for a transaction any more.
+        app.registry.registerHandler(
+            lambda _: request.defer_task("record", 2), [TaskDeliveryFailed]
+        )
+        request.defer_task_with_options("record", (1,), **unknown)
+    app.defer(3)
+    assert [failure.args for failure in app.failures] == [(1,)]
+    assert app.sent() == [2, 3]

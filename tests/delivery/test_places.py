@@ -13,7 +13,7 @@ from pyramid.scripting import prepare
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 from transaction.interfaces import DoomedTransaction, ISynchronizer, TransientError
-from transactional import TransactionalApp
+from transactional import Resource, TransactionalApp
 from zope.interface import implementer
 
 from pyramid_tasks.contrib.outbox_table import metadata
@@ -26,6 +26,9 @@ def record(request, x): ...
 class App(TransactionalApp):
     def add_tasks(self, config):
         config.register_task(record, name="record")
+        config.register_task(record, name="ignored", ignore_result=True)
+        limits = {"soft_time_limit": 20, "time_limit": 10}
+        config.register_task(record, name="limited", **limits)
 
     def sent(self):
         """Return the arguments of the tasks that were sent, in order."""
@@ -42,10 +45,8 @@ def app(request, delivery, tmp_path):
     with database(request.param, tmp_path) as url:
         engine = create_engine(url)
         metadata.create_all(engine)
-        settings = {
-            "pyramid_tasks.delivery": delivery,
-            "celery.broker_transport_options": {"polling_interval": 0.01},
-        }
+        settings = {"pyramid_tasks.delivery": delivery}
+        settings["celery.broker_transport_options"] = {"polling_interval": 0.01}
         yield App(engine, settings, None)
         engine.dispose()
 
@@ -61,18 +62,19 @@ def defer(request_):
     return lambda x: request_.defer_task("record", x)
 
 
-KINDS = pytest.mark.parametrize("kind", ["tm", "session"])
+ONE_DATABASE = pytest.mark.parametrize("app", ["sqlite"], indirect=True)
 
 
 def savepoints(request, kind):
     """Return a function that makes a savepoint, and returns what rolls it back."""
     session = request.dbsession
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
     if kind == "tm":
-        if session.get_bind().dialect.name == "sqlite":
+        if is_sqlite:
             pytest.skip("zope.sqlalchemy has no savepoints on SQLite")
         session.execute(text("SELECT 1"))
         return lambda: request.tm.savepoint().rollback
-    if session.get_bind().dialect.name == "sqlite":
+    if is_sqlite:
         # The driver does not begin a transaction before a savepoint.
         session.execute(text("DELETE FROM pyramid_tasks_outbox WHERE id = 0"))
     return lambda: session.begin_nested().rollback
@@ -90,7 +92,7 @@ def test_without_a_transaction(app, request_, defer):
     assert app.sent() == [3]
 
 
-@KINDS
+@pytest.mark.parametrize("kind", ["tm", "session"])
 def test_savepoints(app, request_, defer, kind):
     """What was deferred after a savepoint goes with it; all else is committed."""
     with request_.tm:
@@ -156,9 +158,11 @@ def test_hooks_of_an_abort(app, request_, defer, before):
     transaction.addBeforeAbortHook(lambda: defer("before"))
     if before:
         result = defer("the transaction")
-    transaction.addAfterAbortHook(lambda: defer(3))
+    results = []
+    transaction.addAfterAbortHook(lambda: results.append(defer(3)))
     request_.tm.abort()
     assert app.sent() == [2, 3]
+    assert results[0].sent
     if before:
         with pytest.raises(ResultNotReady, match="was not sent: the transaction"):
             result.get(timeout=1)
@@ -202,25 +206,9 @@ def test_synchronizers(app, request_, defer, end, expected):
         with pytest.raises(ZeroDivisionError):
             request_.tm.commit()
         request_.tm.unregisterSynch(synchronizer)
-        request_.tm.abort()
-    else:
-        getattr(request_.tm, end)()
+        end = "abort"
+    getattr(request_.tm, end)()
     assert sorted(app.sent()) == expected
-
-
-class Resource:
-    """A resource of a transaction that does something in one phase of the commit."""
-
-    def __init__(self, phase, act):
-        self.phase, self.act = phase, act
-
-    def sortKey(self):  # noqa: N802 the interface
-        return "a"
-
-    def __getattr__(self, name):
-        if name == "savepoint":
-            raise AttributeError(name)
-        return lambda _: name == self.phase and self.act()
 
 
 @pytest.mark.parametrize("phase", ["tpc_begin", "commit", "tpc_vote", "tpc_finish"])
@@ -289,4 +277,28 @@ def test_transaction_that_nobody_ends(app, caplog, environ):
     told = "2 deferred tasks are not sent: the request ended" in caplog.text
     assert told is not bool(environ)
     request.tm.abort()
+    assert app.sent() == []
+
+
+@ONE_DATABASE
+def test_result_that_is_ignored(app, request_):
+    """As in Celery, nobody waits for it."""
+    with request_.tm:
+        of_task = request_.defer_task("ignored", 1)
+        of_call = request_.defer_task_with_options("record", [2], ignore_result=True)
+        assert of_task.ignored is of_call.ignored is True
+        assert of_task.get() is of_call.get() is None
+    assert app.sent() == [1, 2]
+    assert of_task.get() is of_call.get() is None
+
+
+@ONE_DATABASE
+def test_limits_that_do_not_fit(app, request_):
+    """What Celery refuses when it sends is refused when it is deferred."""
+    with request_.tm:
+        with pytest.raises(ValueError, match="limited: soft_time_limit must be less"):
+            request_.defer_task("limited", 1)
+        s = request_.task_signature
+        with pytest.raises(ValueError, match="soft_time_limit must be less"):
+            request_.defer_canvas(s("record", 1) | s("limited"))
     assert app.sent() == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,18 +20,16 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.acceptance
 
+Serving = Callable[[], AbstractContextManager[str]]
+
 (SETTINGS,) = Document("docs/howto/debugtoolbar.md").blocks("ini")
 
 
 @pytest.fixture
-def port() -> int:
-    return free_port()
-
-
-@pytest.fixture
-def ini(write_ini: Callable[..., Path], redis_queue: dict[str, str], port: int) -> Path:
-    """Return an ini with the lines of the documentation."""
-    return write_ini(f"""\
+def serving(write_ini: Callable[..., Path], redis_queue: dict[str, str]) -> Serving:
+    """Return what serves an application with the lines of the documentation."""
+    port = free_port()
+    ini = write_ini(f"""\
 {SETTINGS}
 use = call:toolbarapp:main
 {as_ini(redis_queue)}
@@ -42,6 +42,7 @@ worker_concurrency = 1
 use = egg:waitress#main
 listen = localhost:{port}
 """)
+    return partial(serve, ini, port, cwd=ini.parent)
 
 
 def open_panel(browser: Browser, url: str) -> tuple[Page, list[str]]:
@@ -58,10 +59,10 @@ def open_panel(browser: Browser, url: str) -> tuple[Page, list[str]]:
 
 
 def test_task_from_pending_to_success(
-    browser: Browser, ini: Path, port: int, tmp_path: Path
+    browser: Browser, serving: Serving, tmp_path: Path
 ) -> None:
     """The panel follows a task to its result, escapes all of it, and stops asking."""
-    with serve(ini, port, cwd=tmp_path) as url:
+    with serving() as url:
         page, asked = open_panel(browser, f"{url}/script")
         expect(page.locator("#pDebugPanel-tasks .badge")).to_have_text("1")
         row = page.locator("#pTasksTable tbody tr")
@@ -69,28 +70,28 @@ def test_task_from_pending_to_success(
         expect(row).to_contain_text("request.defer_task(echo, SCRIPT)")
         state = row.locator(".label")
         expect(state).to_have_text("PENDING")
-        with start_worker(ini, *QUICK, cwd=tmp_path):
+        with start_worker("config.ini", *QUICK, cwd=tmp_path):
             expect(state).to_have_text("SUCCESS", timeout=1000 * DEADLINE)
+            ordered, _ = open_panel(browser, f"{url}/order")
+            result = ordered.locator(".pTasksResult")
+            expect(result).to_contain_text("sent_to", timeout=1000 * DEADLINE)
+            keep_screenshot(ordered, "debugtoolbar", 330)
         expect(row.locator(".pTasksResult")).to_contain_text("<script>")
-        keep_screenshot(page, "debugtoolbar", 330)
         expect(page).to_have_title("Pyramid Debug Toolbar")
-        states = [asked_for for asked_for in asked if asked_for.endswith("/tasks")]
-        assert len(states) > 1
+        assert len([each for each in asked if each.endswith("/tasks")]) > 1
         asked.clear()
         page.clock.run_for(60_000)
         page.evaluate("fetch('/favicon.ico')")
-        assert [asked_for for asked_for in asked if asked_for.endswith("/tasks")] == []
+        assert not [each for each in asked if each.endswith("/tasks")]
 
 
-def test_server_that_starts_again(
-    browser: Browser, ini: Path, port: int, tmp_path: Path
-) -> None:
+def test_server_that_starts_again(browser: Browser, serving: Serving) -> None:
     """The page waits for a server that starts again, which knows nothing of it."""
-    with serve(ini, port, cwd=tmp_path) as url:
+    with serving() as url:
         page, _ = open_panel(browser, f"{url}/script")
         expect(page.locator("#pTasksTable .label")).to_have_text("PENDING")
     expect(page.locator("#pTasksProblem")).to_be_hidden()
-    with serve(ini, port, cwd=tmp_path):
+    with serving():
         problem = page.locator("#pTasksProblem")
         expect(problem).to_contain_text("lost", timeout=1000 * DEADLINE)
     browser.errors.clear()  # of what could not be loaded meanwhile

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from documents import Document
+from documents import Document, shell
 from support import Process, as_ini, free_port, run, serve, start
 
 PAGE = Document("docs/howto/loaders.md")
@@ -62,7 +60,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder in which the packages of the page are installed, and myapp."""
     folder = tmp_path_factory.mktemp("packages")
     marker = "[tool.setuptools]\n"
-    more = f"{ENTRY_POINT}\n{ENV_ENTRY_POINT}\n{marker}"
     modules = {
         "tomlconfig": TOML_LOADER,
         "envconfig": ENV_LOADER,
@@ -70,14 +67,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "myapp": MYAPP,
     }
     assert PYPROJECT.count(marker) == PYPROJECT.count('["tomlconfig"]') == 1
-    text = PYPROJECT.replace(marker, more)
+    text = PYPROJECT.replace(marker, f"{ENTRY_POINT}\n{ENV_ENTRY_POINT}\n{marker}")
     text = text.replace('["tomlconfig"]', json.dumps(list(modules)))
     (folder / "pyproject.toml").write_text(text)
     for name, code in modules.items():
         (folder / f"{name}.py").write_text(code)
-    options = ("--no-index", "--no-deps", "--no-build-isolation", "--quiet")
-    pip = [sys.executable, "-m", "pip", "install", *options, "--target=site", "."]
-    subprocess.run(pip, cwd=folder, check=True)
+    options = "--no-index --no-deps --no-build-isolation --quiet --target=site"
+    done = shell(f"python -m pip install {options} .", folder)
+    assert done.returncode == 0, done.stderr
     return folder / "site"
 
 
@@ -92,14 +89,12 @@ class Machine:
     def write(self, name: str, text: str, line: str) -> None:
         """Write a file of the page, with the broker of this machine.
 
-        Args:
-            line: How the format writes a setting of the application.
+        A setting of the application is a line of its format.
         """
         pattern = r"^.*celery\.broker_url.*\n.*celery\.result_backend.*\n"
-        settings = "".join(
-            line.format(key=f"celery.{key}", value=json.dumps(value)) + "\n"
-            for key, value in self.broker.items()
-        )
+        settings = ""
+        for key, value in self.broker.items():
+            settings += f"{line}\n".format(key=f"celery.{key}", value=json.dumps(value))
         text, number = re.subn(pattern, lambda _: settings, text, flags=re.MULTILINE)
         assert number == 1
         (self.folder / name).write_text(text)
@@ -107,8 +102,8 @@ class Machine:
     @contextmanager
     def worker(self, uri: str, *variables: str) -> Iterator[Process]:
         options = ("--ini", uri, *(f"--ini-var={each}" for each in variables))
-        command = ("celery", "-A", "pyramid_tasks.loaders", *options, "worker")
-        command += ("-l", "INFO")
+        command = ("celery", "-A", "pyramid_tasks.loaders", *options)
+        command += ("worker", "--loglevel=INFO")
         # The logging of TOML disables the loggers of all that is imported before it.
         with start(*command, cwd=self.folder, fresh=True, **self.env) as process:
             process.wait_for("ready.")
@@ -117,8 +112,7 @@ class Machine:
 
     def celery(self, uri: str, *arguments: str) -> str:
         """Run a command, and return what it prints."""
-        command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", uri, *arguments)
-        done = run(*command, cwd=self.folder, **self.env)
+        done = run("celery", "--ini", uri, *arguments, cwd=self.folder, **self.env)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

@@ -67,17 +67,14 @@ class Migrated:
 
     def python(self, code: str) -> str:
         """Run lines in which ``request`` is one of the application."""
-        before = (
-            "from pyramid.paster import bootstrap\n"
-            "request = bootstrap('development.ini')['request']\n"
-        )
+        before = "from pyramid.paster import bootstrap\n"
+        before += "request = bootstrap('development.ini')['request']\n"
         script = self.folder / "lines.py"
         script.write_text(before + code)
         return self.run(script, fresh=False)
 
     def result(self, task_id: str) -> str:
-        options = ("-A", "pyramid_tasks.loaders", "--ini", "development.ini")
-        return self.run("celery", *options, "result", task_id)
+        return self.run("celery", "--ini", "development.ini", "result", task_id)
 
 
 @pytest.fixture
@@ -116,11 +113,8 @@ def test_other_ways_to_a_task(migrated: Migrated, worker: Process) -> None:
     assert migrated.result(twice) == "1"
     shared = migrated.python(f"import package\n{defer.format(repr('package.task'))}")
     assert migrated.result(shared) == "shared"
-    model = (
-        "from myapp import hello\n"
-        "from pyramid.threadlocal import get_current_request\n"
-        "import pyramid_tasks\n"
-    )
+    model = "from myapp import hello\nimport pyramid_tasks\n"
+    model += "from pyramid.threadlocal import get_current_request\n"
     (line,) = re.findall(r"`(pyramid_tasks\.defer_task\(.*\))`", PAGE.text)
     assert migrated.result(migrated.python(f"{model}print({line}.id)")) == "Hello you"
 
@@ -141,9 +135,8 @@ def test_what_the_ini_says(migrated: Migrated) -> None:
     schedule = migrated.run("ptasks", "--schedule", "development.ini")
     when = {"nightly": r"0 3 \* \* \*", "every-second": "1 s", "hourly": "3600 s"}
     for name, text in when.items():
-        assert re.search(rf"^{name} +myapp\.\w+ +{text} ", schedule, re.MULTILINE), (
-            schedule
-        )
+        line = rf"^{name} +myapp\.\w+ +{text} "
+        assert re.search(line, schedule, re.MULTILINE), schedule
     tasks = migrated.run("ptasks", "development.ini")
     assert re.search(r"^myapp\.try_twice .* slow ", tasks, re.MULTILINE), tasks
 
@@ -154,34 +147,28 @@ def test_what_the_ini_should_not_have(migrated: Migrated) -> None:
     migrated.ini.write_text(
         text.replace("[celery]\n", "[celery]\nUSE_CELERYCONFIG=1\n")
     )
-    done = run(
-        "ptasks", "--check", "development.ini", cwd=migrated.folder, **migrated.env
-    )
+    check = ("ptasks", "--check", "development.ini")
+    done = run(*check, cwd=migrated.folder, **migrated.env)
     assert done.returncode == 1
     assert "USE_CELERYCONFIG is not a setting" in done.stdout
 
 
-def test_web_process_without_the_new_line(migrated: Migrated) -> None:
-    """It knows no broker."""
-    broker = (
-        "from pyramid_tasks.registry import get_tasks\n"
-        "print(get_tasks(request.registry).app.conf.broker_url)"
-    )
-    assert migrated.python(broker) == migrated.broker["broker_url"]
-    line = "pyramid_tasks.config_uri = %(__file__)s\n"
-    migrated.ini.write_text(migrated.ini.read_text().replace(line, ""))
-    assert migrated.python(broker) == "None"
-
-
-def test_functions_and_shared_tasks(migrated: Migrated) -> None:
-    """A function has no ``delay``; that of a shared task has no broker of the ini."""
+def test_web_process(migrated: Migrated) -> None:
+    """It knows no broker without the new line. A function has no ``delay``."""
     said = migrated.python(
         "import myapp, package\n"
-        "print(myapp.hello(request, 'you'))\n"
-        "print(hasattr(myapp.hello, 'delay'))\n"
-        "print(package.task.app.conf.broker_url)"
+        "from pyramid_tasks.registry import get_tasks\n"
+        "print(myapp.hello(request, 'you'), hasattr(myapp.hello, 'delay'))\n"
+        "print(package.task.app.conf.broker_url)\n"
+        "print(get_tasks(request.registry).app.conf.broker_url)"
     )
-    assert said.splitlines() == ["Hello you", "False", "None"]
+    broker = migrated.broker["broker_url"]
+    assert said.splitlines() == ["Hello you False", "None", broker]
+    line = "pyramid_tasks.config_uri = %(__file__)s\n"
+    migrated.ini.write_text(migrated.ini.read_text().replace(line, ""))
+    assert migrated.run(migrated.folder / "lines.py", fresh=False).endswith(
+        "None\nNone"
+    )
 
 
 # The 0.4 line
@@ -214,33 +201,24 @@ def test_old_line(
     tmp_path: Path, redis_queue: dict[str, str], include: str, end: str, state: str
 ) -> None:
     """It runs; what becomes of a task whose transaction aborts is up to the include."""
-    lines = "".join(
-        f"    {f'celery.{key}'!r}: {value!r},\n" for key, value in redis_queue.items()
-    )
-    code, number = re.subn(
-        r"(?<=settings = \{\n).*?(?=\})", lines, OLD_LINE, flags=re.DOTALL
-    )
+    settings = {f"celery.{key}": value for key, value in redis_queue.items()}
+    pattern = r"(?<=settings = )\{\n.*?\}"
+    code, number = re.subn(pattern, repr(settings), OLD_LINE, flags=re.DOTALL)
     assert number == 1
     assert code.count('"pyramid_tasks.transaction"') == 1
     assert f'`config.include("{include}")`' in PAGE.text
     (tmp_path / "myproject").mkdir()
-    (tmp_path / "myproject" / "celery.py").write_text(
-        code.replace("pyramid_tasks.transaction", include)
-    )
+    code = code.replace("pyramid_tasks.transaction", include)
+    (tmp_path / "myproject" / "celery.py").write_text(code)
     (tmp_path / "defer.py").write_text(DEFER)
     env = {"PYTHONPATH": str(tmp_path)}
     deferred = run(tmp_path / "defer.py", end, cwd=tmp_path, fresh=False, **env)
     assert deferred.returncode == 0, deferred.stderr
     inside, outside = deferred.stdout.split()
-    app = Celery(
-        set_as_current=False,
-        backend=redis_queue["result_backend"],
-    )
-    app.conf.result_backend_transport_options = {
-        "global_keyprefix": redis_queue[
-            "result_backend_transport_options.global_keyprefix"
-        ]
-    }
+    app = Celery(set_as_current=False, backend=redis_queue["result_backend"])
+    option = "result_backend_transport_options"
+    prefix = {"global_keyprefix": redis_queue[f"{option}.global_keyprefix"]}
+    app.conf[option] = prefix
     command = ("celery", "-A", "myproject", "worker", "--loglevel=INFO")
     # One after the other, so that the second is there when the first was.
     with start(*command, "--concurrency=1", cwd=tmp_path, **env) as worker:

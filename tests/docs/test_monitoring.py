@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from documents import Document
-from support import QUICK, as_ini, free_port, run, start, start_worker, wait_until
+from documents import Document, WriteApp
+from support import QUICK, free_port, run, start, start_worker, wait_until
 
 PAGE = Document("docs/howto/monitoring.md")
 COMMANDS = PAGE.block("A quick look", "sh").splitlines()
@@ -29,7 +29,6 @@ MONITORED = """
 import time
 from pathlib import Path
 
-from pyramid.config import Configurator
 from pyramid_tasks import task
 
 
@@ -38,38 +37,26 @@ def wait(request, path):
     while not Path(path).exists():
         time.sleep(0.02)
     return path
-
-
-def main(global_config, **settings):
-    with Configurator(settings=settings) as config:
-        config.include("pyramid_tasks")
-        config.scan("monitored")
-        return config.make_wsgi_app()
 """
 
 
 @pytest.fixture
-def monitored(tmp_path: Path, redis_queue: dict[str, str]) -> Iterator[Any]:
+def monitored(
+    write_app: WriteApp, redis_queue: dict[str, str], tmp_path: Path
+) -> Iterator[Any]:
     """A worker of the page's ini, which runs one task, and keeps others."""
-    (tmp_path / "monitored.py").write_text(MONITORED)
-    app = f"use = call:monitored:main\n{as_ini(redis_queue)}\n"
-    ini = INI.replace("[app:main]\n", f"[app:main]\n{app}")
-    ini = ini.replace("[celery:main]\n", "[celery:main]\nworker_concurrency = 1\n")
-    (tmp_path / "config.ini").write_text(ini)
-    env = {"PYTHONPATH": str(tmp_path)}
+    ini = INI.replace("[celery:main]\n", "[celery:main]\nworker_concurrency = 1\n")
+    app = write_app(MONITORED, ini, redis_queue)
     go = tmp_path / "go"
 
-    def celery(*arguments: str) -> str:
-        command = ("celery", "-A", "pyramid_tasks.loaders", "--ini", "config.ini")
-        done = run(*command, *arguments, cwd=tmp_path, **env)
+    def defer(*options: str) -> str:
+        call = ("celery", "--ini", "config.ini", "call", "myapp.wait")
+        done = run(*call, f'--args=["{go}"]', *options, **app)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def defer(*options: str) -> str:
-        return celery("call", "monitored.wait", f'--args=["{go}"]', *options)
-
-    with start_worker("config.ini", "-n", "mine@%h", *QUICK[:2], cwd=tmp_path, **env):
-        yield SimpleNamespace(folder=tmp_path, env=env, defer=defer, go=go)
+    with start_worker("config.ini", "-n", "mine@%h", *QUICK[:2], **app):
+        yield SimpleNamespace(app=app, defer=defer, go=go)
         go.touch()
 
 
@@ -88,7 +75,7 @@ def test_quick_look(monitored: Any) -> None:
         command = shlex.split(line)
 
         def said(command: list[str] = command) -> bool:
-            done = run(*command, cwd=monitored.folder, **monitored.env)
+            done = run(*command, **monitored.app)
             if "outbox" in command:  # this application has none
                 return "The application has no outbox" in done.stderr
             found = re.sub(r"\x1b\[\d+m", "", done.stdout)
@@ -100,12 +87,12 @@ def test_quick_look(monitored: Any) -> None:
 def test_events(monitored: Any) -> None:
     """What is sent and what runs is printed, with the arguments."""
     command = shlex.split(EVENTS)
-    with start(*command, cwd=monitored.folder, **monitored.env) as events:
+    with start(*command, **monitored.app) as events:
         events.wait_for("heartbeat")  # of the worker, so that it is heard
         task_id = monitored.defer()
         monitored.go.touch()
         for state in "sent", "received", "started", "succeeded":
-            events.wait_for(f"task {state}: monitored.wait({task_id})")
+            events.wait_for(f"task {state}: myapp.wait({task_id})")
         assert f"args=['{monitored.go}']" in events.output
 
 
@@ -114,7 +101,7 @@ def test_flower(monitored: Any) -> None:
     port = free_port()
     export, line = FLOWER.replace("5555", str(port)).splitlines()
     name, _, password = export.removeprefix("export ").partition("=")
-    env = monitored.env | {name: password}
+    app = monitored.app | {name: password}
 
     def get(path: str, **headers: str) -> str:
         url = f"http://127.0.0.1:{port}{path}"
@@ -127,7 +114,7 @@ def test_flower(monitored: Any) -> None:
             return str(error.code)
 
     basic = f"Basic {base64.b64encode(password.encode()).decode()}"
-    with start(*shlex.split(line), cwd=monitored.folder, **env) as flower:
+    with start(*shlex.split(line), **app) as flower:
         flower.wait_for("Connected to")
         # When it has heard the worker, it hears of tasks too.
         wait_until(lambda: "flower_worker_online" in get("/metrics"))
@@ -139,13 +126,13 @@ def test_flower(monitored: Any) -> None:
             return tasks.get(task_id, {}).get("state") == "SUCCESS" and tasks[task_id]
 
         found = wait_until(task, what=lambda: flower.output)
-        assert found["name"] == "monitored.wait"
+        assert found["name"] == "myapp.wait"
         assert str(monitored.go) in found["args"]
         assert "mine@" in get("/api/workers?refresh=1", Authorization=basic)
         assert task_id in get(f"/task/{task_id}", Authorization=basic)
         for path in "/", "/workers", "/tasks", "/api/workers", "/api/tasks":
             assert get(path) == "401"
-        counted = r'flower_events_total\{task="monitored.wait",type="task-succeeded"'
+        counted = r'flower_events_total\{task="myapp.wait",type="task-succeeded"'
         assert re.search(counted, get("/metrics"))
 
 
@@ -184,10 +171,9 @@ assert app.get("/", headers={"X-Request-ID": "17"}).text == "17"
 
 def test_tracing(tmp_path: Path) -> None:
     """There is one trace, around the transaction; Sentry and the id are there too."""
-    pytest.importorskip("opentelemetry.instrumentation.celery")
-    pytest.importorskip("opentelemetry.instrumentation.pyramid")
-    pytest.importorskip("pyramid_tm")
-    pytest.importorskip("sentry_sdk")
+    traced = (f"opentelemetry.instrumentation.{name}" for name in ("celery", "pyramid"))
+    for name in (*traced, "pyramid_tm", "sentry_sdk"):
+        pytest.importorskip(name)
     assert len(TRACING) == 4
     (tmp_path / "snippets.py").write_text("\n".join(TRACING))
     (tmp_path / "traced.py").write_text(TRACED)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
-import socket
-import subprocess
 import sysconfig
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from documents import Block, Document
-from support import BIN, Process, as_ini, environment, free_port, start, wait_until
+from documents import Block, Document, shell
+from servers import listens
+from support import BIN, Process, as_ini, free_port, skip_or_fail, start, wait_until
 
 PAGE = Document("docs/tutorial.md")
 for language in ("ini", "python", "sh", "text", "toml"):
@@ -30,21 +28,14 @@ WITHOUT_DOWNLOADS = {
 
 
 class Reader:
-    """Somebody who does what the tutorial says, in a folder.
-
-    Attributes:
-        command: The last command.
-        printed: What it printed, unless it still runs.
-        services: The processes in other terminals.
-    """
+    """Somebody who does what the tutorial says, in a folder."""
 
     def __init__(self, folder: Path, broker: dict[str, str], stack: ExitStack) -> None:
         self.folder = folder
         self.broker = broker
         self.stack = stack
         self.port = str(free_port())
-        self.command = ""
-        self.printed = ""
+        self.command = self.printed = ""  # the last command, and what it said
         self.services: dict[str, Process] = {}
 
     def follow(self, block: Block) -> None:
@@ -73,16 +64,8 @@ class Reader:
         if service := re.search(r"bin/pserve|\bworker\b|\bbeat\b", command):
             self.run_service(service[0])
             return
-        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # whose python3 is to be used
-        done = subprocess.run(
-            ["bash", "-c", self.command.replace("-m venv", "-m venv --without-pip")],
-            cwd=self.folder,
-            env=environment(PATH=path, PYTHONPATH="", **WITHOUT_DOWNLOADS),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        line = self.command.replace("-m venv", "-m venv --without-pip")
+        done = shell(line, self.folder, PYTHONPATH="", **WITHOUT_DOWNLOADS)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         self.printed = done.stdout
         if "-m venv" in command:
@@ -95,20 +78,13 @@ class Reader:
         words = shlex.split(self.command)
         environ = dict(word.split("=") for word in words if re.match(r"[A-Z_]+=", word))
         program, *arguments = words[len(environ) :]
-        service = start(
-            *(self.folder / program, *arguments),
-            cwd=self.folder,
-            **{"PYTHONPATH": "", **environ},
-        )
+        command = (self.folder / program, *arguments)
+        service = start(*command, cwd=self.folder, **{"PYTHONPATH": "", **environ})
         self.services[name] = self.stack.enter_context(service)
         if name == "bin/pserve":
-            self.services[name].wait_until(self.is_listening)
+            self.services[name].wait_until(lambda: listens(int(self.port)))
         elif name == "worker":
             self.services[name].wait_for(" ready.")
-
-    def is_listening(self) -> bool:
-        with socket.socket() as sock:
-            return sock.connect_ex(("localhost", int(self.port))) == 0
 
     def install(self) -> None:
         """Have in the virtual environment what the tests have."""
@@ -119,17 +95,13 @@ class Reader:
         )
         for name in INSTALLED:
             script = self.folder / ".venv" / "bin" / name
-            script.write_text(
-                f'#!/bin/sh\nexec "$(dirname "$0")/python" {BIN / name} "$@"\n'
-            )
+            script.write_text(f'#!/bin/sh\nexec "${{0%/*}}/python" {BIN / name} "$@"\n')
             script.chmod(0o755)
 
     def look_for(self, text: str) -> None:
         """Find what is to be printed: each line, with a gap for each ellipsis."""
-        lines = [
-            r" +".join(map(re.escape, line.split())).replace("…", ".*")
-            for line in text.splitlines()
-        ]
+        found = [re.escape(" ".join(line.split())) for line in text.splitlines()]
+        lines = [line.replace(r"\ ", " +").replace("…", ".*") for line in found]
 
         def outputs() -> list[str]:
             return [self.printed, *(each.output for each in self.services.values())]
@@ -137,9 +109,7 @@ class Reader:
         def is_printed() -> bool:
             if self.command.startswith("curl http"):
                 self.run(self.command)
-            return any(
-                all(re.search(line, output) for line in lines) for output in outputs()
-            )
+            return any(all(re.search(each, out) for each in lines) for out in outputs())
 
         wait_until(is_printed, what=lambda: "\n".join([text, "in", *outputs()]))
 
@@ -148,8 +118,8 @@ class Reader:
 def test_tutorial(tmp_path: Path, redis_queue: dict[str, str]) -> None:
     """Each file is written, each command is run, and each output is printed."""
     pytest.importorskip("pyramid_tm")
-    if not shutil.which("curl") and os.environ.get("CI") != "true":
-        pytest.skip("curl is missing: apt-get install curl")
+    if not shutil.which("curl"):
+        skip_or_fail("curl is missing; install it: apt-get install curl")
     broker = {key: value for key, value in redis_queue.items() if "result" not in key}
     with ExitStack() as stack:
         reader = Reader(tmp_path, broker, stack)

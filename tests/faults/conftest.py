@@ -1,30 +1,35 @@
-"""Fixtures of the fault tests."""
+"""The marks of the fault tests, and their fixtures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
 import pytest
 from support import need_service
 
-pytest.importorskip("sqlalchemy")
+pytest.importorskip("zope.sqlalchemy")
 from databases import database
+from redis import Redis
+from shop import QUEUES, Shop
+from trial import run_trial
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark each test in this folder."""
+    item.add_marker("acceptance")
+    item.add_marker("faults")
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
+def url(tmp_path):
     with database("postgresql", tmp_path) as url:
         yield url
 
 
 @pytest.fixture
-def redis_url() -> Iterator[str]:
+def redis_url():
     """Give the URL of the Redis on this machine, which no test stops."""
     need_service("Redis", 6379, "redis-server --daemonize yes")
-    from redis import Redis
-    from shop import QUEUES
-
     url = "redis://localhost:6379/0"
     yield url
     client = Redis.from_url(url)
@@ -34,14 +39,26 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def report(
-    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., None]:
-    """Return a function that prints counts although pytest captures output."""
+def shop(tmp_path, url, redis_url):
+    """Give a shop with PostgreSQL and Redis."""
+    shop = Shop(tmp_path, url, redis_url)
+    yield shop
+    shop.engine.dispose()
 
-    def report(**counts: object) -> None:
+
+@pytest.fixture
+def report(request, capsys):
+    """Return a function that prints counts, as a row of a table."""
+
+    def report(*names: str, **counts: object) -> None:
         words = ", ".join(f"{key} {value}" for key, value in counts.items())
         with capsys.disabled():
-            print(f"\n{request.node.name}: {words}")
+            print(f"\n| {' '.join((request.node.name, *names))} | {words} |")
 
     return report
+
+
+@pytest.fixture
+def trial(tmp_path, report):
+    """Return a function that starts two shops under load at a broker."""
+    return partial(run_trial, tmp_path, report)

@@ -1,58 +1,94 @@
-"""A broker that is stopped for a while, under steady requests."""
+"""A broker that stops, dies, freezes or gives no right, and results that are down."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 import pytest
+from proxy import Proxy
+from redis import Redis
+from servers import redis_server, virtual_host
+from shop import FRACTION, times
 from support import wait_until
 
-pytest.importorskip("zope.sqlalchemy")
-from servers import redis_server
-from shop import FRACTION, PATIENCE, Load, Shop, lost_and_duplicates
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.faults]
+@pytest.mark.parametrize("fault", ["stopped", "frozen"])
+def test_broker_is_away(tmp_path, trial, fault) -> None:
+    """Every request answers in time, and so does a relay; every promise is kept."""
+    with redis_server(tmp_path / "redis") as redis, trial(redis.url) as run:
+        go, come_back = {
+            "stopped": (redis.stop, redis.start),
+            "frozen": (redis.freeze, redis.thaw),
+        }[fault]
+        go()
+        time.sleep(max(3.0, 25 * FRACTION))
+        run.restart_relay()
+        come_back()
+    _, commit = run.parties
+    refused = [text for status, text in commit.load.answers.values() if status == 503]
+    assert fault == "frozen" or "cannot be reached" in refused[0]
 
-#: The seconds that a request may take: two for the broker, the rest for a slow machine.
-LIMIT = 10.0
+
+def test_broker_is_killed(tmp_path, trial) -> None:
+    """So do they when Redis is killed and restarted, again and again."""
+    with redis_server(tmp_path / "redis") as redis, trial(redis.url):
+        for _ in range(times(6)):
+            time.sleep(2)
+            redis.kill()
+            time.sleep(1)
+            redis.start()
 
 
-@pytest.mark.parametrize("delivery", ["outbox", "commit"])
-def test_broker_stops(tmp_path: Path, url: str, delivery: str, report) -> None:
-    """Every request answers in time, and every promise is kept."""
-    seconds = max(5.0, 10 * FRACTION)
-    with redis_server(tmp_path) as server:
-        shop = Shop(tmp_path, url, server.url, pyramid_tasks__delivery=delivery)
-        with shop.pserve() as process, shop.relay() as relay:
-            with Load(shop) as load:
-                time.sleep(seconds / 2)
-                server.stop()
-                time.sleep(seconds)
-                server.start()
-                time.sleep(seconds / 2)
-            wait_until(lambda: not shop.outbox(), PATIENCE, lambda: relay.output)
-        orders = shop.orders()
-        lost, duplicates = lost_and_duplicates(list(orders.values()), shop.sent())
-        reported = process.output.count("could not be sent")
-    statuses = load.statuses
-    report(
-        requests=len(load.answers),
-        stopped_for=f"{seconds:g} s",
-        statuses=statuses,
-        slowest=f"{load.slowest:.2f} s",
-        lost=lost,
-        reported=reported,
-        duplicates=duplicates,
-    )
-    assert load.slowest < LIMIT
-    assert set(orders) == load.promised()
-    if delivery == "outbox":
-        assert set(statuses) == {200}
-        assert lost == 0
-    else:
-        # A task that was committed between the check and the stop is reported.
-        assert set(statuses) == {200, 503}
-        assert lost <= reported
-        refused = next(text for status, text in load.answers.values() if status == 503)
-        assert "cannot be reached" in refused
+def test_results_are_down(redis_url, trial) -> None:
+    """Nobody waits for a result backend that is silent, or down, to send a task."""
+    seconds = max(1.5, 10 * FRACTION)
+    with closing(Proxy(6379)) as proxy:
+        results = f"redis://localhost:{proxy.port}/0"
+        with trial(redis_url, celery__result_backend=results) as run:
+            time.sleep(seconds)
+            proxy.silence()
+            time.sleep(seconds)
+            proxy.refuse()
+            time.sleep(seconds)
+    assert run.duplicates == 0
+    assert all(set(party.load.statuses) == {200} for party in run.parties)
+
+
+def test_redis_takes_the_right(tmp_path, trial) -> None:
+    """What a user of Redis may not send waits, or is told."""
+    with redis_server(tmp_path / "redis") as redis, Redis(port=redis.port) as client:
+        client.execute_command("ACL SETUSER shop on >secret ~* &* +@all")
+        url = f"redis://shop:secret@localhost:{redis.port}/0"
+        with trial(url, server=redis.url) as run:
+            client.execute_command("ACL SETUSER shop -lpush")
+            time.sleep(max(2.0, 20 * FRACTION))
+            run.restart_relay()
+            client.execute_command("ACL SETUSER shop +lpush")
+    assert run.duplicates == 0
+
+
+def test_rabbitmq_takes_the_right(trial) -> None:
+    """So does what a user of RabbitMQ may not send."""
+    with virtual_host() as (name, control), asked_for_rights_each_second(control):
+        rights = "set_permissions", "-p", name, name, ".*"
+        with trial(f"amqp://{name}:secret@localhost/{name}") as run:
+            control(*rights, "nothing", ".*")
+            _, commit = run.parties
+            wait_until(lambda: "could not be sent" in commit.web.output)
+            time.sleep(20 * FRACTION)
+            run.restart_relay()
+            control(*rights, ".*", ".*")
+    assert run.duplicates == 0
+
+
+@contextmanager
+def asked_for_rights_each_second(control: Callable[..., None]) -> Iterator[None]:
+    """Let RabbitMQ forget each second what an open channel may do, not each minute."""
+    name = "rabbit, channel_tick_interval"
+    control("eval", f"application:set_env({name}, 1000).")
+    try:
+        yield
+    finally:
+        control("eval", f"application:set_env({name}, 60000).")

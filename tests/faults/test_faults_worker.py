@@ -6,22 +6,15 @@ import os
 import random
 import signal
 import time
-from contextlib import suppress
-from pathlib import Path
 
-import pytest
 from kombu import Connection
+from shop import PATIENCE, Shop, kill_child, lost_and_duplicates, times
 from support import need_service, wait_until
-
-pytest.importorskip("zope.sqlalchemy")
-from shop import PATIENCE, Shop, lost_and_duplicates, times
-
-pytestmark = [pytest.mark.acceptance, pytest.mark.faults]
 
 BROKER = "amqp://guest:guest@localhost:5672//"
 
 
-def test_worker_is_killed_in_a_task(tmp_path: Path, url: str, report) -> None:
+def test_worker_is_killed_in_a_task(tmp_path, url, report) -> None:
     """A pool process, or the whole worker, killed over and over: 0 lost."""
     need_service("RabbitMQ", 5672, "rabbitmq-server -detached")
     kills = times(20)
@@ -35,51 +28,35 @@ def test_worker_is_killed_in_a_task(tmp_path: Path, url: str, report) -> None:
         # The server has a process for each request, and no relay is there.
         pyramid_tasks__outbox_send="request",
     )
+
+    def have_all_run() -> bool:
+        return set(expected) <= set(shop.runs())
+
     try:
         with shop.serve() as order:
             for number in range(kills * 10):
                 assert order(number)[0] == 200
         expected = list(shop.orders().items())
-        done = False
         killed = 0
-        while not done:
+        while not have_all_run():
             with shop.worker("-c", 2) as worker:
-                before = sum(shop.runs().values())
+                before = shop.runs()
                 wait_until(
-                    lambda before=before: (
-                        sum(shop.runs().values()) > before
-                        or set(expected) <= set(shop.runs())
-                    ),
-                    PATIENCE,
-                    lambda: worker.output,
+                    lambda b=before: shop.runs() != b or have_all_run(), PATIENCE
                 )
                 for _ in range(2):
                     if killed < kills:
                         time.sleep(random.uniform(0, 0.2))
-                        killed += kill_child(worker.popen.pid)
+                        killed += kill_child(worker)
                 if killed < kills:
                     os.killpg(worker.popen.pid, signal.SIGKILL)
                     killed += 1
                 else:
-                    wait_until(
-                        lambda: set(expected) <= set(shop.runs()),
-                        PATIENCE,
-                        lambda: worker.output,
-                    )
-                done = set(expected) <= set(shop.runs())
+                    wait_until(have_all_run, PATIENCE, lambda: worker.output)
     finally:
         with Connection(BROKER) as connection:
             connection.default_channel.queue_delete(shop.queue)
             connection.default_channel.exchange_delete(shop.queue)
-    lost, duplicates = lost_and_duplicates(expected, shop.runs())
-    report(tasks=len(expected), kills=killed, lost=lost, duplicates=duplicates)
-    assert lost == 0
-
-
-def kill_child(pid: int) -> int:
-    """Kill a process of the pool, and return how many were killed."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    with suppress(ProcessLookupError, IndexError):
-        os.kill(int(random.choice(children)), signal.SIGKILL)
-        return 1
-    return 0
+    found = lost_and_duplicates(expected, shop.runs())
+    report(tasks=len(expected), kills=killed, **found)
+    assert found["lost"] == 0

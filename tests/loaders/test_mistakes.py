@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
-import plaster
 import pytest
 from celery import beat
 from celery.schedules import BaseSchedule
-from pyramid.exceptions import ConfigurationExecutionError
+from support import logging_sections
 
 from pyramid_tasks.exceptions import LoadError, SettingError, UnknownSetting
 from pyramid_tasks.loaders.opening import open_app
-from pyramid_tasks.registry import get_tasks
 from pyramid_tasks.scripts.problems import find_problems
 
 SECRET = "s3cr3t"
@@ -24,36 +19,23 @@ celery.broker_url = memory://
 celery.result_backend = cache+memory://
 """
 IT = APP.replace("[app:main]", "[app:it]")
-LOGGING = f"""{APP}
-[loggers]
-keys = root
-[handlers]
-keys = console
-[formatters]
-keys = generic
-[logger_root]
-level = INFO
-handlers = console
-[handler_console]
-class = StreamHandler
-args = (sys.stderr,)
-formatter = generic
-[formatter_generic]
-format = %(message)s
-"""
+NOW = "task = exampleapp.now\nschedule = 5\n"
 
-Told = Callable[..., list[str]]
+
+def logged(old, new):
+    """Return an ini that configures logging, with a mistake in the place of a text."""
+    return (APP + logging_sections()).replace(old, new)
 
 
 @pytest.fixture
-def told(write_ini: Callable[..., Path]) -> Told:
+def told(write_ini):
     """Return a function that checks an ini, and loads it as a worker does.
 
     The function returns what the check tells, without the path of the file, if the
     worker ends with the first of these sentences.
     """
 
-    def told(text: str, **variables: str) -> list[str]:
+    def told(text, **variables):
         ini = str(write_ini(text))
         found = [
             ": ".join(filter(None, (problem["where"], problem["message"])))
@@ -65,6 +47,17 @@ def told(write_ini: Callable[..., Path]) -> Told:
         return [sentence.removeprefix(ini) for sentence in found]
 
     return told
+
+
+@pytest.fixture
+def problem(write_ini):
+    """Return a function that gives the one sentence of the check about an ini."""
+
+    def problem(text, name="config.ini"):
+        (found,) = find_problems(str(write_ini(text, name)), {})
+        return f"{found['kind']}: {found['where']}: {found['message']}"
+
+    return problem
 
 
 @pytest.mark.parametrize(
@@ -83,22 +76,81 @@ def told(write_ini: Callable[..., Path]) -> Told:
             ", [celery:options]: none of its keys is a setting of Celery",
         ),
         (
-            f"{APP}[celeryroute:exampleapp.add]\nque = slow",
-            (
-                ", [celeryroute:exampleapp.add]: que is not an option of a route. Did "
-                "you mean queue?"
-            ),
+            f"{APP}[celeryroute:*]\nque = slow",
+            ", [celeryroute:*]: que is not an option of a route. Did you mean queue?",
         ),
         (
             f"{APP}[celeryroute:exampleapp.add]\npriority = high",
-            ", [celeryroute:exampleapp.add]: priority = high is not a whole number.",
+            ", [celeryroute:exampleapp.add]: priority = 'high' is not a whole number",
         ),
-        (
+        *(
             (
-                f"{APP}[celerybeat:x]\ntask = exampleapp.now\nschedule = 5\n"
-                'options = {"countdwn": 3}'
-            ),
-            ", [celerybeat:x]: options has countdwn. Did you mean countdown?",
+                f"{APP}[celeryroute:exampleapp.add]\n{route}",
+                f", [celeryroute:exampleapp.add]: {said}",
+            )
+            for route, said in [
+                ("compression = gzp", "compression = gzp is not one of gzip,"),
+                ("serializer = jsn", "serializer = jsn is not one of "),
+                ("delivery_mode = 7", "delivery_mode = 7 is not one of 1, 2, "),
+                ("exchange_type = topc", "exchange_type = topc is not one of direct"),
+                ("expires = 60", "expires is not an option of a route."),
+                ("queue = 5", "queue = 5 is not a name: put it in double quotes"),
+                ("queue =", "queue is empty"),
+            ]
+        ),
+        *(
+            (
+                (
+                    f"{APP}[celerybeat:x]\ntask = exampleapp.now\nschedule = 5\n"
+                    f"options = {{{options}}}"
+                ),
+                f", [celerybeat:x], options: {said}",
+            )
+            for options, said in [
+                ('"countdwn": 3', "countdwn is no option. Did you mean countdown?"),
+                ('"expires": "soon"', "expires = 'soon' is not a number of seconds, a"),
+                ('"countdown": "5"', "countdown = '5' is not a number of seconds."),
+                ('"queue": 5', "queue = 5 is not a name"),
+                ('"headers": 5', "headers = 5 is not a dictionary."),
+            ]
+        ),
+        *(
+            (f"{APP}celery.{setting}", f", [app:main]: celery.{said}")
+            for setting, said in [
+                (
+                    'task_annotations = {"*": {"rate_limit": "often"}}',
+                    "task_annotations has for '*': rate_limit = often is not a rate",
+                ),
+                (
+                    'task_routes = {"exampleapp.*": {"queue": 5}}',
+                    "task_routes has a route for 'exampleapp.*': queue = 5 is not a na",
+                ),
+                ("imports = lost.x", "imports names a module that is not there: 'los"),
+                (
+                    'task_publish_retry_policy = {"x": 1}',
+                    "task_publish_retry_policy has the key x, not one of errback, max",
+                ),
+                ('task_routes = [["ab"]]', "task_routes cannot be read as routes: w"),
+                (
+                    'task_queues = {"a": {"exchnge": "x"}}',
+                    "task_queues has exchnge for 'a'. Did you mean exchange?",
+                ),
+                (
+                    'beat_schedule = {"x": {"task": "a", "schedule": true}}',
+                    "beat_schedule has an entry 'x' that cannot be read: schedule 'tru",
+                ),
+                (
+                    'beat_schedule = {"x": {"task": "a", "schedule": 5, "kwarg": {}}}',
+                    "beat_schedule has an entry 'x' that cannot be read: it has kwarg.",
+                ),
+                (
+                    (
+                        'beat_schedule = {"x": {"task": "a", "schedule": 5, "options": '
+                        '{"queue": 5}}}'
+                    ),
+                    "beat_schedule has an entry 'x' that cannot be read: options has q",
+                ),
+            ]
         ),
         (
             f"{APP}pyramid.includes =\n  pyramid_tm\n  pyramid_tsk",
@@ -108,11 +160,8 @@ def told(write_ini: Callable[..., Path]) -> Told:
             ),
         ),
         (
-            APP.replace("call:exampleapp:main", "egg:nosuchdist"),
-            (
-                ", [app:main], use = egg:nosuchdist: no distribution nosuchdist is "
-                "installed."
-            ),
+            APP.replace("call:exampleapp:main", "egg:nosuch"),
+            ", [app:main], use = egg:nosuch: no distribution nosuch is installed.",
         ),
         (
             APP.replace("exampleapp", "nosuchmod"),
@@ -121,6 +170,10 @@ def told(write_ini: Callable[..., Path]) -> Told:
         (
             APP.replace(":main\n", ":mian\n"),
             ", [app:main], use = call:exampleapp:mian: module 'exampleapp' has no ",
+        ),
+        (
+            "[app:main]\nfilter-with = x\npaste.app_factory = missing.module:x",
+            ", [app:main], paste.app_factory = missing.module:x: No module named 'mi",
         ),
         (
             f"{IT}[pipeline:main]\npipeline = lost it",
@@ -141,14 +194,15 @@ def told(write_ini: Callable[..., Path]) -> Told:
         (f"\ufeff{APP.lstrip()}", ": the file begins with a byte order mark; "),
         (
             f"{APP}celery.result_expires = None",
-            (
-                ", [app:main]: celery.result_expires = 'None' is not a number (float); "
-                "write null for no value"
-            ),
+            ", [app:main]: celery.result_expires = 'None' is not a number (float);",
         ),
         (
             f"{APP}pyramid_tasks.gc_freeze = maybe",
             ", [app:main]: pyramid_tasks.gc_freeze = 'maybe' is not a boolean",
+        ),
+        (
+            f"{APP}pyramid_tasks.inbox = true",
+            ", [app:main]: pyramid_tasks.inbox = true, but no task has a transaction",
         ),
         (
             f'{APP}celery.beat_schedule = {{"a": {{"task": "b", "schedule": {{}}}}}}',
@@ -158,43 +212,105 @@ def told(write_ini: Callable[..., Path]) -> Told:
             ),
         ),
         (
-            LOGGING.replace("StreamHandler", "raven.SentryHandler"),
+            f"{APP}celery.task_serializer = pickle",
             (
-                ", [handler_console] class = raven.SentryHandler cannot be imported: "
-                "there is no module raven."
+                ", [app:main]: celery.task_serializer = pickle is what "
+                "celery.accept_content refuses: write json, or celery.accept_content ="
             ),
         ),
         (
-            LOGGING.replace("StreamHandler", "StreamHandlr"),
+            (
+                f"{APP}celery.result_serializer = yaml\n[celery:main]\n"
+                "result_accept_content = json application/text"
+            ),
+            (
+                ", [app:main]: celery.result_serializer = yaml is what "
+                "result_accept_content refuses: write"
+            ),
+        ),
+        (
+            f"{APP}celery.task_ignore_result = true\ncelery.accept_content = pickle",
+            (
+                ", [app:main]: celery.accept_content refuses json, the default of "
+                "celery.task_serializer: write celery.accept_content = pickle json."
+            ),
+        ),
+        (
+            f"{APP}celery.accept_content = application/jsn",
+            ", [app:main]: celery.accept_content has 'application/jsn', which is not",
+        ),
+        (
+            f"{APP}celery.worker_log_format = %%(mesage)s %%(own)s",
+            (
+                ", [app:main]: celery.worker_log_format has the unknown field mesage. "
+                "Did you mean message?"
+            ),
+        ),
+        (
+            f"{APP}celery.result_expires = -1",
+            ", [app:main]: celery.result_expires = -1.0 is not a number of at least 0.",
+        ),
+        (
+            f'{APP}celery.database_table_names = {{"tsk": "x"}}',
+            ", [app:main]: celery.database_table_names has tsk = x: write a name",
+        ),
+        (
+            APP.replace("cache+memory", "db+sqlit"),
+            ", [app:main]: celery.result_backend is of no database that SQLAlchemy kno",
+        ),
+        (
+            APP.replace("cache+memory://", "db+sqlite:///nowhere/x.db"),
+            ", [app:main]: celery.result_backend is in a folder that is not there: now",
+        ),
+        (
+            (
+                APP.replace("cache+memory", "db+sqlite")
+                + 'celery.database_engine_options = {"eco": true}'
+            ),
+            (
+                ", [app:main]: celery.database_engine_options cannot be used: Invalid "
+                "argument(s) 'eco' sent to create_engine()."
+            ),
+        ),
+        (
+            logged("StreamHandler", "x.Y"),
+            ", [handler_console] class = x.Y cannot be imported: there is no module x.",
+        ),
+        (
+            logged("StreamHandler", "StreamHandlr"),
             ", [handler_console] class = StreamHandlr is not one of ",
         ),
         (
-            LOGGING.replace("stderr", "stder"),
+            logged("stderr", "stder"),
             ", [handler_console] args cannot be read: module 'sys' has no attribute",
         ),
+        (logged("sys.stderr", "'\0'"), ", [handler_console] args cannot be read: "),
+        (logged("INFO", "INF"), ", [logger_root] level = INF is not one of "),
         (
-            LOGGING.replace("sys.stderr", "'\0'"),
-            ", [handler_console] args cannot be read: ",
-        ),
-        (
-            LOGGING.replace("INFO", "INF"),
-            ", [logger_root] level = INF is not one of ",
-        ),
-        (
-            LOGGING.replace("handlers = console", "handlers = consol"),
+            logged("handlers = console", "handlers = consol"),
             ", [logger_root] handlers = consol is not one of console. Did you mean",
         ),
+        (logged("[handlers]\nkeys = console\n", ""), ", [handlers] keys is missing."),
         (
-            LOGGING.replace("[handlers]\nkeys = console\n", ""),
-            ", [handlers] keys is missing.",
+            logged("= root", "= root, x") + "[logger_x]\nhandlers =\n",
+            ", [logger_x] qualname is missing.",
         ),
         (
-            LOGGING.replace("formatter = generic", "formatter = genric"),
+            logged("= root", "= root, x")
+            + "[logger_x]\nqualname = x\nhandlers =\npropagate = no\n",
+            ", [logger_x] propagate = no is not 0 or 1.",
+        ),
+        (
+            logged("StreamHandler", "FileHandler"),
+            ", [handler_console] args cannot be used for FileHandler: ",
+        ),
+        (
+            logged("formatter = generic", "formatter = genric"),
             ", [handler_console] formatter = genric is not one of generic.",
         ),
     ],
 )
-def test_mistakes(told: Told, text: str, said: str) -> None:
+def test_mistakes(told, text, said):
     """The one sentence names the file, the section and the key."""
     found = [each for each in told(text, a="1,b=2") if "web process" not in each]
     (sentence,) = found
@@ -215,30 +331,117 @@ def test_mistakes(told: Told, text: str, said: str) -> None:
         f"amqp://:{SECRET}/@localhost",
         f"db+postgresql://user:{SECRET}/x@localhost/db",
         f"redis://:{SECRET}@[::1",
+        f'"redis://:{SECRET}@localhost"',
+        f"'amqp://u:{SECRET}@localhost//'",
+        f"redis//:{SECRET}@localhost",
+        f"redis:{SECRET}@localhost:6379/13",
+        f"redis://localhost; redis://:{SECRET}@localhost",
     ],
 )
-def test_address_that_cannot_be_read(
-    told: Told, write_ini: Callable[..., Path], url: str, name: str
-) -> None:
+def test_address_that_cannot_be_read(told, web, tmp_path, url, name):
     """A worker, the check and a web process tell so, and show no part of it."""
     text = f"{APP.replace(f'celery.{name} = ', '# ')}celery.{name} = {url}\n"
     (sentence,) = told(text)
     assert sentence.startswith(f", [app:main]: celery.{name} ")
-    with pytest.raises(ConfigurationExecutionError) as caught:
-        plaster.get_loader(str(write_ini(text))).get_wsgi_app()
-    for said in sentence, str(caught.value):
-        assert "is not a URL" in said or "a database that is not a number" in said
-        assert SECRET not in said
+    faults = "is not a URL", "a database that is not a number", "does not begin as a"
+    assert any(fault in sentence for fault in faults)
+    assert SECRET not in sentence
+    with pytest.raises(SettingError) as caught:
+        web(text)
+    assert str(caught.value) == f"{tmp_path}/config.ini{sentence}"
 
 
-def test_address_in_the_environment(
-    told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The sentence names the variable."""
-    monkeypatch.setenv("CELERY_BROKER_URL", f"redis://:{SECRET}/x@localhost")
-    first, *others = told(APP)
-    assert first.startswith("the environment: CELERY_BROKER_URL is not a URL: ")
-    assert SECRET not in "".join(others)
+@pytest.mark.parametrize("name", ["None", "null", "redis:localhost", "a/b"])
+def test_broker_without_a_scheme(told, name):
+    """It is the name of a host, or no address."""
+    (sentence,) = told(APP.replace(" memory://", f" {name}"))
+    assert sentence.startswith(", [app:main]: celery.broker_url does not begin as a")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("celery.imports", "celery.timezone", "celery.task_serializer"),
+        *("celery.broker_failover_strategy", "celery.broker_transport"),
+        *("celery.broker_pool_limit", "celery.worker_pool", "celery.beat_schedule"),
+        *("pyramid_tasks.delivery", "pyramid_tasks.outbox_send"),
+        *("pyramid_tasks.context", "pyramid_tasks.inbox_keep", "pyramid_tasks.inbox"),
+        *("pyramid_tasks.base_url", "pyramid_tasks.outbox_lease"),
+    ],
+)
+@pytest.mark.parametrize(
+    "url", [f"redis://:{SECRET}@h", f"https://h?password={SECRET}"]
+)
+def test_address_in_another_setting(told, key, url):
+    """The sentence shows no part of it."""
+    (sentence,) = told(f"{APP}{key} = {url}\n")
+    assert sentence.startswith(f", [app:main]: {key} ")
+    assert SECRET not in sentence
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("celery.task_compression = gzp", "celery.task_compression = gzp is not"),
+        ("pyramid_tasks.delivery = outbx", "pyramid_tasks.delivery = outbx is not one"),
+        ("pyramid_tasks.context = hst", "pyramid_tasks.context = hst is not one of"),
+        ("pyramid_tasks.base_url = x", "pyramid_tasks.base_url = x "),
+        ("pyramid_tasks.gc_freeze = maybe", "pyramid_tasks.gc_freeze = 'maybe' is not"),
+    ],
+)
+@pytest.mark.parametrize("name", ["main", "inner"])
+def test_web_process(web, tmp_path, name, line, said):
+    """The error is the sentence alone, with the file and the section."""
+    text = f"{APP}{line}\n"
+    if name == "inner":
+        text = text.replace("[app:main]", "[app:inner]")
+        text += "[composite:main]\nuse = call:exampleapp:both\nx = inner\n"
+    with pytest.raises(SettingError) as caught:
+        web(text)
+    assert str(caught.value).startswith(f"{tmp_path}/config.ini, [app:{name}]: {said}")
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_web_process_without_a_driver(web):
+    """A process that reads no results needs no driver of their database."""
+    assert web(APP.replace("cache+memory", "db+sqlit"))
+
+
+def test_warning_in_a_web_process(web, tmp_path, caplog):
+    """A warning has the file and the section too, of the worker's settings as well."""
+    text = f"{APP}celery.one = 1\npyramid_tasks.config_uri = %(__file__)s\n"
+    web(f"{text}[celery:main]\ntwo = 2\ntimezone = UTC\n")
+    ini = f"{tmp_path}/config.ini"
+    assert f"{ini}, [app:main]: celery.one is not a setting" in caplog.text
+    assert f"{ini}, [celery:main]: two is not a setting" in caplog.text
+
+
+def test_what_the_check_tells(problem):
+    """It tells of the path, of results nobody finds, and how to leave out names."""
+    said = problem(APP, "a%b.ini")  # about the path, and not about a value in the file
+    assert "the path of the file has a percent sign" in said
+    said = problem(APP.replace("cache+memory", "rpc"))
+    assert "request.get_task_result() finds none" in said
+    said = problem(f"{APP}celery.someplugin_key = 1\n")
+    assert said.startswith(f"{UnknownSetting.__name__}: ")
+    assert said.endswith("out with --ignore 'someplugin_*'.")
+
+
+@pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"])
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (f"redis://:{SECRET}/x@h", "the environment: $ is not a URL: "),
+        (f'"redis://:{SECRET}@h"', "the environment: $ does not begin as a URL does"),
+        (f"reds://:{SECRET}@h", "the environment, $: The "),
+    ],
+)
+def test_address_in_the_environment(told, monkeypatch, variable, url, said):
+    """The sentence names the variable, and no file."""
+    monkeypatch.setenv(variable, url)
+    (sentence,) = told(APP)
+    assert sentence.startswith(said.replace("$", variable))
+    assert SECRET not in sentence
 
 
 @pytest.mark.parametrize(
@@ -251,35 +454,17 @@ def test_address_in_the_environment(
         "rpc://",
     ],
 )
-def test_address_that_can_be_read(write_ini: Callable[..., Path], url: str) -> None:
+def test_address_that_can_be_read(opened, url):
     """Every form that Celery reads is left to Celery."""
-    text = APP.replace("cache+memory://", url)
-    app = open_app(str(write_ini(text)))
+    master = "celery.result_backend_transport_options.master_name = main"
+    app = opened(f"{APP.replace('cache+memory://', url)}{master}\n")
     assert app.conf.result_backend == url.replace("%%", "%")
 
 
-def test_result_backend_of_one_process(write_ini: Callable[..., Path]) -> None:
-    """The check tells that no other process finds the results."""
-    ini = write_ini(APP.replace("cache+memory", "rpc"))
-    (found,) = find_problems(str(ini), {})
-    assert "request.get_task_result() finds none" in str(found["message"])
-
-
-def test_file_in_another_encoding(told: Told, tmp_path: Path) -> None:
-    """The sentence names the byte and the encoding."""
-    ini = tmp_path / "latin.ini"
-    ini.write_bytes(f"{APP}x = é".encode("latin-1"))
-    (found,) = find_problems(str(ini), {})
-    assert "the byte 0xe9 is none of the encoding utf-8" in str(found["message"])
-
-
-def test_import_error_inside_a_handler(
-    write_ini: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_error_inside_a_handler(problem, capsys):
     """An error of the application's own code keeps its traceback."""
-    ini = write_ini(LOGGING.replace("StreamHandler", "failing_import.Handler"))
-    (found,) = find_problems(str(ini), {})
-    assert "see the traceback above" in str(found["message"])
+    said = problem(logged("StreamHandler", "failing_import.Handler"))
+    assert "see the traceback above" in said
     assert "No module named 'missing_dependency'" in capsys.readouterr().err
 
 
@@ -290,61 +475,80 @@ def test_import_error_inside_a_handler(
     ("text", "said"),
     [
         (f"{APP}[timezone]\n", "did you mean timezone = VALUE in [celery:main]"),
+        *(
+            (f"{APP}[{section}]\n", "mean broker_transport_options.KEY = VALUE in [")
+            for section in (
+                "broker_transport_option",
+                "celery_broker_transport_options",
+                "celery.broker_transport_options",
+            )
+        ),
+        *(
+            (f"{APP}[{section}]\n", "did you mean pyramid_tasks.KEY = VALUE in the s")
+            for section in ("pyramid_tasks", "pyramid_task", "pyramid-tasks")
+        ),
+        (
+            f"{APP}[DEFAULT]\npyramid_tasks.gc_freeze = false\n",
+            "[DEFAULT]: pyramid_tasks.gc_freeze reaches no application. Write it in",
+        ),
+        (
+            f"{APP}celery.TIMEZONE = UTC\ncelery.timezone = UTC\n",
+            "celery.TIMEZONE is celery.timezone in another spelling, which wins",
+        ),
         (f"{APP}[celerybeat]\n", "[celerybeat]: did you mean [celerybeat:...]?"),
         (f"{APP}[celeryd:x]\n", "[celeryd:x]: did you mean [celery:...]?"),
+        (f"{APP}[celry:main]\n", "[celry:main]: did you mean [celery:...]?"),
+        (f"{APP}[celerybeet:x]\n", "[celerybeet:x]: did you mean [celerybeat:...]?"),
+        (f"{APP}[celryroute:x]\n", "[celryroute:x]: did you mean [celeryroute:...]?"),
+        (f"{APP}[celery]\nworker_pol = solo\n", "Did you mean worker_pool?"),
         (
             f"{APP}[celery]\nUSE_CELERYCONFIG = True\n",
             "USE_CELERYCONFIG is not a setting: no celeryconfig.py is read. Write the",
         ),
         (
-            LOGGING.replace("formatter = ", "formater = "),
+            f"{APP}[celery]\npyramid_tasks.inbox = true\n",
+            "pyramid_tasks.inbox is read in the section of the application, and not he",
+        ),
+        (
+            logged("formatter = ", "formater = "),
             "[handler_console] formater: did you mean formatter?",
+        ),
+        (
+            APP + logging_sections("%(mesage)s"),
+            "[formatter_generic] format has the unknown field mesage. Did you mean mes",
         ),
     ],
 )
-def test_warnings(
-    write_ini: Callable[..., Path],
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-    text: str,
-    said: str,
-) -> None:
+def test_warnings(problem, opened, caplog, capsys, text, said):
     """The check tells it, and the worker logs it."""
-    ini = str(write_ini(text))
-    (found,) = find_problems(ini, {})
-    assert said in f"{found['where']}: {found['message']}"
-    open_app(ini)
+    assert said in problem(text)
+    opened(text)
     assert said in caplog.text + capsys.readouterr().err
 
 
-def test_setting_of_a_plugin(write_ini: Callable[..., Path]) -> None:
-    """The check tells how to leave such settings out."""
-    ini = str(write_ini(f"{APP}celery.someplugin_key = 1\n"))
-    (found,) = find_problems(ini, {})
-    assert found["kind"] == UnknownSetting.__name__
-    assert str(found["message"]).endswith("out with --ignore 'someplugin_*'.")
+def test_variables_in_the_defaults(write_ini):
+    """There is no problem if a section takes them."""
+    defaults = "[DEFAULT]\ncelery.zone = UTC\ncelery.pool = solo\n"
+    taken = "celery.timezone = %(celery.zone)s\nget celery.worker_pool = celery.pool\n"
+    assert find_problems(str(write_ini(defaults + APP + taken)), {}) == []
 
 
 # What takes effect.
 
 
-def test_case_of_a_setting(write_ini: Callable[..., Path]) -> None:
+def test_case_of_a_setting(opened):
     """Older packages ignore the case; the name in small letters wins."""
-    app = open_app(
-        str(
-            write_ini(
-                f"{APP}[celery]\nRESULT_EXPIRES = 5\nWorker_Concurrency = 3\n"
-                "TIMEZONE = Europe/Paris\ntimezone = Europe/Berlin\n"
-            )
-        )
+    app = opened(
+        f"{APP}[celery]\nRESULT_EXPIRES = 5\nWorker_Concurrency = 3\n"
+        "TIMEZONE = Europe/Paris\ntimezone = Europe/Berlin\n"
     )
     assert (app.conf.result_expires, app.conf.worker_concurrency) == (5, 3)
     assert app.conf.timezone == "Europe/Berlin"
 
 
-def test_schedule_as_json(write_ini: Callable[..., Path]) -> None:
+def test_schedule_as_json(opened, tmp_path):
     """Beat reads the entries of beat_schedule in each form of [celerybeat:NAME]."""
-    ini = write_ini(
+    app = opened(
         f"""{APP}celery.beat_schedule =
             {{"a": {{"task": "exampleapp.now", "schedule": "0 3 * * *"}},
               "b": {{"task": "exampleapp.now", "schedule": 30}},
@@ -352,31 +556,28 @@ def test_schedule_as_json(write_ini: Callable[..., Path]) -> None:
                      "schedule": {{"hour": 3}}}}}}
         """
     )
-    app = open_app(str(ini))
-    service = beat.Service(app, schedule_filename=str(ini.parent / "beat"))
+    service = beat.Service(app, schedule_filename=str(tmp_path / "beat"))
     entries = service.scheduler.schedule
     assert all(isinstance(entries[name].schedule, BaseSchedule) for name in "abc")
-    assert find_problems(str(ini), {}) == []
+    assert find_problems(f"{tmp_path}/config.ini", {}) == []
 
 
-def test_variables_are_values(write_ini: Callable[..., Path]) -> None:
+def test_variables_are_values(write_ini, opened):
     """A percent sign needs no second one, in an included file neither."""
     write_ini(f"{APP}x.one = %(one)s\nx.two = %(two)s\n", "base.ini")
-    ini = write_ini("[DEFAULT]\ntwo = k%%2Fey\n[app:main]\nuse = config:base.ini\n")
+    text = "[DEFAULT]\ntwo = k%%2Fey\n[app:main]\nuse = config:base.ini\n"
     for value in "k%2Fey", "k%%2Fey":
-        app = open_app(str(ini), variables={"one": value})
-        settings = app.registry.settings
+        settings = opened(text, one=value).registry.settings
         assert (settings["x.one"], settings["x.two"]) == ("k%2Fey", "k%2Fey")
 
 
-def test_misspelt_secret(write_ini: Callable[..., Path]) -> None:
+def test_misspelt_secret(opened):
     """``celery report`` does not show it."""
-    app = open_app(str(write_ini(f"{APP}celery.broker_pasword = {SECRET}\n")))
+    app = opened(f"{APP}celery.broker_pasword = {SECRET}\n")
     assert SECRET not in app.bugreport()
 
 
-def test_web_process_leaves_the_worker_alone(write_ini: Callable[..., Path]) -> None:
+def test_web_process_leaves_the_worker_alone(web):
     """It does not import what only a worker does."""
-    text = f"{APP}celery.imports = nosuchmod\ncelery.worker_pool = nosuchmod:Pool\n"
-    wsgi_app = plaster.get_loader(str(write_ini(text))).get_wsgi_app()
-    assert get_tasks(wsgi_app.registry).app.conf.imports == ["nosuchmod"]
+    app = web(f"{APP}celery.imports = nosuchmod\ncelery.worker_pool = nosuchmod:Pool\n")
+    assert app.conf.imports == ["nosuchmod"]

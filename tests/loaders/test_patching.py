@@ -1,4 +1,4 @@
-"""``worker_pool = gevent`` in a file, without gevent."""
+"""``worker_pool = gevent`` in a file, without a worker."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import click
 import pytest
 from celery import Celery
 
+from pyramid_tasks.loaders import keys
+from pyramid_tasks.loaders.commandline import app_for_command
 from pyramid_tasks.loaders.patching import start_with_patching_pool
-
-Started = list[list[str]]
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+def started(monkeypatch):
     """Return the commands that take the place of this process."""
-    started: Started = []
+    started = []
     monkeypatch.setattr(os, "execv", lambda _, argv: started.append(argv))
     return started
 
 
-def start(line: str, pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def start(line, pool, monkeypatch):
     monkeypatch.setattr(sys, "argv", line.split())
     app = Celery(set_as_current=False, fixups=[])
     app.conf.worker_pool = pool
@@ -30,9 +30,7 @@ def start(line: str, pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("pool", ["gevent", "eventlet"])
-def test_command_with_the_pool(
-    pool: str, started: Started, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_with_the_pool(pool, started, monkeypatch):
     """The command is the same but for the pool, and for what Celery has done."""
     start("celery worker --workdir x --ini y", pool, monkeypatch)
     expected = ["-m", "celery", "worker", "--ini", "y", f"--pool={pool}"]
@@ -48,16 +46,30 @@ def test_command_with_the_pool(
         ("celery worker", "threads"),
     ],
 )
-def test_commands_that_stay(
-    line: str, pool: str, started: Started, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_that_stay(line, pool, started, monkeypatch):
     """The command line wins, and another pool needs nothing."""
     start(line, pool, monkeypatch)
     assert started == []
 
 
-def test_reloader(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reloader(started, monkeypatch):
     """The process of a reloader cannot be another: the option is asked for."""
     with pytest.raises(click.UsageError, match="--pool=gevent"):
         start("celery worker --reload", "gevent", monkeypatch)
     assert started == []
+
+
+@pytest.mark.parametrize("command", ["worker", "beat"])
+def test_file_of_the_command(command, write_example, started, monkeypatch):
+    """A worker looks at the pool of its file; worker and beat have ``--reload``."""
+    pytest.importorskip("gevent")
+    monkeypatch.setattr(sys, "argv", ["celery", command])
+    with click.Context(click.Command("celery")) as ctx:
+        ctx.meta[keys.URI_KEY] = str(write_example(worker="worker_pool = gevent"))
+        ctx.meta[keys.COMMAND_KEY] = command
+        options = app_for_command().user_options
+    assert len(started) == (command == "worker")
+    assert [each.opts for each in options[command]] == [["--reload"]]
+    monkeypatch.delenv(keys.ENVIRON_KEY, raising=False)
+    with pytest.raises(SystemExit, match="2"):  # imported, without a command or file
+        app_for_command()

@@ -3,52 +3,56 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import pytest
 from pyramid.scripting import prepare
 
 pytest.importorskip("pyramid_tm")
-pytest.importorskip("sqlalchemy")
 pytest.importorskip("zope.sqlalchemy")
 from databases import database
-from sqlalchemy import create_engine, select, update
+from sqlalchemy import create_engine, event, select, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from transactional import TransactionalApp
 
 from pyramid_tasks.contrib.outbox_table import OutboxMessage, metadata
 from pyramid_tasks.outbox.relay import Relay
 
-DOWN = "redis://:secret@localhost:1/0"
+
+@pytest.fixture(autouse=True)
+def _declared(monkeypatch):
+    """Forget where other tests have declared the tables."""
+    monkeypatch.setattr("pyramid_tasks.outbox.table._declared", WeakKeyDictionary())
 
 
-@contextmanager
-def engine_with_table(kind, folder):
-    with database(kind, folder) as url:
-        engine = create_engine(url)
-        metadata.create_all(engine)
-        yield engine
-        engine.dispose()
+def engine_of(*kinds):
+    """Return a fixture: an engine of each of these databases, with the table."""
+
+    @pytest.fixture(params=kinds)
+    def engine(request, tmp_path):
+        with database(request.param, tmp_path) as url:
+            engine = create_engine(url)
+            metadata.create_all(engine)
+            yield engine
+            engine.dispose()
+
+    return engine
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
-def engine(request, tmp_path):
-    """An engine of each database, with the table."""
-    with engine_with_table(request.param, tmp_path) as engine:
-        yield engine
+engine = engine_of("sqlite", "postgresql", "mariadb")
+sqlite = engine_of("sqlite")  # for claims that hold on every database
+postgresql = engine_of("postgresql")  # for claims about its NOTIFY
 
 
 @pytest.fixture
-def sqlite(tmp_path):
-    """An engine of SQLite, with the table, for claims that hold on every database."""
-    with engine_with_table("sqlite", tmp_path) as engine:
-        yield engine
-
-
-@pytest.fixture
-def postgresql(tmp_path):
-    """An engine of PostgreSQL, with the table, for claims about its NOTIFY."""
-    with engine_with_table("postgresql", tmp_path) as engine:
-        yield engine
+def outbox_ini(write_ini):
+    """Return a function that writes an ini for an application with an outbox."""
+    return lambda url: write_ini(
+        f"[app:main]\nuse = call:outboxapp:main\nsqlalchemy.url = {url}\n"
+        "celery.broker_url = memory://localhost\npyramid_tasks.delivery = outbox\n"
+        "tm.manager_hook = pyramid_tm.explicit_manager\n"
+    )
 
 
 def record(request, x): ...
@@ -61,9 +65,16 @@ class App(TransactionalApp):
         settings = {
             "celery.broker_transport_options": {"polling_interval": 0.01},
             "pyramid_tasks.delivery": "outbox",
-            **({"celery.broker_url": DOWN} if down else {}),
         } | settings
+        if down:
+            settings["celery.broker_url"] = "redis://:secret@localhost:1/0"
         super().__init__(engine, settings, configure, queue)
+
+    @classmethod
+    def with_rows(cls, engine, *values, **settings):
+        """Make an application whose outbox has tasks that its broker missed."""
+        cls(engine, down=True).defer(*values)
+        return cls(engine, **settings)
 
     def add_tasks(self, config):
         config.register_task(record, name="record")
@@ -78,16 +89,35 @@ class App(TransactionalApp):
 
         self.celery.send_task = send
 
+    def fail_to_send(self, *errors):
+        """Raise an error for each of the tasks that are sent next."""
+        errors = list(errors)
+
+        def fail(x):
+            if errors:
+                raise errors.pop(0)
+
+        self.before_sending(fail)
+
+    def fail_to_delete(self, times):
+        """Raise an error so many times when rows are deleted."""
+        errors = [OperationalError("DELETE", {}, Exception("locked"))] * times
+
+        @event.listens_for(self.engine, "before_cursor_execute")
+        def fail(connection, cursor, statement, *_):
+            if statement.startswith("DELETE") and errors:
+                raise errors.pop()
+
     @contextmanager
     def request(self):
         with prepare(registry=self.registry) as env:
             yield env["request"]
 
-    def defer(self, *values, **options):
+    def defer(self, *values, task="record", **options):
         """Defer tasks in a transaction, and commit it."""
         with self.request() as request, request.tm:
             results = [
-                request.defer_task_with_options("record", [value], **options)
+                request.defer_task_with_options(task, [value], **options)
                 for value in values
             ]
         self.flush()
@@ -102,10 +132,9 @@ class App(TransactionalApp):
 
     def rows(self):
         self.flush()
+        in_order = select(OutboxMessage).order_by(OutboxMessage.id)
         with Session(self.engine) as session:
-            return session.scalars(
-                select(OutboxMessage).order_by(OutboxMessage.id)
-            ).all()
+            return session.scalars(in_order).all()
 
     def update(self, *where, **values):
         """Change rows of the outbox."""

@@ -7,18 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import celery
 import pytest
-from click.testing import CliRunner
-from databases import database
-from sqlalchemy import create_engine, text
-from support import environment, run, start, unique
+from databases import database, execute
+from sqlalchemy import create_engine
+from support import environment, run, start
+from transactional import fail, invoke
 
 from pyramid_tasks.contrib.outbox_table import OutboxMessage, metadata
-from pyramid_tasks.outbox.command import outbox
-from pyramid_tasks.outbox.manage import get_status
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +26,7 @@ def _signals():
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
-
-
-def invoke(app, *arguments):
-    """Run a command in this process, and return its status and what it prints."""
-    obj = SimpleNamespace(app=getattr(app, "celery", app))
-    result = CliRunner().invoke(outbox, arguments, obj=obj)
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.exit_code, result.output
+    signal.set_wakeup_fd(-1)
 
 
 def test_create_status_run(engine, make_app):
@@ -44,62 +34,46 @@ def test_create_status_run(engine, make_app):
     metadata.drop_all(engine)
     app = make_app(engine)
     for command in ("status",), ("run", "--once"):
-        status, output = invoke(app, *command)
-        assert status == 1
+        output = fail(app, *command)
         assert "no table pyramid_tasks_outbox" in output
         assert "outbox create" in output
     for outcome in "made", "is there already":
         names = "inbox", "outbox", "outbox_relay"
         lines = [f"pyramid_tasks_{name}: {outcome}.\n" for name in names]
         assert invoke(app, "create") == (0, "".join(lines))
-    assert invoke(app, "status") == (
-        0,
-        "Waiting: 0\nOldest: 0.0 s\nSet aside: 0\nRelay: none works\n",
-    )
+    nothing = "Waiting: 0\nOldest: 0.0 s\nSet aside: 0\nRelay: none runs\n"
+    assert invoke(app, "status") == (0, nothing)
     make_app(engine, down=True).defer(1, 2, 3, 4)
     *_, last = app.rows()
     app.update(created=OutboxMessage.created - 90)
     app.update(OutboxMessage.id == last.id, set_aside=True)
-    status, output = invoke(app, "status", "--json")
-    assert status == 1
-    found = json.loads(output)
+    found = json.loads(fail(app, "status", "--json"))
     assert 90 <= found.pop("oldest") < 600
     assert found == {"waiting": 3, "set_aside": 1, "relay": None}
     assert 'see "outbox list"' in invoke(app, "status")[1]
     assert invoke(app, "run", "--once", "--batch", "2") == (0, "Sent: 3\n")
     assert app.values() == [1, 2, 3]
     app.update(attempts=5, error="ValueError: too long\nmore")
-    line = rf"{last.id}  record\[{last.task_id}\]  \d+ s"
+    line = rf"Id .* Age\n{last.id}  record\[{last.task_id}\]  \d+ s"
     refused = "  refused: 5  set aside  ValueError: too long\n"
     assert re.fullmatch(line + refused, invoke(app, "list")[1])
     arguments = r"  args=\[4\] kwargs=\{\}"
     assert re.fullmatch(line + arguments + refused, invoke(app, "list", "--args")[1])
     for which in (), ("--all", str(last.id)):
-        status, output = invoke(app, "retry", *which)
-        assert status == 2
-        assert "or --all" in output
-    status, output = invoke(app, "retry", "0")
-    assert status == 1
-    assert "1 of these ids are not in the outbox" in output
+        assert "or --all" in fail(app, "retry", *which, status=2)
+    assert "Missing argument" in fail(app, "discard", status=2)
+    for command in "retry", "discard":
+        output = fail(app, command, "0", "7000", "0")
+        assert 'Not in the outbox: 0, 7000. See "outbox list".' in output
     assert invoke(app, "retry", "--all") == (0, "To be tried again: 1\n")
     assert invoke(app, "run", "--once") == (0, "Sent: 1\n")
     make_app(engine, down=True).defer(5)
     (row,) = app.rows()
     assert invoke(app, "discard", str(row.id)) == (0, "Discarded: 1\n")
     assert app.rows() == []
-
-
-def test_status_of_another_delivery(sqlite, make_app):
-    """An application that has another delivery is told so."""
-    app = make_app(sqlite, pyramid_tasks__delivery="commit")
-    assert "the delivery of the application is commit" in invoke(app, "status")[1]
-
-
-def test_create_beside_alembic(engine, make_app):
-    """Where Alembic looks after the database, the command says what to declare."""
-    with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE alembic_version (version_num CHAR(32))"))
-    status, output = invoke(make_app(engine), "create")
+    # Where Alembic looks after the database, the command says what to declare.
+    execute(engine, "CREATE TABLE alembic_version (version_num CHAR(32))")
+    status, output = invoke(app, "create")
     assert status == 0
     assert "outbox_table(Base.metadata)" in output
 
@@ -108,73 +82,44 @@ def test_servers_that_are_down(sqlite, make_app):
     """A server that is down is a sentence without its password, and a status of 1."""
     app = make_app(sqlite, down=True)
     app.defer(1)
-    status, output = invoke(app, "run", "--once")
-    assert status == 1
+    output = fail(app, "run", "--once")
     assert "localhost:1/0 is down" in output
     assert "secret" not in output
     url = "postgresql+psycopg://postgres:secret@localhost:1/x"
-    status, output = invoke(make_app(create_engine(url)), "status")
-    assert status == 1
+    output = fail(make_app(create_engine(url)), "status")
     assert output.startswith("Error: The database of the outbox cannot be used: ")
     assert "secret" not in output
+    assert "sqlalche.me" not in output  # where SQLAlchemy explains its own words
 
 
-def test_without_an_outbox(configure):
-    """Without an application, or without an outbox in it, a sentence says so."""
-    status, output = invoke(celery.Celery(), "status")
-    assert status == 1
-    assert "needs a Pyramid application" in output
-    status, output = invoke(configure().make_celery_app(), "status")
-    assert status == 1
-    assert "has no outbox" in output
-
-
-def test_without_sqlalchemy(sqlite, make_app, monkeypatch):
-    """Without SQLAlchemy, a sentence says what to install."""
+def test_without_an_outbox(sqlite, make_app, configure, monkeypatch):
+    """A sentence says what is missing: an application, an outbox, SQLAlchemy."""
+    assert "needs a Pyramid application" in fail(celery.Celery(), "status")
+    assert "has no outbox" in fail(configure().make_celery_app(), "status")
+    app = make_app(sqlite, pyramid_tasks__delivery="commit")
+    assert "the delivery of the application is commit" in invoke(app, "status")[1]
     app = make_app(sqlite)
     monkeypatch.setitem(sys.modules, "sqlalchemy.exc", None)
-    status, output = invoke(app, "status")
-    assert status == 1
-    assert "install pyramid-tasks[outbox]" in output
+    assert "install pyramid-tasks[outbox]" in fail(app, "status")
 
 
 @pytest.mark.acceptance
-def test_relay(write_ini, tmp_path):
+def test_relay(make_app, outbox_ini, tmp_path):
     """As a user types it: a relay sends until SIGTERM, and then ends with 0."""
     with database("postgresql", tmp_path) as url:
-        ini = write_ini(
-            f"""
-[app:main]
-use = call:outboxapp:main
-sqlalchemy.url = {url}
-pyramid_tasks.delivery = outbox
-celery.broker_url = memory://localhost
-celery.task_default_queue = {unique()}
-"""
-        )
+        ini = outbox_ini(url)
         command = ("celery", "-A", "pyramid_tasks.loaders", "outbox", "--ini", ini)
         created = run(*command, "create", cwd=tmp_path)
         assert "pyramid_tasks_outbox: made." in created.stdout
-        engine = create_engine(url)
-        row = {
-            "task": "outboxapp.fulfil",
-            "message": '{"args": [1], "kwargs": {}, "options": {}}',
-            "created": 0,
-            "not_before": 0,
-        }
+        app = make_app(create_engine(url), down=True)
         with start(*command, "run", "--interval", 0.1, cwd=tmp_path) as relay:
             relay.wait_for("The relay is ready.")
             for number in 1, 2:
-                with engine.begin() as connection:
-                    insert = OutboxMessage.__table__.insert()
-                    rows = [{**row, "task_id": unique()} for _ in range(number)]
-                    connection.execute(insert, rows)
+                app.defer(*range(number))
                 relay.wait_for(f"Sent {number} messages")
-            relay.popen.send_signal(signal.SIGTERM)
-            assert relay.popen.wait(30) == 0
-        with engine.connect() as connection:
-            assert get_status(connection).waiting == 0
-        engine.dispose()
+            assert relay.stop() == 0
+        assert app.waiting() == 0
+        app.engine.dispose()
 
 
 @pytest.mark.acceptance
@@ -189,3 +134,22 @@ def test_command_is_light(tmp_path):
     subprocess.run(
         [sys.executable, "-c", code], env=environment(), cwd=tmp_path, check=True
     )
+
+
+WAITING = """
+import logging, time
+from pyramid_tasks.outbox.stopping import stop_on_signals
+
+logging.basicConfig()
+stop_on_signals(lambda *_: None, within=0.1)
+print("ready")
+time.sleep(600)
+"""
+
+
+def test_signal_ends_whatever_waits(tmp_path):
+    """A wait that goes on after SIGTERM ends with the process, which says so."""
+    with start("python", "-c", WAITING, cwd=tmp_path) as process:
+        process.wait_for("ready")
+        assert process.stop() == 1
+        assert "did not answer for 0.1 s" in process.output

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, create_engine
 
 from pyramid_tasks.configuration.own_settings import NUMBERS
 from pyramid_tasks.contrib.outbox_table import OutboxMessage, outbox_table
@@ -17,19 +18,13 @@ from pyramid_tasks.outbox.configuration import get_outbox
 from pyramid_tasks.registry import get_tasks
 
 
-@pytest.fixture
-def module(sqlite, monkeypatch):
-    """A module with a session and an engine for dotted names."""
+@pytest.mark.parametrize("dotted", [False, True])
+def test_set_task_outbox(sqlite, monkeypatch, make_app, dotted):
+    """A session and an engine can be functions or their dotted names."""
     module = SimpleNamespace(
         session=lambda request: request.dbsession, engine=lambda registry: sqlite
     )
     monkeypatch.setitem(sys.modules, "database_of_test", module)
-    return module
-
-
-@pytest.mark.parametrize("dotted", [False, True])
-def test_set_task_outbox(sqlite, module, make_app, dotted):
-    """A session and an engine can be functions or their dotted names."""
     names = ("database_of_test:session", "database_of_test.engine")
     given = names if dotted else (module.session, module.engine)
     app = make_app(sqlite, lambda config: config.set_task_outbox(*given))
@@ -48,13 +43,19 @@ def test_engine(sqlite, make_app):
     app = make_app(sqlite, lambda config: config.set_task_outbox("dbsession"))
     assert get_outbox(app.registry).get_engine() is sqlite
     app = make_app(None, lambda config: config.set_task_outbox(engine=sqlite))
-    assert get_outbox(app.registry).get_engine() is sqlite
+    outbox = get_outbox(app.registry)
+    assert outbox.get_engine() is sqlite
+    outbox.schemas.check = Mock()
+    outbox.check_place(create_engine("sqlite://"), "x")
+    outbox.schemas.check.assert_called_once_with(sqlite, "x")
 
 
-def test_application_without_outbox():
-    """An application without transactions is told what to include."""
+def test_application_without_outbox(make_app):
+    """An application without transactions, or with a wrong setting, is told so."""
     with pytest.raises(OutboxError, match="contrib.pyramid_tm"):
         get_outbox({})
+    with pytest.raises(ConfigurationError, match="outbox_send = fork is not one of"):
+        make_app(None, pyramid_tasks__outbox_send="fork")
 
 
 def test_include_by_itself():
@@ -75,16 +76,25 @@ def test_setting_that_is_no_number(make_app, name, value):
         make_app(None, **{f"pyramid_tasks.{name}": value})
 
 
-def test_outbox_send(make_app, sqlite, monkeypatch, caplog):
-    """A wrong value is an error at the start; without threads, requests send."""
-    with pytest.raises(ConfigurationError, match="outbox_send = fork is not one of"):
-        make_app(None, pyramid_tasks__outbox_send="fork")
-    for options, send in ({}, "request"), ({b"enable-threads": b"1"}, "thread"):
-        monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt=options))
-        caplog.clear()
-        app = make_app(sqlite)
-        assert get_outbox(app.registry).send == send
-        assert ("enable-threads" in caplog.text) == (send == "request")
+@pytest.mark.parametrize(
+    ("uwsgi", "send", "in_thread"),
+    [
+        ({"has_threads": 0}, "request", False),
+        ({"has_threads": 1}, "thread", True),
+        ({"has_threads": 1, "worker_id": lambda: 1}, "thread", True),
+        # The lock of Python may be the thread's when the master forks.
+        ({"has_threads": 1, "worker_id": lambda: 0}, "thread", False),
+    ],
+)
+def test_uwsgi(make_app, sqlite, monkeypatch, caplog, uwsgi, send, in_thread):
+    """Without threads, requests send, and so they do in the master."""
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(**uwsgi))
+    outbox = get_outbox(make_app(sqlite).registry)
+    assert outbox.send == send
+    assert outbox.sends_in_thread(sqlite) == in_thread
+    assert outbox.sends_in_thread(create_engine("postgresql+psycopg://")) == in_thread
+    assert not outbox.sends_in_thread(create_engine("sqlite://"))  # in memory
+    assert ("enable-threads" in caplog.text) == (send == "request")
 
 
 def test_table_for_alembic():
@@ -94,5 +104,4 @@ def test_table_for_alembic():
     assert outbox_table(own) is table
     names = {f"pyramid_tasks_{name}" for name in ("inbox", "outbox", "outbox_relay")}
     assert set(own.tables) == names
-    assert outbox_table(MetaData(schema="x")).schema == "x"
     assert table.c.keys() == OutboxMessage.__table__.c.keys()

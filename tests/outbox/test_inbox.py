@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
+from unittest.mock import Mock
 
 import pytest
 from celery import chain, group
@@ -15,18 +15,24 @@ from celery.exceptions import (
     SoftTimeLimitExceeded,
     WorkerLostError,
 )
+from databases import engine_with_schemas, execute
 from pyramid.exceptions import ConfigurationError
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import create_engine, event, func, insert, select, text
 from sqlalchemy.orm import Session
-from support import DEADLINE, unique
-from transactional import TransactionalApp
+from support import unique
+from transactional import TransactionalApp, invoke
 
 from pyramid_tasks import AfterTask, BeforeTask
 from pyramid_tasks._celery import as_current_app
+from pyramid_tasks.exceptions import OutboxTableMissing
+from pyramid_tasks.outbox.configuration import get_outbox
+from pyramid_tasks.outbox.inbox import check_database
+from pyramid_tasks.outbox.inbox_command import inbox
 from pyramid_tasks.outbox.inbox_rows import purge
 from pyramid_tasks.outbox.inbox_table import InboxRow
 from pyramid_tasks.outbox.relay import Relay
 from pyramid_tasks.outbox.table import OutboxMessage, database_time
+from pyramid_tasks.outbox.tables import create_tables
 
 
 class App(TransactionalApp):
@@ -38,13 +44,12 @@ class App(TransactionalApp):
         self.options = more.pop("options", {"inbox": True})
         settings = {"celery.result_backend": "cache+memory://"} | more
         super().__init__(engine, settings, self.configure)
-        with engine.begin() as connection:
-            connection.execute(text("DROP TABLE IF EXISTS effects"))
-            connection.execute(text("CREATE TABLE effects (n INTEGER PRIMARY KEY)"))
+        create = "CREATE TABLE effects (n INTEGER PRIMARY KEY)"
+        execute(engine, "DROP TABLE IF EXISTS effects", create)
 
     def configure(self, config):
-        for event in BeforeTask, AfterTask:
-            config.add_subscriber(lambda event: self.events.append(type(event)), event)
+        for each in BeforeTask, AfterTask:
+            config.add_subscriber(lambda event: self.events.append(type(event)), each)
 
     def add_tasks(self, config):
         config.register_task(self.work, name="work", **self.options)
@@ -53,20 +58,28 @@ class App(TransactionalApp):
 
     def work(self, request, n=1):
         value = self.hook(request)
-        request.dbsession.connection().execute(
-            text("INSERT INTO effects VALUES (:n)"), {"n": n + self.effects()}
-        )
+        insert = text(f"INSERT INTO effects VALUES ({n + self.effects()})")
+        request.dbsession.connection().execute(insert)
         return value
 
-    def run(self, task_id, *, redelivered=False, **message):
+    def run(self, task_id, *, name="work", redelivered=False, **message):
         """Run the task as a worker would, and return its state and its result."""
         message |= {"id": task_id, "delivery_info": {"redelivered": redelivered}}
-        task = self.celery.tasks["work"]
-        with as_current_app(self.celery):
-            value, info, *_ = trace_task(
-                task, task_id, (), {}, message, app=self.celery, eager=True
-            )
+        app, task = self.celery, self.celery.tasks[name]
+        with as_current_app(app):
+            found = trace_task(task, task_id, (), {}, message, app=app, eager=True)
+        value, info, *_ = found
         return (info.state, info.retval) if info else ("SUCCESS", value)
+
+    def be_overtaken(self, task_id, end):
+        """Have another run of the message succeed, before a function ends the task."""
+
+        def hook(request):
+            self.hook = lambda request: "first"
+            assert self.run(task_id) == ("SUCCESS", "first")
+            return end()
+
+        self.hook = hook
 
     def count(self, what):
         with Session(self.engine) as session:
@@ -82,42 +95,33 @@ def task_id():
 
 
 def test_effects_once(engine, task_id, caplog):
-    """A message that arrives again gets the value of the first run, and no event."""
+    """A message that arrives again gets the value of the first run, and no event.
+
+    With the outbox, the tasks that a task defers are deferred once.
+    """
     caplog.set_level(logging.INFO, "pyramid_tasks")
-    app = App(engine, lambda request: (1, {"two": None}))
-    assert app.run(task_id) == ("SUCCESS", (1, {"two": None}))
+    down = {"pyramid_tasks.delivery": "outbox", "celery.broker_url": "redis://x:1/0"}
+    app = App(engine, lambda request: (request.defer_task("next").id, None), **down)
+    state, value = app.run(task_id)
+    assert (state, type(value)) == ("SUCCESS", tuple)
     events, app.events = app.events, []
     assert events == [BeforeTask, AfterTask]
     assert f"work[{task_id}] has run before" not in caplog.text
-    assert app.run(task_id, redelivered=True) == ("SUCCESS", [1, {"two": None}])
+    assert app.run(task_id, redelivered=True) == ("SUCCESS", [*value])
     assert f"work[{task_id}] has run before" in caplog.text
     assert app.events == []
-    assert app.effects() == 1
+    assert app.effects() == app.count(OutboxMessage) == 1
     app.run(task_id.upper())
     assert app.effects() == 2
+    assert app.run(task_id, name="next", redelivered=True) == ("SUCCESS", ())
 
 
 def test_two_at_the_same_time(engine, task_id, caplog):
     """Both run, one commits; the other has its value, and no error is logged."""
     caplog.set_level(logging.INFO)
-    values, is_running, may_go_on = iter("ab"), threading.Event(), threading.Event()
-
-    def hook(request):
-        value = next(values)
-        if value == "a":
-            is_running.set()
-            may_go_on.wait(DEADLINE)
-        return value
-
-    app = App(engine, hook)
-    results = []
-    slow = threading.Thread(target=lambda: results.append(app.run(task_id)))
-    slow.start()
-    assert is_running.wait(DEADLINE)
-    assert app.run(task_id) == ("SUCCESS", "b")
-    may_go_on.set()
-    slow.join(DEADLINE)
-    assert results == [("SUCCESS", "b")]
+    app = App(engine)
+    app.be_overtaken(task_id, lambda: "second")
+    assert app.run(task_id) == ("SUCCESS", "first")
     assert app.effects() == 1
     assert app.events.count(AfterTask) == 1
     assert f"work[{task_id}] has run before" in caplog.text
@@ -127,13 +131,7 @@ def test_two_at_the_same_time(engine, task_id, caplog):
 def test_error_that_the_first_run_causes(engine, task_id):
     """A task that fails as the first run has committed meanwhile has its value."""
     app = App(engine)
-
-    def hook(request):
-        app.hook = lambda request: "first"
-        app.run(task_id)
-        raise ValueError("this order has been shipped")
-
-    app.hook = hook
+    app.be_overtaken(task_id, lambda: 1 / 0)
     assert app.run(task_id) == ("SUCCESS", "first")
     app.hook = lambda request: 1 / 0
     state, error = app.run(unique())
@@ -142,19 +140,19 @@ def test_error_that_the_first_run_causes(engine, task_id):
 
 @pytest.mark.parametrize(
     "ending",
-    [ValueError("x"), Ignore(), Reject("x"), Retry(), SoftTimeLimitExceeded(), "doom"],
+    [
+        *(ValueError("x"), Ignore(), Reject("x"), Retry(), SoftTimeLimitExceeded()),
+        *("doom", "unfinished"),
+    ],
     ids=repr,
 )
 def test_no_row_without_a_commit(sqlite, task_id, ending):
     """A task that did not commit runs again."""
-
-    def hook(request):
-        if ending == "doom":
-            request.tm.doom()
-        else:
-            raise ending
-
-    app = App(sqlite, hook)
+    app = App(sqlite, Mock(side_effect=ending))
+    if ending == "doom":
+        app.hook = lambda request: request.tm.doom()
+    if ending == "unfinished":
+        app.hook = lambda request: (each for each in "ab")
     app.run(task_id)
     assert (app.effects(), app.count(InboxRow)) == (0, 0)
     app.hook = lambda request: "again"
@@ -162,17 +160,17 @@ def test_no_row_without_a_commit(sqlite, task_id, ending):
     assert app.effects() == 1
 
 
+def test_call_by_another_task(sqlite, task_id):
+    """It is a part of that task, and has no row of its own."""
+    app = App(sqlite, lambda request: app.celery.tasks["next"](3))
+    assert app.run(task_id) == ("SUCCESS", (3,))
+    assert app.count(InboxRow) == 1
+
+
 def test_pyramid_retry(sqlite, task_id):
     """A transaction that conflicts is tried again; the attempt that commits counts."""
     pyramid_retry = pytest.importorskip("pyramid_retry")
-    attempts = iter([pyramid_retry.RetryableException(), "value"])
-
-    def hook(request):
-        value = next(attempts)
-        if isinstance(value, Exception):
-            raise value
-        return value
-
+    hook = Mock(side_effect=[pyramid_retry.RetryableException(), "value"])
     settings = {"pyramid.includes": "pyramid_retry", "retry.attempts": 2}
     app = App(sqlite, hook, **settings)
     assert app.run(task_id) == app.run(task_id) == ("SUCCESS", "value")
@@ -203,17 +201,6 @@ def test_value_that_nobody_asks_for(sqlite, task_id, unused):
     app.run(task_id)
     assert app.run(task_id) == ("SUCCESS", None)
     assert app.effects() == 1
-
-
-def test_deferred_once(engine, task_id):
-    """With the outbox, the tasks that a task defers are deferred once."""
-    app = App(
-        engine,
-        lambda request: request.defer_task("next").id,
-        **{"pyramid_tasks.delivery": "outbox", "celery.broker_url": "redis://x:1/0"},
-    )
-    assert app.run(task_id) == app.run(task_id)
-    assert app.count(OutboxMessage) == 1
 
 
 def test_followers_have_the_same_ids(sqlite, task_id):
@@ -257,55 +244,45 @@ def test_replacement(sqlite, task_id, length):
     assert sent[0] & sent[1] == {task_id}
 
 
+ON = {"pyramid_tasks.inbox": "true"}
+EARLY = {"acks_late": False, "reject_on_worker_lost": False}
+
+
 @pytest.mark.parametrize(
     ("options", "settings", "expected"),
     [
         ({"inbox": True}, {}, (True, True, True)),
-        ({}, {"pyramid_tasks.inbox": "true"}, (True, True, True)),
+        ({}, ON, (True, True, True)),
         ({}, {}, (False, False, None)),
-        ({"inbox": False}, {"pyramid_tasks.inbox": "true"}, (False, False, None)),
-        ({"tm": False}, {"pyramid_tasks.inbox": "true"}, (False, False, None)),
-        (
-            {"inbox": True, "acks_late": False, "reject_on_worker_lost": False},
-            {},
-            (True, False, False),
-        ),
+        ({"inbox": False}, ON, (False, False, None)),
+        ({"tm": False}, ON, (False, False, None)),
+        (EARLY, ON, (True, False, False)),
     ],
 )
 def test_options(sqlite, options, settings, expected):
     """An inbox sets when a message is acknowledged, unless the task says otherwise."""
     app = App(sqlite, options=options, **settings)
     task = app.celery.tasks["work"]
-    assert (
-        getattr(task, "inbox", False),
-        task.acks_late,
-        task.reject_on_worker_lost,
-    ) == expected
+    found = getattr(task, "inbox", False), task.acks_late, task.reject_on_worker_lost
+    assert found == expected
 
 
 def test_inbox_needs_a_transaction(sqlite, configure):
     """Without one, the application does not start."""
-    for options, includes in [
-        ({"tm": False}, "pyramid_tasks.contrib.pyramid_tm"),
-        ({}, ""),
-    ]:
-        config = configure(**{"pyramid.includes": includes})
+    words = "'work' has inbox=True, but no tra"
+    for options, name in ({"tm": False}, "pyramid_tasks.contrib.pyramid_tm"), ({}, ""):
+        config = configure(**{"pyramid.includes": name})
         config.register_task(lambda request: None, name="work", inbox=True, **options)
-        with pytest.raises(
-            ConfigurationError, match="'work' has inbox=True, but no tra"
-        ):
+        with pytest.raises(ConfigurationError, match=words):
             config.commit()
 
 
 def test_lost_processes(engine, task_id):
     """A task that takes its processes with it fails after some deliveries."""
 
-    class Killed(BaseException):
-        pass
+    class Killed(BaseException): ...
 
-    def hook(request):
-        raise Killed
-
+    hook = Mock(side_effect=Killed)
     app = App(engine, hook, **{"pyramid_tasks.max_deliveries": "3"})
     for number in range(3):
         with pytest.raises(Killed):
@@ -322,14 +299,60 @@ def test_lost_processes(engine, task_id):
         assert app.run("other", redelivered=True) == ("SUCCESS", "done")
 
 
+def test_worker_that_starts_before_the_database(sqlite, caplog):
+    """It starts, and says that it could not look for the table."""
+    outbox = get_outbox(App(sqlite).registry)
+    outbox.engine = create_engine("sqlite:////nowhere/x.sqlite")
+    check_database(outbox)
+    assert "inbox could not be looked for: unable to open" in caplog.text
+
+
+@pytest.mark.parametrize("schemas", ["two", "one two"])
+def test_schemas(tmp_path, task_id, schemas):
+    """The row is in the schema of the setting, or in that of the tenant."""
+
+    class Tenant(App):
+        def dbsession(self, request):
+            session = super().dbsession(request)
+            if schemas != "two":
+
+                @event.listens_for(session, "after_begin")
+                def choose(_session, _transaction, connection):
+                    connection.execute(text("SET LOCAL search_path TO two, public"))
+
+            return session
+
+    with engine_with_schemas("postgresql", tmp_path, "one", "two") as (engine, _):
+        app = Tenant(engine, **{"pyramid_tasks.outbox_schema": schemas})
+        app.be_overtaken(task_id, lambda: 1 / 0)
+        for each in get_outbox(app.registry).schemas.all(engine):
+            create_tables(each)
+        for _ in range(6):  # more than may be lost
+            assert app.run(task_id, redelivered=True) == ("SUCCESS", "first")
+        assert app.effects() == 1
+        found = text("two.pyramid_tasks_inbox WHERE delivery = 0")
+        assert app.count(found) == 1
+        assert invoke(app, "purge", group=inbox) == (0, "Deleted: 0\n")
+        app.registry.settings["pyramid_tasks.inbox_keep"] = 0.001
+        assert invoke(app, "purge", group=inbox)[0] == 0
+        assert app.count(found) == 0
+        check_database(get_outbox(app.registry))
+        assert engine.pool.checkedin() == 0  # no child of the worker gets a connection
+        execute(engine, "DROP TABLE two.pyramid_tasks_inbox")
+        with pytest.raises(OutboxTableMissing, match="no table two.pyramid_tasks_inb"):
+            check_database(get_outbox(app.registry))
+        with pytest.raises(OutboxTableMissing, match="no table two.pyramid_tasks_inb"):
+            Relay(app.registry, engine).run_once()
+
+
 def test_purge(engine):
     """Old rows are deleted in batches, and no others."""
     InboxRow.metadata.create_all(engine)
-    rows = [{"task_id": f"{n}", "delivery": 0, "task": "work"} for n in range(2500)]
+    row = {"delivery": 0, "task": "work"}
     with engine.begin() as connection:
         now = connection.scalar(select(database_time()))
-        for n, row in enumerate(rows):
-            row["created"] = now - 100 + n / 100 if n < 2200 else now
+        times = [now - 100 + n / 100 if n < 2200 else now for n in range(2500)]
+        rows = [row | {"task_id": f"{n}", "created": t} for n, t in enumerate(times)]
         connection.execute(insert(InboxRow), rows)
     assert purge(engine, 50, at_most=500) == 1000
     assert purge(engine, 50, stopped=lambda: True) == 0
@@ -338,5 +361,7 @@ def test_purge(engine):
     app = App(engine, **{"pyramid_tasks.delivery": "outbox"})
     assert app.count(InboxRow) == 300
     app.registry.settings["pyramid_tasks.inbox_keep"] = 0.001
-    Relay(app.registry, engine).run_once()
-    assert app.count(InboxRow) == 0
+    for work in Relay.run_once, Relay.send:
+        work(Relay(app.registry, engine))
+        assert app.count(InboxRow) == 0
+        execute(engine, "INSERT INTO pyramid_tasks_inbox VALUES ('', 0, '', '', '', 0)")

@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import select
 import threading
+from contextlib import nullcontext
+from unittest.mock import Mock, call
 
 import pytest
+from databases import execute
+from kombu.utils.json import dumps, loads
+from servers import pgbouncer
 from sqlalchemy import create_engine, event, text, update
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.pool import NullPool
 from support import DEADLINE, wait_until
 
-from pyramid_tasks.exceptions import OutboxError, OutboxTableMissing
+from pyramid_tasks.exceptions import OutboxError
 from pyramid_tasks.outbox.manage import get_status
+from pyramid_tasks.outbox.relay import Relay
 from pyramid_tasks.outbox.rows import Row, delete_sent
-from pyramid_tasks.outbox.table import OutboxRelay
+from pyramid_tasks.outbox.table import OutboxMessage, OutboxRelay, database_time
 
 
 def test_broker_down(engine, make_app):
@@ -29,16 +36,15 @@ def test_broker_down(engine, make_app):
 
     app = make_app(engine)
     assert app.relay(batch=2).run_once() == 5
-    assert [message.headers["id"] for message in app.received()] == [
-        result.id for result in results
-    ]
+    sent = [message.headers["id"] for message in app.received()]
+    assert sent == [result.id for result in results]
     assert app.rows() == []
 
 
 def test_refused_message_is_set_aside(engine, make_app, caplog):
     """A message that cannot be sent is tried a few times; the others go on."""
-    make_app(engine, down=True).defer(1, 2, 3)
-    app = make_app(engine, pyramid_tasks__outbox_max_attempts="3")
+    settings = {"pyramid_tasks.outbox_max_attempts": "3"}
+    app = make_app.with_rows(engine, 1, 2, 3, **settings)
     app.before_sending(lambda x: x == 2 and 1 / 0)
     assert app.relay().run_once() == 2
     assert app.values() == [1, 3]
@@ -59,16 +65,27 @@ def test_refused_message_is_set_aside(engine, make_app, caplog):
     assert (status.waiting, status.set_aside, status.oldest) == (0, 1, 0)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("compression", "g\0p"), ("serializer", "jsn"), ("queue", 5)]
+)
+@pytest.mark.parametrize("good", [[], [5]])
+def test_messages_that_no_broker_could_take(engine, make_app, option, value, good):
+    """They are refused one by one, also alone, and hold no other up."""
+    app = make_app.with_rows(engine, 1, 2, 3, 4, *good)
+    for row in app.rows()[:4]:
+        message = loads(row.message)
+        message["options"][option] = value
+        app.update(OutboxMessage.id == row.id, message=dumps(message))
+    assert app.relay().run_once() == len(good)
+    assert app.values() == good
+    assert [row.attempts for row in app.rows()] == [1] * 4
+    assert all(f"MessageFault: {option} = " in row.error for row in app.rows())
+
+
 def test_message_that_the_broker_chokes_on(sqlite, make_app):
     """An error of the transport is the message's, when a new connection has it too."""
-    make_app(sqlite, down=True).defer(1, 2)
-    app = make_app(sqlite)
-
-    def choke(x):
-        if x == 1:
-            raise ConnectionResetError("Shortstring overflow")
-
-    app.before_sending(choke)
+    app = make_app.with_rows(sqlite, 1, 2)
+    app.fail_to_send(*[ConnectionResetError("Shortstring overflow")] * 2)
     assert app.relay().run_once() == 1
     assert app.values() == [2]
     (row,) = app.rows()
@@ -78,8 +95,7 @@ def test_message_that_the_broker_chokes_on(sqlite, make_app):
 
 def test_relay_stops_after_the_current_message(engine, make_app):
     """A relay that is told to stop deletes the rows that it sent, and sends no more."""
-    make_app(engine, down=True).defer(1, 2, 3)
-    app = make_app(engine)
+    app = make_app.with_rows(engine, 1, 2, 3)
     relay = app.relay()
     app.before_sending(lambda x: relay.stop())
     relay.run()
@@ -88,58 +104,80 @@ def test_relay_stops_after_the_current_message(engine, make_app):
     assert relay.run_once() == 0
 
 
-def test_one_relay_works(engine, make_app):
-    """Another relay stands by while one works, and takes over when it has ended."""
-    make_app(engine, down=True).defer(1, 2, 3)
-    app = make_app(engine)
-    other = make_app(engine, queue=app.queue).relay()
+def test_one_relay_works(engine, make_app, caplog):
+    """While one works, another stands by and a request can still defer tasks.
+
+    When it ends, or dies, the other one takes over.
+    """
+    app = make_app.with_rows(engine, 1, 2, 3)
+    down = make_app(engine, down=True, queue=app.queue)
+    other = down.relay()
     seen = []
-    app.before_sending(lambda x: seen.append(other.send()))
+
+    def meanwhile(x):
+        seen.append(other.send())
+        if x == 1:
+            request = threading.Thread(target=down.defer, args=(4,), daemon=True)
+            request.start()
+            request.join(DEADLINE)
+            assert not request.is_alive()
+
+    app.before_sending(meanwhile)
     relay = app.relay(batch=2)
     relay.run_once()
-    assert seen == [None] * 3
-    assert app.values() == [1, 2, 3]
+    assert seen == [None] * 4
+    assert app.values() == [1, 2, 3, 4]
     assert other.send() is not None
     with pytest.raises(OutboxError, match=rf":{os.getpid()} works already"):
         relay.run_once()
+    # The lease of one that died has ended.
+    execute(engine, "UPDATE pyramid_tasks_outbox_relay SET until = 0")
+    assert relay.send() is not None
+    assert other.send() is None
+    caplog.set_level("INFO")
+    for interval, seconds in (None, 2), (7, 7):
+        other = down.relay(interval=interval)
+        other.waiter.wait = Mock(side_effect=other.stop)
+        other.run()
+        assert other.waiter.wait.mock_calls == [call(seconds)]
+    assert caplog.text.count("This relay stands by") == 2
 
 
-def test_relay_that_dies_is_replaced(engine, make_app):
-    """When the lease of a relay ends, another one has it, and the first has not."""
-    app = make_app(engine)
-    first, second = app.relay(), app.relay()
-    assert first.send() is not None
-    assert second.send() is None
-    with engine.begin() as connection:
-        connection.execute(update(OutboxRelay).values(until=0))
-    assert second.send() is not None
-    assert first.send() is None
+def test_two_relays_that_are_the_first(postgresql, make_app):
+    """Also where no relay has worked before, one of two works."""
+    relays = [make_app(postgresql).relay() for _ in range(2)]
+
+    @event.listens_for(postgresql, "before_cursor_execute")
+    def overtake(connection, cursor, statement, *_):
+        if statement.startswith("INSERT INTO pyramid_tasks_outbox_relay") and relays:
+            assert relays.pop().send() is not None
+
+    assert relays.pop().send() is None
 
 
 def test_what_was_sent_is_deleted_first(engine, make_app):
     """A relay that cannot delete what it sent sends nothing else, nor that again."""
-    make_app(engine, down=True).defer(1, 2, 3)
-    app = make_app(engine)
+    app = make_app.with_rows(engine, 1, 2, 3)
     relay = app.relay(batch=2)
-    errors = [OperationalError("DELETE", {}, Exception("locked")) for _ in range(2)]
-
-    @event.listens_for(engine, "before_cursor_execute")
-    def fail(connection, cursor, statement, *_):
-        if statement.startswith("DELETE") and errors:
-            raise errors.pop()
-
+    app.fail_to_delete(2)
     for _ in range(2):
         with pytest.raises(OperationalError):
             relay.send()
     assert relay.run_once() == 1
     assert app.values() == [1, 2, 3]
     assert app.rows() == []
+    # So it does at its end.
+    make_app(engine, down=True).defer(4)
+    app.fail_to_delete(1)
+    with pytest.raises(OperationalError):
+        relay.send()
+    relay._give_back()
+    assert app.rows() == []
 
 
 def test_relay_that_cannot_write_sends_nothing(sqlite, make_app):
     """Before a relay sends, it has written to the database."""
-    make_app(sqlite, down=True).defer(1)
-    app = make_app(sqlite)
+    app = make_app.with_rows(sqlite, 1)
     relay = app.relay()
     with sqlite.connect() as connection, connection.begin():
         connection.execute(text("UPDATE pyramid_tasks_outbox SET attempts = 0"))
@@ -151,34 +189,10 @@ def test_relay_that_cannot_write_sends_nothing(sqlite, make_app):
 
 def test_batch_is_bounded_by_length(engine, make_app, monkeypatch):
     """A batch holds as many messages as fit, and always one."""
-    monkeypatch.setattr("pyramid_tasks.outbox.relay._MAX_BYTES", 500)
-    make_app(engine, down=True).defer("x" * 1000, "y" * 200, "z" * 200)
-    app = make_app(engine)
-    sizes = []
+    monkeypatch.setattr("pyramid_tasks.outbox.part._MAX_BYTES", 500)
+    app = make_app.with_rows(engine, "x" * 1000, "y" * 200, "z" * 200)
     relay = app.relay()
-    while (result := relay.send()) and result.sent:
-        sizes.append(len(result.sent))
-    assert sizes == [1, 1, 1]
-    assert relay.run_once() == 0
-
-
-def test_requests_do_not_wait_for_a_relay(engine, make_app):
-    """While a relay waits for its broker, a request can still defer tasks."""
-    down = make_app(engine, down=True)
-    down.defer(1, 2, 3)
-    app = make_app(engine)
-    requests = []
-
-    def defer(x):
-        if not requests:
-            requests.append(threading.Thread(target=down.defer, args=(4,), daemon=True))
-            requests[0].start()
-            requests[0].join(DEADLINE)
-            assert not requests[0].is_alive()
-
-    app.before_sending(defer)
-    app.relay(batch=2).run_once()
-    assert app.values() == [1, 2, 3, 4]
+    assert [len(relay.send().sent) for _ in range(4)] == [1, 1, 1, 0]
 
 
 def test_id_that_is_used_again(sqlite, make_app):
@@ -196,52 +210,50 @@ def test_id_that_is_used_again(sqlite, make_app):
 def test_relay_waits_for_a_broker(sqlite, make_app, monkeypatch, caplog):
     """A relay tries again after longer and longer pauses, and says so."""
     caplog.set_level("INFO")
-    make_app(sqlite, down=True).defer(1)
-    app = make_app(sqlite)
+    app = make_app.with_rows(sqlite, 1)
+    app.fail_to_send(*[TimeoutError("later")] * 6)
     relay = app.relay(interval=7)
-    pauses, waits, errors = [], [], [TimeoutError("later")] * 6
-
-    def fail(x):
-        if errors:
-            raise errors.pop()
+    pauses, waits, ready = [], [], Mock()
 
     def wait(seconds):
         waits.append(seconds)
         if len(waits) == 2:
             relay.stop()
         else:
-            errors.append(TimeoutError("again"))
+            app.fail_to_send(TimeoutError("again"))
             make_app(sqlite, down=True).defer(2)
 
-    app.before_sending(fail)
     monkeypatch.setattr(relay.waiter, "pause", pauses.append)
     monkeypatch.setattr(relay.waiter, "wait", wait)
-    relay.run()
+    relay.run(ready)
+    ready.assert_called_once_with()
+    assert relay.waiter._wake.fileno() == relay.waiter._woken.fileno() == -1
+    assert app.relay().send() is not None  # the lease is free
     assert pauses == [0.5, 1, 2, 4, 8, 10, 0.5]
     assert waits == [7, 7]
     assert app.values() == [1, 2]
     assert caplog.text.count("localhost// is down; trying again in 0.5 s") == 2
     assert caplog.text.count("Everything is back") == 2
+    assert caplog.text.count("This relay works") == 1
     assert caplog.text.count("Sent 1 messages of the outbox") == 2
 
 
-def test_relay_waits_for_a_database(sqlite, make_app, monkeypatch, caplog):
+def test_relay_waits_for_a_database(sqlite, make_app, monkeypatch, caplog, tmp_path):
     """So it does for a database, from its start; it is ready when that is there."""
-    make_app(sqlite, down=True).defer(1)
-    app = make_app(sqlite)
-    relay = app.relay()
-    relay.engine = create_engine("sqlite:////nowhere/x.sqlite")
-    ready = []
+    app = make_app.with_rows(sqlite, 1)
+    later = f"sqlite:///{tmp_path}/later/test.sqlite"
+    relay = Relay(app.registry, create_engine(later))
+    ready = Mock()
 
     def pause(seconds):
-        assert not ready
-        relay.engine = sqlite
+        assert not ready.called
+        (tmp_path / "later").symlink_to(tmp_path)
 
     monkeypatch.setattr(relay.waiter, "pause", pause)
     monkeypatch.setattr(relay.waiter, "wait", relay.stop)
-    relay.run(lambda: ready.append(True))
-    assert ready == [True]
-    assert "The database sqlite:////nowhere/x.sqlite is down" in caplog.text
+    relay.run(ready)
+    ready.assert_called_once_with()
+    assert f"The database {later} is down" in caplog.text
     assert app.values() == [1]
 
 
@@ -256,30 +268,12 @@ def test_relay_waits_for_a_database(sqlite, make_app, monkeypatch, caplog):
 def test_errors_of_a_database(sqlite, make_app, monkeypatch, error, passes):
     """An error that no pause can mend ends the relay."""
     relay = make_app(sqlite).relay()
-    pauses = []
-
-    def fail():
-        raise error
-
-    def pause(seconds):
-        pauses.append(seconds)
-        relay.stop()
-
-    monkeypatch.setattr(relay, "send", fail)
+    pause = Mock(side_effect=lambda seconds: relay.stop())
+    monkeypatch.setattr(relay, "send", Mock(side_effect=error))
     monkeypatch.setattr(relay.waiter, "pause", pause)
-    if passes:
+    with nullcontext() if passes else pytest.raises(DBAPIError):
         relay.run()
-        assert pauses == [0.5]
-    else:
-        with pytest.raises(DBAPIError):
-            relay.run()
-
-
-def test_relay_without_a_table(tmp_path, make_app):
-    """A relay ends when the database has no table."""
-    app = make_app(create_engine(f"sqlite:///{tmp_path}/empty.sqlite"))
-    with pytest.raises(OutboxTableMissing):
-        app.relay().run()
+    assert pause.mock_calls == [call(0.5)] * passes
 
 
 def test_relay_is_woken(postgresql, make_app):
@@ -291,12 +285,13 @@ def test_relay_is_woken(postgresql, make_app):
     thread.start()
     assert ready.wait(DEADLINE)
     # The first wait may not have begun, but the relay listens or is going to look.
-    make_app(postgresql, down=True).defer(1)
-    wait_until(lambda: not app.rows())
+    for settings in {"down": True}, {"pyramid_tasks.outbox_send": "relay"}:
+        make_app(postgresql, **settings).defer(1)
+        wait_until(lambda: not app.rows())
     relay.stop()
     thread.join(DEADLINE)
     assert not thread.is_alive()
-    assert app.values() == [1]
+    assert app.values() == [1, 1]
 
 
 def test_waiter_listens(postgresql, make_app):
@@ -311,27 +306,18 @@ def test_waiter_listens(postgresql, make_app):
     def is_readable(seconds):
         return bool(select.select([listener], [], [], seconds)[0])
 
-    with postgresql.begin() as connection:
-        connection.execute(text("NOTIFY pyramid_tasks_outbox"))
+    execute(postgresql, "NOTIFY pyramid_tasks_outbox")
     assert is_readable(DEADLINE)
     waiter.wait(600)
     assert not is_readable(0)
-    waiter.close()
-    assert listener.closed
-
-
-def test_waiter_whose_connection_ends(postgresql, make_app):
-    """When the database ends the connection, the next look listens again."""
-    waiter = make_app(postgresql).relay().waiter
-    waiter.listen()
-    listener = waiter._listener
-    with postgresql.connect() as connection:
-        kill = text("SELECT pg_terminate_backend(:pid)")
-        connection.execute(kill, {"pid": listener.info.backend_pid})
+    # When the database ends the connection, the next look listens again.
+    execute(postgresql, f"SELECT pg_terminate_backend({listener.info.backend_pid})")
     wait_until(lambda: waiter.wait(1) or waiter._listener is None)
     waiter.listen()
     assert waiter._listener is not listener
+    listener = waiter._listener
     waiter.close()
+    assert listener.closed
 
 
 def test_waiter_that_cannot_listen(make_app):
@@ -340,3 +326,53 @@ def test_waiter_that_cannot_listen(make_app):
         waiter = make_app(create_engine(url)).relay().waiter
         waiter.listen()
         assert waiter._listener is None
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("mode", "woken"), [("transaction", False), ("session", True)])
+def test_relay_behind_pgbouncer(
+    mode, woken, postgresql, make_app, tmp_path, monkeypatch, caplog
+):
+    """Where PgBouncer keeps a relay from being woken, it says so and looks often."""
+    with pgbouncer(tmp_path, mode) as port:
+        url = postgresql.url.set(port=port)
+        options = {"prepare_threshold": None}
+        engine = create_engine(url, connect_args=options, poolclass=NullPool)
+        relay = make_app(engine).relay()
+        waits = []
+
+        def wait(seconds):
+            waits.append(seconds)
+            if len(waits) == 2:
+                assert relay.waiter.listens == woken
+                relay.stop()
+
+        monkeypatch.setattr(relay.waiter, "wait", wait)
+        relay.run()
+    assert waits == [2 if woken else 0.2] * 2
+    assert caplog.text.count("does not wake this relay") == (not woken)
+
+
+def test_relay_that_rests(engine, make_app):
+    """A relay that has nothing to do reads one value, and writes nothing."""
+    app = make_app(engine)
+    relay = app.relay()
+    relay.send()
+    statements = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def record(connection, cursor, statement, *_):
+        statements.append(statement.split()[0])
+
+    assert relay.send().sent == []
+    assert statements == ["SELECT"]
+    make_app(engine, down=True, queue=app.queue).defer(1)
+    app.make_due()
+    assert len(relay.send().sent) == 1
+    # Its lease is renewed before its end.
+    with engine.begin() as connection:
+        soon = database_time() + relay._parts[0]._lease.seconds / 3
+        connection.execute(update(OutboxRelay).values(until=soon))
+    statements.clear()
+    assert relay.send().sent == []
+    assert "UPDATE" in statements

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from unittest.mock import Mock
 
-from support import APPS, as_ini, run
+from support import APPS, run, wait_until
 
 from pyramid_tasks.outbox.configuration import get_outbox
 
@@ -17,16 +18,50 @@ with bootstrap(sys.argv[1]) as env, env["request"].tm:
         env["request"].defer_task("outboxapp.fulfil", number)
 """
 
+SLOW = """
+import time
+from pathlib import Path
 
-def test_process_that_ends(sqlite, make_app, tmp_path):
+Path("begun").touch()
+time.sleep(0.5)
+"""
+
+# What is imported when a message is sent, for the first time, by the thread.
+FORK = """
+import os, sys, time
+from pathlib import Path
+from pyramid.paster import bootstrap
+from celery.signals import before_task_publish
+
+@before_task_publish.connect
+def on_publish(**_):
+    import slow
+
+with bootstrap(sys.argv[1]) as env:
+    with env["request"].tm:
+        env["request"].defer_task("outboxapp.fulfil", 1)
+    while not Path("begun").exists():
+        time.sleep(0.01)
+    if not os.fork():
+        import slow
+        os._exit(7)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_process_that_ends(sqlite, make_app, outbox_ini, tmp_path):
     """At its end, a process sends what it has committed, and deletes the rows."""
-    ini = tmp_path / "config.ini"
-    settings = {"sqlalchemy.url": sqlite.url, "pyramid_tasks.delivery": "outbox"}
-    settings["tm.manager_hook"] = "pyramid_tm.explicit_manager"
-    lines = "\n".join(f"{key} = {value}" for key, value in settings.items())
-    celery = as_ini({"broker_url": "memory://localhost"})
-    ini.write_text(f"[app:main]\nuse = call:outboxapp:main\n{lines}\n{celery}\n")
-    run("python", "-c", SCRIPT, ini, cwd=tmp_path, PYTHONPATH=str(APPS))
+    done = run("python", "-c", SCRIPT, outbox_ini(sqlite.url), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert make_app(sqlite).rows() == []
+
+
+def test_fork_waits_for_the_thread(sqlite, make_app, outbox_ini, tmp_path):
+    """A module that the thread is importing could not be imported by the child."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    command = "python", "-c", FORK, outbox_ini(sqlite.url)
+    done = run(*command, cwd=tmp_path, fresh=True, PYTHONPATH=f"{APPS}:{tmp_path}")
+    assert done.stdout == "7\n", done.stderr
     assert make_app(sqlite).rows() == []
 
 
@@ -48,12 +83,22 @@ def test_fork(sqlite, make_app):
     assert app.values() == [1]
 
 
+def test_thread_needs_nobody_to_wait(sqlite, make_app):
+    """It sends what comes while it sends, and what comes later."""
+    app, sent = make_app(sqlite), []
+    app.flush, flush = lambda: None, app.flush
+    app.before_sending(lambda x: sent.append(x) or (x == 1 and app.defer(2)))
+    for number, last in (1, 2), (3, 3):
+        app.defer(number)
+        wait_until(lambda last=last: last in sent)
+        flush()
+
+
 def test_more_than_fits(sqlite, make_app, monkeypatch):
     """What a process cannot hold is for the relay, and what follows waits behind it."""
     monkeypatch.setattr("pyramid_tasks.outbox.backlog._MAX_ROWS", 2)
     app = make_app(sqlite)
-    with app.request() as request, request.tm:
-        request.defer_tasks("record", [(1,), (2,), (3,)])
+    app.defer(1, 2, 3)
     app.defer(4)
     assert app.values() == []
     app.make_due()
@@ -66,15 +111,26 @@ def test_more_than_fits(sqlite, make_app, monkeypatch):
 def test_no_thread_can_start(sqlite, make_app, monkeypatch):
     """Without a thread, as at the end of the interpreter, the relay has all."""
     app = make_app(sqlite)
-
-    def fail(_):
-        raise RuntimeError("can't start new thread")
-
     with monkeypatch.context() as patch:
+        fail = Mock(side_effect=RuntimeError("can't start new thread"))
         patch.setattr("threading.Thread.start", fail)
         app.defer(1)
     assert len(app.rows()) == 1
     assert get_outbox(app.registry).sender.flush()
+    app.defer(2)
+    assert app.values() == []
+
+
+def test_rows_that_cannot_be_deleted(sqlite, make_app, monkeypatch):
+    """After some attempts they are left for the relays, which send them again."""
+    monkeypatch.setattr("pyramid_tasks.outbox.sender._MAX_FAILURES", 2)
+    app = make_app(sqlite)
+    app.fail_to_delete(2)
+    app.defer(1)
+    assert len(app.rows()) == 1
+    app.defer(2)
+    assert app.values() == [1, 2]
+    assert len(app.rows()) == 1
 
 
 def test_long_transaction_keeps_its_lease(sqlite, make_app, monkeypatch):

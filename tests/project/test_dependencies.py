@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import distributions
+from itertools import chain
 
 from documents import ROOT
 from packaging.requirements import Requirement
@@ -45,15 +46,9 @@ def owners() -> dict[str, str]:
 
 def test_imports_are_declared() -> None:
     """A distribution that the package imports is a dependency of it or of an extra."""
-    requirements = [
-        Requirement(text)
-        for texts in (
-            PROJECT["dependencies"],
-            *PROJECT["optional-dependencies"].values(),
-        )
-        for text in texts
-    ]
-    declared = {canonicalize_name(each.name) for each in requirements}
+    optional = PROJECT["optional-dependencies"].values()
+    texts = chain(PROJECT["dependencies"], *optional)
+    declared = {canonicalize_name(Requirement(text).name) for text in texts}
     owner = owners()
     imported = {
         (path.name, owner[module])

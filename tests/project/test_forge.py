@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import tomllib
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,35 +21,32 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 URLS: dict[str, str] = PROJECT["project"]["urls"]
 #: The page that the index makes of the package's name.
 INDEX = f"https://pypi.org/project/{PROJECT['project']['name']}/"
-TARGETS = set(
-    re.findall(r"^([a-z-]+):.*  ## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
-)
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z-]+):.*  ## ", MAKEFILE, re.MULTILINE))
 
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted(GITHUB.glob("workflows/*.yml"))
+CONFIG = GITHUB / "ISSUE_TEMPLATE/config.yml"
 SCHEMAS = {
     "vendor.github-workflows": WORKFLOWS,
     "custom.github-workflows-require-timeout": WORKFLOWS,
-    "vendor.github-issue-config": [GITHUB / "ISSUE_TEMPLATE/config.yml"],
-    "vendor.github-issue-forms": [
-        path
-        for path in sorted(GITHUB.glob("ISSUE_TEMPLATE/*.yml"))
-        if path.name != "config.yml"
-    ],
+    "vendor.github-issue-config": [CONFIG],
+    "vendor.github-issue-forms": sorted({*CONFIG.parent.glob("*.yml")} - {CONFIG}),
     "vendor.readthedocs": [ROOT / ".readthedocs.yaml"],
 }
 
-PAGES = [
-    *sorted(ROOT.glob("*.md")),
-    *sorted(GITHUB.rglob("*.*")),
-    *sorted(ROOT.glob("docs/**/*.md")),
-    *sorted(ROOT.glob("sample/*.md")),
-    *sorted(ROOT.glob("pyramid_tasks/**/*.py")),
-]
+GLOBS = (
+    "*.md",
+    ".github/**/*.*",
+    "docs/**/*.md",
+    "sample/*.md",
+    "pyramid_tasks/**/*.py",
+)
 #: (file, address) for every address with the name of the package in it.
 ADDRESSES = [
     (path.relative_to(ROOT).as_posix(), address)
-    for path in PAGES
+    for glob in GLOBS
+    for path in sorted(ROOT.glob(glob))
     for address in re.findall(
         r"https?://[^\s<>()\"']*pyramid[-_]tasks[^\s<>()\"']*", path.read_text()
     )
@@ -79,9 +75,8 @@ def is_ours(command: str) -> bool:
 def test_yaml_is_valid(schema: str) -> None:
     """What GitHub and Read the Docs read has the form that they publish."""
     assert SCHEMAS[schema]
-    done = run(
-        "check-jsonschema", "--builtin-schema", schema, *SCHEMAS[schema], cwd=ROOT
-    )
+    options = ("--builtin-schema", schema)
+    done = run("check-jsonschema", *options, *SCHEMAS[schema], cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -96,12 +91,8 @@ def test_workflows_run_what_developers_run(path: Path) -> None:
 
 def test_pythons_of_the_matrix() -> None:
     """The suite runs with each Python of the classifiers."""
-    prefix = "Programming Language :: Python :: 3."
-    declared = [
-        each.removeprefix(prefix.removesuffix("3."))
-        for each in PROJECT["project"]["classifiers"]
-        if each.startswith(prefix)
-    ]
+    classifiers = "\n".join(PROJECT["project"]["classifiers"])
+    declared = re.findall(r":: Python :: (3\..+)", classifiers)
     matrix = jobs(GITHUB / "workflows/checks.yml")["test"]["strategy"]["matrix"]
     assert matrix["python"] == declared
 
@@ -180,26 +171,12 @@ def anchors(text: str) -> set[str]:
     }
 
 
-class Links(HTMLParser):
-    """Where a page leads to, what it shows, and the targets that it has itself."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.targets: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [value or "" for name, value in attrs if name in {"href", "src"}]
-        self.targets += [f"#{value}" for name, value in attrs if name == "id"]
-
-
 def test_readme_on_the_index() -> None:
     """The index can show the README, and no link in it leads nowhere there."""
     html = markdown.render((ROOT / "README.md").read_text())
-    assert html
-    page = Links(html)
-    outside = [link for link in page.found if link not in page.targets]
+    targets = {f"#{name}" for name in re.findall(r' id="([^"]*)"', html)}
+    links = re.findall(r' (?:href|src)="([^"]*)"', html)
+    outside = [link for link in links if link not in targets]
     assert len(outside) > 10
     assert [link for link in outside if not re.match("https?://", link)] == []
     # A reference without its address stays as it was typed.

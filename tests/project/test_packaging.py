@@ -5,23 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 import sysconfig
 import tarfile
 import zipfile
-from email.message import Message
 from email.parser import Parser
 from importlib.metadata import EntryPoint, distribution, version
 from pathlib import Path
 
 import pytest
-from documents import Document
+from documents import ROOT, Document, shell
 from support import run
 
 import pyramid_tasks
-
-ROOT = Path(__file__).parents[2]
 
 NOT_SOURCES = shutil.ignore_patterns(
     *(".coverage*", ".git", ".*_cache", ".tox", ".venv*"),
@@ -64,14 +59,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(sources: Path) -> Path:
     """Return a folder with an sdist, and the wheel that was built from it."""
-    options = "--no-isolation", "--outdir", "../built"
-    build = subprocess.run(
-        [sys.executable, "-m", "build", *options],
-        cwd=sources,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    build = shell("python -m build --no-isolation --outdir ../built", sources)
     assert build.returncode == 0, build.stdout + build.stderr
     return sources.parent / "built"
 
@@ -82,22 +70,6 @@ def wheel(built: Path) -> dict[str, bytes]:
     (path,) = built.glob("*.whl")
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
-
-
-@pytest.fixture
-def wheel_metadata(wheel: dict[str, bytes]) -> Message:
-    """Return the metadata of the wheel."""
-    (name,) = (name for name in wheel if name.endswith(".dist-info/METADATA"))
-    return Parser().parsestr(wheel[name].decode())
-
-
-@pytest.fixture
-def sdist(built: Path) -> set[str]:
-    """Return the names of the files in the sdist, below its folder."""
-    (path,) = built.glob("*.tar.gz")
-    with tarfile.open(path) as archive:
-        files = (member.name for member in archive if member.isfile())
-        return {name.partition("/")[2] for name in files}
 
 
 def files_below(root: Path, *folders: str) -> set[str]:
@@ -111,7 +83,7 @@ def files_below(root: Path, *folders: str) -> set[str]:
 
 
 @pytest.mark.acceptance
-def test_wheel_has_the_package(sources: Path, wheel: dict[str, bytes]) -> None:
+def test_wheel(sources: Path, wheel: dict[str, bytes]) -> None:
     """The wheel has every file of the package, py.typed too, and no other code."""
     expected = files_below(sources, "pyramid_tasks")
     assert {"pyramid_tasks/py.typed", "pyramid_tasks/loaders/__init__.py"} <= expected
@@ -119,16 +91,18 @@ def test_wheel_has_the_package(sources: Path, wheel: dict[str, bytes]) -> None:
 
 
 @pytest.mark.acceptance
-def test_wheel_metadata(wheel: dict[str, bytes], wheel_metadata: Message) -> None:
+def test_wheel_metadata(wheel: dict[str, bytes]) -> None:
     """The wheel says what it is, with the README and the license."""
-    assert wheel_metadata["Name"] == "pyramid-tasks"
-    assert wheel_metadata["License-Expression"] == "MIT"
-    assert wheel_metadata["Requires-Python"] == ">=3.11"
-    assert wheel_metadata["Description-Content-Type"] == "text/markdown"
-    assert wheel_metadata.get_payload() == (ROOT / "README.md").read_text()
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel)
+    (name,) = (name for name in wheel if name.endswith(".dist-info/METADATA"))
+    metadata = Parser().parsestr(wheel[name].decode())
+    assert metadata["Name"] == "pyramid-tasks"
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_payload() == (ROOT / "README.md").read_text()
     # What developers need is in dependency groups, and not published.
-    extras = wheel_metadata.get_all("Provides-Extra")
+    extras = metadata.get_all("Provides-Extra")
     assert extras == ["debugtoolbar", "outbox", "redis", "retry", "tm"]
 
 
@@ -141,11 +115,8 @@ def test_types_of_the_wheel(built: Path, tmp_path: Path) -> None:
     snippet = Document("docs/howto/types.md").block("Check types", "python")
     (tmp_path / "views.py").write_text(snippet)
     options = "--strict", "--ignore-missing-imports", "--allow-subclassing-any"
-    result = run(
-        *("mypy", *options, "views.py"),
-        cwd=tmp_path,
-        PYTHONPATH=str(tmp_path / "installed"),
-    )
+    path = str(tmp_path / "installed")
+    result = run("mypy", *options, "views.py", cwd=tmp_path, PYTHONPATH=path)
     found = re.findall(r"^views.py:(\d+): error: ", result.stdout, re.MULTILINE)
     lines = snippet.splitlines()
     assert found, result.stdout + result.stderr
@@ -155,14 +126,13 @@ def test_types_of_the_wheel(built: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.acceptance
-def test_sdist_has_the_project(sources: Path, sdist: set[str]) -> None:
-    """The sdist has all that a developer needs: the tests, the sample, make and tox."""
+def test_sdist(sources: Path, built: Path) -> None:
+    """The sdist has all that a developer needs, and nothing that running it leaves."""
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        files = (member.name for member in archive if member.isfile())
+        sdist = {name.partition("/")[2] for name in files}
     assert (FILES | files_below(sources, *FOLDERS)) - LITTER <= sdist
-
-
-@pytest.mark.acceptance
-def test_sdist_has_no_litter(sdist: set[str]) -> None:
-    """What running the sample and the tests leaves behind is not in the sdist."""
     assert LITTER & sdist == set()
 
 
@@ -173,44 +143,32 @@ def test_setup_py_is_a_shim() -> None:
 
 
 def test_version() -> None:
-    """The version is that of pyproject.toml, by way of the installed metadata."""
-    declared = re.search(
-        r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    """The version is that of pyproject.toml, and of the newest entry of CHANGES.md."""
+    declared, newest = (
+        re.search(pattern, (ROOT / name).read_text(), re.MULTILINE)[1]
+        for name, pattern in {
+            "pyproject.toml": r'^version = "(.+)"$',
+            "CHANGES.md": r"^## (\S+)",
+        }.items()
     )
-    assert declared
-    assert pyramid_tasks.__version__ == version("pyramid-tasks") == declared[1]
+    assert pyramid_tasks.__version__ == version("pyramid-tasks") == declared == newest
 
 
-def test_changes_begin_with_this_version() -> None:
-    """The newest entry of CHANGES.md is about this version."""
-    text = (ROOT / "CHANGES.md").read_text()
-    newest = re.search(r"^## (\S+)", text, re.MULTILINE)
-    assert newest
-    assert newest[1] == pyramid_tasks.__version__
+ENTRY_POINTS = distribution("pyramid-tasks").entry_points
 
 
-@pytest.mark.parametrize(
-    "entry_point",
-    [
-        pytest.param(found, id=f"{found.group}-{found.name}")
-        for found in distribution("pyramid-tasks").entry_points
-    ],
-)
-def test_entry_points_load(entry_point: EntryPoint) -> None:
+@pytest.mark.parametrize("found", ENTRY_POINTS, ids=lambda found: found.name)
+def test_entry_points_load(found: EntryPoint) -> None:
     """Every entry point names something that can be called, or a plugin of pytest."""
-    found = entry_point.load()
-    assert callable(found.deferred_tasks if entry_point.group == "pytest11" else found)
+    loaded = found.load()
+    assert callable(loaded.deferred_tasks if found.group == "pytest11" else loaded)
 
 
 def test_entry_point_groups() -> None:
     """Celery, PasteDeploy and the loaders find us; plaster's own look-up does not."""
-    groups = {found.group for found in distribution("pyramid-tasks").entry_points}
-    assert groups == {
-        "celery.commands",
-        "console_scripts",
-        "paste.celery_factory",
-        "plaster.celery_loader_factory",
-        "pytest11",
+    assert {found.group for found in ENTRY_POINTS} == {
+        *("celery.commands", "console_scripts", "paste.celery_factory"),
+        *("plaster.celery_loader_factory", "pytest11"),
     }
 
 

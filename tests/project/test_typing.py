@@ -40,13 +40,9 @@ def parameters(method):
     return [(each.name, each.kind, each.default) for each in rest]
 
 
-def test_protocol_has_all_that_is_added(added, declared):
-    """The protocol has what the package adds to a request, and nothing else."""
+def test_members_of_the_protocol(added, declared):
+    """The protocol has what is added to a request, and nothing else."""
     assert declared.keys() == added.methods.keys() | added.descriptors.keys()
-
-
-def test_properties_of_the_protocol(added, declared):
-    """What is a property of the protocol is one of the request."""
     properties = {name for name, value in declared.items() if type(value) is property}
     assert properties == set(added.descriptors)
 

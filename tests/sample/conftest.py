@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import support
 from pyramid.scripting import prepare
 from sampleapp import main
 from sampleapp.db import ENGINE
@@ -17,13 +17,6 @@ from webtest import TestApp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-SAMPLE = Path(__file__).parents[2] / "sample"
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, also to a pytest that runs in this folder."""
-    config.addinivalue_line("markers", "acceptance: starts processes, and is slow")
 
 
 class Site:
@@ -55,9 +48,8 @@ class Site:
     def add(self, text: str = "", **values: Any) -> int:
         """Store an import without deferring its task; return its id."""
         with self.session() as session:
-            record = Import(
-                **{"name": "test.csv", "task_id": "test", "text": text, **values}
-            )
+            values = {"name": "test.csv", "task_id": "test", "text": text, **values}
+            record = Import(**values)
             session.add(record)
             session.flush()
             return record.id
@@ -67,51 +59,42 @@ class Site:
         with self.session() as session:
             return session.get_one(Import, import_id)
 
+    def count(self, model: type) -> int:
+        """Return how many rows a table has."""
+        with self.session() as session:
+            return session.query(model).count()
+
     def json(self, import_id: int) -> dict[str, Any]:
         """Read an import as a program does."""
-        url = f"/imports/{import_id}"
         headers = {"Accept": "application/json"}
-        return self.pages.get(url, headers=headers).json
-
-    def close(self) -> None:
-        """Close the connections to the database."""
-        self.registry[ENGINE].dispose()
+        return self.pages.get(f"/imports/{import_id}", headers=headers).json
 
 
 @pytest.fixture
 def free_port() -> int:
     """Return a port that is free now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    return support.free_port()
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> dict[str, Any]:
-    """Return the settings of a sample that runs its tasks when they are sent."""
-    return {
+def make_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """Return a function that starts a sample, with other settings."""
+    settings = {
         "sqlalchemy.url": f"sqlite:///{tmp_path}/sample.sqlite",
         "celery.broker_url": "memory://",
         "celery.result_backend": "cache+memory://",
         "celery.task_always_eager": "true",
         "pyramid_tasks.context": "host",
     }
-
-
-@pytest.fixture
-def make_site(settings: dict[str, Any]) -> Iterator[Callable[..., Site]]:
-    """Return a function that starts a sample, with other settings."""
     sites = []
 
     def make(**changes: Any) -> Site:
-        site = Site({**settings, **changes})
-        sites.append(site)
-        return site
+        sites.append(Site({**settings, **changes}))
+        return sites[-1]
 
     yield make
     for site in sites:
-        site.close()
+        site.registry[ENGINE].dispose()
 
 
 @pytest.fixture
@@ -124,11 +107,3 @@ def site(make_site: Callable[..., Site]) -> Site:
 def waiting_site(make_site: Callable[..., Site]) -> Site:
     """Return a sample without a worker: its tasks stay in the queue."""
     return make_site(**{"celery.task_always_eager": "false"})
-
-
-@pytest.fixture
-def development_ini(tmp_path: Path) -> Path:
-    """Return a copy of development.ini, whose files go beside it."""
-    ini = tmp_path / "development.ini"
-    ini.write_text((SAMPLE / "development.ini").read_text())
-    return ini

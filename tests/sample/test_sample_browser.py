@@ -56,9 +56,8 @@ def url(development_ini: Path) -> Iterator[str]:
 def worker(development_ini: Path) -> Worker:
     """Return what starts a worker.
 
-    Tests start it when their messages are in the queue: on the filesystem broker,
-    Kombu (5.3 to 5.7) can read the file of a message before the message is in it,
-    which ends the worker.
+    Only when its messages are in the queue: Kombu (5.3 to 5.7) can read the file of a
+    message on the filesystem broker before the message is in it, which ends the worker.
     """
     return partial(start_worker, development_ini, *QUICK, cwd=development_ini.parent)
 
@@ -107,21 +106,15 @@ def test_import(browser: Browser, url: str, worker: Worker) -> None:
     page.evaluate(RECORD)
     announced = state(page).element_handle()
     with worker():
-        expect(state(page)).to_have_text(
-            "5,000 of 5,003 rows imported, 3 could not be read."
-        )
+        said = "5,000 of 5,003 rows imported, 3 could not be read."
+        expect(state(page)).to_have_text(said)
     # Screen readers announce what changes in an element that they know.
     assert announced.evaluate("element => element.isConnected")
     values = page.evaluate("window.values")
-    between = {value for value in values if 0 < value < 5_003}
-    assert len(between) > 1, values
+    assert len({value for value in values if 0 < value < 5_003}) > 1, values
     assert values == sorted(values)
-    assert totals(page) == [
-        "Category Amount",
-        "Groceries 105,250.00",
-        "Rent 2,375,000.00",
-        "Total 2,480,250.00",
-    ]
+    amounts = ["Groceries 105,250.00", "Rent 2,375,000.00", "Total 2,480,250.00"]
+    assert totals(page) == ["Category Amount", *amounts]
     table = page.get_by_role("table", name="Rows that could not be read")
     assert table.locator("code").all_inner_texts() == bad
     expect(page.get_by_role("heading", level=1)).to_have_text(f"{EVIL}.csv")
@@ -137,9 +130,8 @@ def test_no_worker(browser: Browser, url: str, worker: Worker) -> None:
     with worker():
         wait_until(lambda: rows_done(page))
         keep_screenshot(page, "sample-running", 420)
-        expect(state(page)).to_have_text(
-            "4,997 of 5,000 rows imported, 3 could not be read."
-        )
+        said = "4,997 of 5,000 rows imported, 3 could not be read."
+        expect(state(page)).to_have_text(said)
     keep_screenshot(page, "sample-done", 710)
 
 
@@ -198,8 +190,9 @@ def test_keyboard(browser: Browser, url: str, worker: Worker, tmp_path: Path) ->
     file = tmp_path / "by keyboard.csv"
     file.write_text(EXPENSES)
     page = browser.open(url)
-    tab_to(page, page.get_by_label("A CSV file"))
     with page.expect_file_chooser() as chooser:
+        # After a while, as Chromium is not asked whether it waits for the chooser.
+        tab_to(page, page.get_by_label("A CSV file"))
         page.keyboard.press("Space")
     chooser.value.set_files(file)
     tab_to(page, page.get_by_role("button", name="Import"))

@@ -11,14 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import (
-    DEADLINE,
-    Process,
-    need_service,
-    serve,
-    start_worker,
-    wait_until,
-)
+from celery import VERSION
+from kombu import Connection, Queue
+from support import DEADLINE, Process, need_service, serve, start_worker, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,12 +27,9 @@ date,category,amount
 2024-05-32,Groceries,1.00
 """
 
-# What must listen where, and what starts it.
-SERVICES = {
-    "PostgreSQL": (5432, "service postgresql start"),
-    "RabbitMQ": (5672, "service rabbitmq-server start"),
-    "Redis": (6379, "service redis-server start"),
-}
+RABBITMQ = "amqp://guest:guest@127.0.0.1//"
+POSTGRESQL = "postgresql://postgres@127.0.0.1"
+psycopg = pytest.importorskip("psycopg")
 
 pytestmark = pytest.mark.acceptance
 
@@ -55,47 +47,43 @@ class Production:
         data = None if csv is None else csv.encode()
         request = urllib.request.Request(self.url + path, data, headers)
         with urllib.request.urlopen(request, timeout=DEADLINE) as response:
-            found: dict[str, Any] = json.load(response)
-            return found
+            return dict(json.load(response))
+
+    def wait_for_end(self, path: str) -> dict[str, Any]:
+        """Wait until an import is done or has failed, and return it."""
+        wait_until(lambda: self.call(path)["status"] in {"done", "failed"})
+        return self.call(path)
 
 
 @pytest.fixture
 def name() -> str:
     """Return a name for the database, the queue and the keys of one test."""
+    need_service("PostgreSQL", 5432, "service postgresql start")
+    need_service("RabbitMQ", 5672, "service rabbitmq-server start")
+    need_service("Redis", 6379, "service redis-server start")
     return f"sampleapp_test_{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture
-def _services() -> None:
-    """Skip the test where a server is missing; in CI that is a failure."""
-    for service, (port, command) in SERVICES.items():
-        need_service(service, port, command)
-
-
-@pytest.fixture
-def database(name: str, _services: None) -> Iterator[str]:
+def database(name: str) -> Iterator[str]:
     """Return the URL of a new database."""
-    psycopg = pytest.importorskip("psycopg")
-    server = "postgresql://postgres@127.0.0.1"
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+    with psycopg.connect(f"{POSTGRESQL}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-        yield f"{server}/{name}"
+        yield f"{POSTGRESQL}/{name}"
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-def queue(name: str, _services: None) -> Iterator[str]:
+def queue(name: str) -> Iterator[str]:
     """Return the name of a queue that is deleted after the test."""
-    from kombu import Connection
-
     yield name
-    with Connection("amqp://guest:guest@127.0.0.1//") as connection:
+    with Connection(RABBITMQ) as connection:
         connection.default_channel.queue_delete(name)
         connection.default_channel.exchange_delete(name)
 
 
 @pytest.fixture
-def results(name: str, _services: None) -> Iterator[Callable[[str], Any]]:
+def results(name: str) -> Iterator[Callable[[str], Any]]:
     """Return a function that reads the result of a task from Redis."""
     redis = pytest.importorskip("redis").Redis()
 
@@ -104,22 +92,17 @@ def results(name: str, _services: None) -> Iterator[Callable[[str], Any]]:
         return found and json.loads(found)
 
     yield get
-    keys = redis.keys(f"{name}*")
-    if keys:
-        redis.delete(*keys)
+    redis.delete(name, *redis.keys(f"{name}*"))
     redis.close()
 
 
 @pytest.fixture
 def ini(tmp_path: Path, database: str, queue: str, name: str, free_port: int) -> Path:
     """Return an ini with production.ini below it."""
-    from celery import VERSION
-
     if VERSION < (5, 5):
         pytest.skip("production.ini needs Celery 5.5")
     path = tmp_path / "test.ini"
-    path.write_text(
-        f"""
+    path.write_text(f"""
 [app:main]
 use = config:{SAMPLE}/production.ini
 sampleapp.seconds_per_chunk = 1
@@ -134,8 +117,7 @@ worker_concurrency = 1
 [server:main]
 use = config:{SAMPLE}/production.ini
 listen = localhost:{free_port}
-"""
-    )
+""")
     return path
 
 
@@ -150,22 +132,13 @@ def production(ini: Path, free_port: int) -> Iterator[Production]:
         yield Production(url, worker)
 
 
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
-
-
 def test_import(
     production: Production, queue: str, results: Callable[[str], Any]
 ) -> None:
     """A file goes through PostgreSQL, a quorum queue and Redis."""
-    from kombu import Connection, Queue
-
     record = production.call("/imports", CSV)
     path = f"/imports/{record['id']}"
-    wait_until(lambda: production.call(path)["status"] in {"done", "failed"})
-    found = production.call(path)
+    found = production.wait_for_end(path)
     assert found["error"] is None
     assert found["totals"] == {"Groceries": "43.00", "Rent": "950.00"}
     assert [row["line"] for row in found["bad_rows"]] == [5]
@@ -176,7 +149,7 @@ def test_import(
     assert result["result"] == {"rows": 4, "bad": 1}
 
     arguments = {"x-queue-type": "quorum"}
-    with Connection("amqp://guest:guest@127.0.0.1//") as connection:
+    with Connection(RABBITMQ) as connection:
         declared = Queue(queue, queue_arguments=arguments, channel=connection)
         # Refused by RabbitMQ if the queue is of another type.
         assert declared.queue_declare().queue == queue
@@ -185,16 +158,15 @@ def test_import(
 @pytest.mark.usefixtures("results")
 def test_worker_process_dies(production: Production, database: str) -> None:
     """A task whose process is killed is delivered again, and starts over."""
-    psycopg = pytest.importorskip("psycopg")
     csv = "2024-05-01,Rent,0.01\n" * 1000
     path = f"/imports/{production.call('/imports', csv)['id']}"
     wait_until(lambda: production.call(path)["rows_done"] == 500)
 
-    (child,) = children(production.worker.popen.pid)
-    os.kill(child, signal.SIGKILL)
+    pid = production.worker.popen.pid
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
 
-    wait_until(lambda: production.call(path)["status"] in {"done", "failed"})
-    found = production.call(path)
+    found = production.wait_for_end(path)
     assert found["error"] is None
     assert found["rows_done"] == 1000
     assert found["totals"] == {"Rent": "10.00"}

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import listedapp
 import pytest
-from celery import Celery
+from celery import Celery, Task
 from celery.beat import ScheduleEntry
 from celery.schedules import crontab, schedule
+from pyramid.exceptions import ConfigurationExecutionError
 
-from pyramid_tasks.configuration.load import (
-    begin_load,
-    checking,
-    current_load,
-    report,
-    report_setting,
-    reporting,
-    warn,
-)
+from pyramid_tasks.configuration import load
 from pyramid_tasks.configuration.own_settings import OWN_SETTINGS
 from pyramid_tasks.exceptions import (
     LoadError,
@@ -32,34 +24,30 @@ from pyramid_tasks.exceptions import (
     TaskNotRegistered,
     UnknownSetting,
 )
+from pyramid_tasks.registry import get_tasks
+from pyramid_tasks.scripts import listing
 from pyramid_tasks.scripts.checks import check_app
-from pyramid_tasks.scripts.listing import (
-    describe,
-    entry_of,
-    list_schedule,
-    list_tasks,
-    next_run,
-)
 from pyramid_tasks.scripts.ptasks import main
 from pyramid_tasks.settings import extract_celery_settings
-
-if TYPE_CHECKING:
-    from pyramid.config import Configurator
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
-def app_of(configure: Callable[..., Configurator]) -> Callable[..., Celery]:
-    """Return a function that makes a Celery application with some tasks."""
+def app_of(configure):
+    """Return a function that makes a Celery application with a task for each name.
 
-    def app_of(*tasks: tuple[object, dict[str, object]], **settings: object) -> Celery:
+    A task can be given with its options, in the place of its name.
+    """
+
+    def app_of(*tasks, func=add, **settings):
         settings = {
             "celery.broker_url": "memory://",
             "celery.result_backend": "cache+memory://",
-        } | {key.replace("__", "."): value for key, value in settings.items()}
+        } | {f"celery.{key}": value for key, value in settings.items()}
         config = configure(**settings)
-        for func, options in tasks:
+        for task in tasks:
+            options = {"name": task} if isinstance(task, str) else task
             config.register_task(func, **options)
         return config.make_celery_app()
 
@@ -67,16 +55,25 @@ def app_of(configure: Callable[..., Configurator]) -> Callable[..., Celery]:
 
 
 @pytest.fixture
-def write(write_ini: Callable[..., Path]) -> Callable[..., Path]:
-    """Return a function that writes an ini for ``listedapp``."""
+def write(write_ini):
+    """Return a function that writes an ini for ``listedapp``, and gives its path."""
 
-    def write(factory: str = "main", more: str = "") -> Path:
-        return write_ini(
-            f"[app:main]\nuse = call:listedapp:{factory}\n"
-            f"celery.broker_url = memory://\n{more}"
-        )
+    def write(factory="main", more=""):
+        app = f"[app:main]\nuse = call:listedapp:{factory}\n"
+        return str(write_ini(f"{app}celery.broker_url = memory://\n{more}"))
 
     return write
+
+
+@pytest.fixture
+def listed(capsys):
+    """Return a function that runs ``ptasks``, and gives what it writes."""
+
+    def listed(*args, status=0):
+        assert main(["ptasks", *args]) == status
+        return capsys.readouterr()
+
+    return listed
 
 
 def add(request, x, y): ...
@@ -92,8 +89,8 @@ def add(request, x, y): ...
         ({"bind": False, "acks_late": False, "max_retries": 3}, {}, {}),
         ({"bind": True, "acks_late": True}, {}, {"bind": True, "acks_late": True}),
         ({"tm": False}, {}, {"tm": False}),
-        ({}, {"celery.task_acks_late": True}, {"acks_late": True}),
-        ({"acks_late": False}, {"celery.task_acks_late": True}, {}),
+        ({}, {"task_acks_late": True}, {"acks_late": True}),
+        ({"acks_late": False}, {"task_acks_late": True}, {}),
     ],
 )
 def test_options(app_of, options, settings, expected):
@@ -101,70 +98,73 @@ def test_options(app_of, options, settings, expected):
 
     def work(request, *args): ...
 
-    found, *_ = list_tasks(app_of((work, {"name": "-it", **options}), **settings))
+    app = app_of({"name": "-it", **options}, func=work, **settings)
+    found, *_ = listing.list_tasks(app)
     assert found["options"] == expected
 
 
 def test_queue(app_of):
     """The queue is the one that Celery would choose."""
-    app = app_of(
-        (add, {"name": "plain"}),
-        (add, {"name": "own", "queue": "mine"}),
-        (add, {"name": "routed"}),
-        celery__task_default_queue="default",
-        celery__task_routes={"rout*": {"queue": "images"}},
-    )
-    found = {task["name"]: task["queue"] for task in list_tasks(app)}
-    expected = {"plain": "default", "own": "mine", "routed": "images"}
+    own = {"name": "own", "queue": "mine"}
+    routes = {"rout*": {"queue": "images"}}
+    app = app_of("plain", own, "routed", task_default_queue="any", task_routes=routes)
+    found = {task["name"]: task["queue"] for task in listing.list_tasks(app)}
+    expected = {"plain": "any", "own": "mine", "routed": "images"}
     assert found | expected == found
 
 
-def test_queue_of_a_router_that_needs_a_call(write, capsys):
+def test_queue_of_a_router_that_needs_a_call(write, listed):
     """Where the queue depends on the arguments, it is unknown."""
     ini = write(more="celery.task_routes = listedapp.route\n")
-    assert main(["ptasks", str(ini), "-g", "mail", "-f", "name, queue"]) == 0
-    *_, line = capsys.readouterr().out.splitlines()
+    *_, line = listed(ini, "-g", "mail", "-f", "name, queue").out.splitlines()
     assert line.split() == ["mail", "<unknown>"]
 
 
 def test_names_of_things():
     """Functions and classes have their dotted names, other things are shown."""
-    assert describe(listedapp.add) == "listedapp.add"
-    assert describe(OSError) == "OSError"
-    assert describe(3) == "3"
+    assert listing.describe(listedapp.add) == "listedapp.add"
+    assert listing.describe(OSError) == "OSError"
+    assert listing.describe(3) == "3"
 
 
-def test_without_introspection(write, capsys):
+def test_without_introspection(write, listed):
     """An application without introspection is listed as far as it is known."""
-    ini = write("without_introspection")
-    assert main(["ptasks", str(ini), "--json"]) == 0
-    found = {task["name"]: task for task in json.loads(capsys.readouterr().out)}
-    assert found["add"]["function"] == "listedapp.add"
-    assert found["add"]["registered"] is None
+    found = json.loads(listed(write("without_introspection"), "--json").out)
+    (task,) = (task for task in found if task["name"] == "add")
+    assert task["function"] == "listedapp.add"
+    assert task["registered"] is None
 
 
 def test_celery_application_of_another_package():
     """One that is not of Pyramid is listed all the same."""
     app = Celery("other", broker="memory://", set_as_current=False)
     app.task(add, name="it", shared=False)
-    app.conf.beat_schedule = {"often": {"task": "it", "schedule": 3}}
-    assert "it" in {task["name"] for task in list_tasks(app)}
-    assert [entry["registered"] for entry in list_schedule(app)] == [None]
+    entry = {"task": "it", "schedule": 3, "args": (1,), "kwargs": {"y": 2}}
+    app.conf.beat_schedule = {"often": entry}
+    assert "it" in {task["name"] for task in listing.list_tasks(app)}
+    (found,) = listing.list_schedule(app)
+    assert found["registered"] is None
+    assert (found["args"], found["kwargs"]) == ([1], {"y": 2})
 
 
-def test_no_tasks(write, capsys):
+def test_no_tasks(write, listed):
     """Where no task is to be listed, there is no table, and an empty list."""
-    ini = write()
-    assert main(["ptasks", str(ini), "-g", "nothing*"]) == 0
-    assert capsys.readouterr().out == ""
-    assert main(["ptasks", str(ini), "-g", "nothing*", "--json"]) == 0
-    assert capsys.readouterr().out == "[]\n"
+    assert listed(write(), "-g", "nothing*").out == ""
+    assert listed(write(), "-g", "nothing*", "--json").out == "[]\n"
+
+
+def test_error_with_a_place(write, listed):
+    """An error that has the place of a directive is told with it, any other without."""
+    text = listed(write("unnamed"), status=1).err
+    assert re.match(r"Error: .* has no name .*\n  in:\n  Line \d+ of", text)
+    text = listed(write(more="[celery]\nworker_concurrency = x\n"), status=1).err
+    assert re.fullmatch(r"Error: .*\[celery\]: worker_concurrency = 'x' .*\n", text)
 
 
 def test_quiet(write, capsys):
     """Quiet is quiet, and has the exit status all the same."""
-    assert main(["ptasks", str(write())], quiet=True) == 0
-    assert main(["ptasks", "--check", str(write())], quiet=True) == 1
+    assert main(["ptasks", write()], quiet=True) == 0
+    assert main(["ptasks", "--check", write()], quiet=True) == 1
     assert main(["ptasks"], quiet=True) == 2
     assert capsys.readouterr().out == ""
 
@@ -184,27 +184,26 @@ def test_quiet(write, capsys):
 )
 def test_schedule_as_written(app_of, value, expected):
     """A schedule is shown as an ini has it: crontab() takes the weekday third."""
-    app = app_of((add, {"name": "it"}))
-    app.conf.beat_schedule = {"x": {"task": "it", "schedule": value}}
-    assert [entry["schedule"] for entry in list_schedule(app)] == [expected]
+    app = app_of("it", beat_schedule={"x": {"task": "it", "schedule": value}})
+    assert [entry["schedule"] for entry in listing.list_schedule(app)] == [expected]
 
 
 def test_next_run(app_of):
     """An interval is over that long from now, a cron expression on the minute."""
-    app = app_of((add, {"name": "it"}))
-    entry = entry_of(app, "x", {"task": "it", "schedule": 3600})
-    left = next_run(entry) - entry.schedule.now()
+    app = app_of("it")
+    entry = listing.entry_of(app, "x", {"task": "it", "schedule": 3600})
+    left = listing.next_run(entry) - entry.schedule.now()
     assert timedelta(minutes=50) < left <= timedelta(minutes=60, seconds=1)
-    entry = entry_of(app, "x", {"task": "it", "schedule": crontab(minute="30")})
-    assert (next_run(entry).minute, next_run(entry).second) == (30, 0)
+    entry = listing.entry_of(app, "x", {"task": "it", "schedule": crontab(minute="30")})
+    assert f"{listing.next_run(entry):%M:%S.%f}" == "30:00.000000"
 
 
 def test_entry_that_is_one(app_of):
     """Beat's own class of entries is taken as well."""
-    app = app_of((add, {"name": "it"}))
+    app = app_of("it")
     entry = ScheduleEntry(name="x", task="it", schedule=schedule(3), app=app)
     app.conf.beat_schedule = {"x": entry}
-    assert [found["schedule"] for found in list_schedule(app)] == ["3 s"]
+    assert [found["schedule"] for found in listing.list_schedule(app)] == ["3 s"]
 
 
 @pytest.mark.parametrize(
@@ -213,14 +212,13 @@ def test_entry_that_is_one(app_of):
 def test_entry_that_cannot_be_read(app_of, entry):
     """What beat could not read is an error that names the entry."""
     with pytest.raises(SettingError, match="beat_schedule has an entry 'x'"):
-        entry_of(app_of(), "x", entry)
+        listing.entry_of(app_of(), "x", entry)
 
 
-def test_schedule_that_cannot_be_read(write, capsys):
+def test_schedule_that_cannot_be_read(write, listed):
     """It ends the list of the schedule with a sentence."""
     ini = write(more='celery.beat_schedule = {"x": {"task": "a", "schedule": "b"}}\n')
-    assert main(["ptasks", "--schedule", str(ini)]) == 1
-    found = capsys.readouterr()
+    found = listed("--schedule", ini, status=1)
     assert found.out == ""
     assert f"{ini}, [app:main]: celery.beat_schedule has an entry 'x'" in found.err
 
@@ -228,24 +226,45 @@ def test_schedule_that_cannot_be_read(write, capsys):
 # The check.
 
 
-def problems_of(app: Celery, *sections: str) -> list[str]:
-    with checking() as problems:
-        check_app(app, sections)
+def problems_of(app):
+    with load.checking() as problems:
+        check_app(app, (), "config.ini")
     return [str(problem) for problem in problems]
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet", "prefork"])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_pool_of_greenlets(app_of, pool, is_async):
+    """The check tells of an async function under a pool that cannot run one."""
+
+    async def coroutine(request): ...
+
+    app = app_of("it", func=coroutine if is_async else add)
+    app.conf.worker_pool = pool
+    said = f"config.ini: celery.worker_pool = {pool} cannot run async functions, and "
+    said += "the task it is one. Write prefork, threads or solo."
+    assert problems_of(app) == ([said] if is_async and pool != "prefork" else [])
+
+
+def test_place_of_a_setting_of_the_worker(app_of):
+    """A problem that is found after the load names the section of the worker."""
+    entry = {"task": "it", "schedule": 3, "args": (1, 2, 3)}
+    app = app_of("it", task_routes={"that": "slow"}, beat_schedule={"x": entry})
+    tasks = get_tasks(app.registry)
+    tasks.section_settings, tasks.section = {"task_routes": {}}, "x.ini, [celery:main]"
+    of_file, said = problems_of(app)
+    assert said.startswith("x.ini, [celery:main]: task_routes is a route for no task")
+    words = "config.ini: celery.beat_schedule has an entry 'x' that cannot be used: "
+    assert of_file.startswith(words)
 
 
 def test_routes_that_are_taken(app_of):
     """Routes in every form that Celery knows are no problem where tasks take them."""
-    app = app_of((add, {"name": "it"}))
+    app = app_of("it")
     routes = {"it": "a", "i*": {"queue": "b"}, re.compile("i."): {"queue": "c"}}
-    for value in (
-        routes,
-        [routes],
-        ([("it", {"queue": "a"}), ("i*", {"queue": "b"})],),
-        "listedapp.route",
-        ["listedapp.route"],
-        None,
-    ):
+    pairs = [("it", {"queue": "a"}), ("i*", {"queue": "b"})]
+    router = "listedapp.route"
+    for value in routes, [routes], (pairs,), router, [router], None:
         app.conf.task_routes = value
         del app.amqp
         assert problems_of(app) == []
@@ -254,29 +273,38 @@ def test_routes_that_are_taken(app_of):
 def test_routes_that_are_not(app_of):
     """Those that no task takes are found in every form."""
     dotted = f"{add.__module__}.add"
-    app = app_of((add, {"name": "it"}))
-    app.conf.task_routes = [
-        {re.compile("no"): "x"},
-        [("no*", "x")],
-        {dotted: 1},
-    ]
+    app = app_of("it")
+    app.conf.task_routes = [{re.compile("no"): "x"}, [("no*", "x")], {dotted: 1}]
     pattern, glob, name = problems_of(app)
     assert "'no'" in pattern
     assert "'no*'" in glob
     assert "Did you mean 'it'?" in name
 
 
+def test_annotations_that_are_not(app_of):
+    """Those of no task, and options that nobody knows, are told with the nearest."""
+
+    class Base(Task):
+        rate_limt = 5
+
+    annotations = {
+        "it": {"rate_lmit": "5/m", "@run": lambda func: func, "rate_limt": 3},
+        "celery.chunk": {"time_limit": 3},
+    }
+    app = app_of({"name": "it", "base": Base}, task_annotations=annotations)
+    option, task = problems_of(app)
+    assert "rate_lmit for 'it', which nobody knows. Did you mean rate_limit?" in option
+    assert "'celery.chunk': no task has that name. Did you mean celery.chunks?" in task
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
-    [("a", "a."), ("abc", "a, b, c."), ("abcde", "a, b, c and 2 more.")],
+    [("a", "a."), ("abc", "a, b, c."), ("abcd", "a, b, c and 1 more.")],
 )
 def test_results_that_go_nowhere(app_of, names, expected):
     """Tasks whose results are not ignored, and have no backend, are named."""
-    app = app_of(
-        *((add, {"name": name}) for name in names),
-        (add, {"name": "z", "ignore_result": True}),
-        celery__result_backend=None,
-    )
+    ignored = {"name": "z", "ignore_result": True}
+    app = app_of(*names, ignored, result_backend=None)
     for name in [*app.tasks]:  # shared tasks of other tests
         if len(name) > 1:
             app.tasks[name].ignore_result = True
@@ -284,26 +312,25 @@ def test_results_that_go_nowhere(app_of, names, expected):
     assert f"no result of {expected}" in found
     app.conf.task_always_eager = True
     assert problems_of(app) == []
+    app.conf.result_backend = "rpc://"
+    (found,) = problems_of(app)
+    assert "= rpc:// sends a result to the process that deferred" in found
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"max_retry": 3}, "max_retry is an option .* Did you mean max_retries?"),
-        ({"ratelimit": "1/s"}, "ratelimit is an option .* Did you mean rate_limit?"),
-    ],
+    ("option", "meant"), [("max_retry", "max_retries"), ("ratelimit", "rate_limit")]
 )
-def test_options_of_tasks(app_of, options, expected):
+def test_options_of_tasks(app_of, option, meant):
     """An option that Celery would not heed is found, with its place."""
-    (found,) = problems_of(app_of((add, {"name": "it", **options})))
-    pattern = re.escape(f"{__file__}:") + r"\d+: " + expected
-    assert re.fullmatch(pattern.replace("?", r"\?"), found)
+    (found,) = problems_of(app_of({"name": "it", option: 3}))
+    pattern = rf"\d+: {option} is an option .* Did you mean {meant}\?"
+    assert re.fullmatch(re.escape(f"{__file__}:") + pattern, found)
 
 
 def test_options_of_derivers(app_of):
     """Celery's options, and those that are like none of them, are no problem."""
     options = {"retry_backoff": True, "queue": "x", "autoretry_for": (OSError,)}
-    app = app_of((add, {"name": "it", "tm": False, "cached": True, **options}))
+    app = app_of({"name": "it", "tm": False, "cached": True, **options})
     assert problems_of(app) == []
 
 
@@ -325,34 +352,29 @@ def test_own_settings_are_known():
 
 def test_without_a_check_the_first_problem_is_raised():
     """What a check collects ends a load, and what it can live with is logged."""
-    with pytest.raises(TaskError), begin_load({}):
-        report(TaskError("x"))
-    assert current_load() is None
+    with pytest.raises(TaskError), load.begin_load({}):
+        load.report(TaskError("x"))
+    assert load.current_load() is None
 
 
 def test_check_collects(caplog):
     """A check has all problems of the loads in it, in order, and nothing is logged."""
-    import logging
-
-    with checking() as problems:
-        with begin_load({}) as load:
-            report(TaskError("first"))
-        with reporting("in a file", TypeError):
+    with load.checking() as problems:
+        with load.begin_load({}) as begun:
+            load.report(TaskError("first"))
+        with load.reporting("in a file", TypeError):
             raise TypeError("second")
-        warn(logging.getLogger("test"), LoadError("third", "config.ini"))
-    assert load.problems is problems
-    assert [type(problem).__name__ for problem in problems] == [
-        "TaskError",
-        "ConfigurationExecutionError",
-        "LoadError",
-    ]
+        load.warn(logging.getLogger("test"), LoadError("third", "config.ini"))
+    assert begun.problems is problems
+    found = [type(problem) for problem in problems]
+    assert found == [TaskError, ConfigurationExecutionError, LoadError]
     assert caplog.text == ""
-    assert current_load() is None
+    assert load.current_load() is None
 
 
 def test_check_leaves_errors_of_the_application():
     """What is no mistake in the configuration is raised in a check too."""
-    with pytest.raises(TypeError), checking() as problems, reporting():
+    with pytest.raises(TypeError), load.checking() as problems, load.reporting():
         raise TypeError("of the application")
     assert problems == []
 
@@ -360,17 +382,17 @@ def test_check_leaves_errors_of_the_application():
 def test_settings_that_can_be_read():
     """In a check, a setting that cannot be read is left out, the others are not."""
     settings = {"celery.result_expires": "1 d", "celery.x": "y", "celery.timezone": "Z"}
-    with checking() as problems:
-        found = extract_celery_settings(settings, report_setting)
+    with load.checking() as problems:
+        found = extract_celery_settings(settings, load.report_setting)
     assert found == {"timezone": "Z", "x": "y"}
     assert [type(problem) for problem in problems] == [SettingError, UnknownSetting]
 
 
 def test_unknown_setting():
     """The error has the nearest known name as an attribute."""
-    with checking() as problems:
-        settings = {"celery.brokr_url": "x", "celery.qqqqqqq": 1}
-        extract_celery_settings(settings, report_setting)
+    settings = {"celery.brokr_url": "x", "celery.qqqqqqq": 1}
+    with load.checking() as problems:
+        extract_celery_settings(settings, load.report_setting)
     assert [problem.nearest for problem in problems] == ["celery.broker_url", None]
 
 

@@ -7,18 +7,17 @@ from pathlib import Path
 import pytest
 from support import measured, run
 
+pytestmark = pytest.mark.acceptance
+
 APP = """
 import pytest
 from pyramid.config import Configurator
 
-
 def add(request, x, y):
     return x + y
 
-
 def view(request):
     return request.defer_task(add, 2, 3).id
-
 
 @pytest.fixture(scope="session")
 def app():
@@ -35,25 +34,19 @@ import pytest
 from webtest import TestApp
 from conftest import add
 
-
 @pytest.mark.parametrize("number", range(2))
 def test_captured(app, deferred_tasks, number):
     TestApp(app).get("/")
     deferred_tasks.assert_deferred(add, 2, 3)
     assert deferred_tasks.run() == [5]
 
-
 def test_worker(app, tasks_worker):
     task_id = TestApp(app).get("/").text
     assert tasks_worker.app.AsyncResult(task_id).get(timeout=20) == 5
 
-
 def test_failure(deferred_tasks):
     deferred_tasks.assert_deferred(add, 1, 1)
 """
-
-
-TEST = "def test_it(deferred_tasks): ..."
 
 
 def run_pytest(folder: Path, *options: str, conftest: str = "", tests: str = TESTS):
@@ -64,17 +57,14 @@ def run_pytest(folder: Path, *options: str, conftest: str = "", tests: str = TES
     return run(*command, cwd=folder, **measured())
 
 
-@pytest.mark.acceptance
 def test_fixtures(tmp_path):
     """An application in the fixture app has its tasks captured, run, or worked off."""
     done = run_pytest(tmp_path, conftest=APP)
-    assert "3 passed" in done.stdout
-    assert "1 failed" in done.stdout
-    assert "add(1, 1) was not deferred." in done.stdout
+    for text in "3 passed", "1 failed", "add(1, 1) was not deferred.":
+        assert text in done.stdout
     assert "pyramid_tasks/testing" not in done.stdout
 
 
-@pytest.mark.acceptance
 def test_no_application(tmp_path):
     """Without an application the fixture says how to have one."""
     messages = {
@@ -84,46 +74,14 @@ def test_no_application(tmp_path):
     }
     for number, body in enumerate(messages):
         app = f"\n\n@pytest.fixture\ndef app(request):\n    {body}" if body else ""
-        (tmp_path / f"test_{number}.py").write_text(f"import pytest{app}\n\n{TEST}")
+        test = f"import pytest{app}\n\ndef test_it(deferred_tasks): ..."
+        (tmp_path / f"test_{number}.py").write_text(test)
     done = run_pytest(tmp_path, tests="")
     assert "3 errors" in done.stdout
     assert all(message in done.stdout for message in messages.values())
     assert done.stdout.count("a fixture tasks_registry that") >= 2
 
 
-@pytest.mark.acceptance
-def test_registry_of_a_test_suite(tmp_path):
-    """A test suite without a WSGI application gives the registry itself."""
-    tests = """
-import pytest
-from pyramid import testing
-from pyramid.request import apply_request_extensions
-
-
-@pytest.fixture
-def config():
-    with testing.testConfig() as config:
-        config.include("pyramid_tasks")
-        config.register_task(lambda request: 5, name="five")
-        yield config
-
-
-@pytest.fixture
-def tasks_registry(config):
-    return config.registry
-
-
-def test_it(deferred_tasks):
-    request = testing.DummyRequest()
-    apply_request_extensions(request)
-    request.defer_task("five")
-    assert deferred_tasks.run() == [5]
-"""
-    done = run_pytest(tmp_path, tests=tests)
-    assert "1 passed" in done.stdout, done.stdout
-
-
-@pytest.mark.acceptance
 def test_imports_are_light(tmp_path):
     """A pytest run that uses no fixture of it imports neither Pyramid nor Celery."""
     tests = """
@@ -139,11 +97,28 @@ def test_it():
     assert "1 passed" in done.stdout, done.stdout
 
 
-@pytest.mark.acceptance
-def test_beside_the_plugin_of_celery(tmp_path):
-    """The fixtures of Celery's own plugin work beside these."""
+def test_registry_of_a_test_suite(tmp_path):
+    """A test suite without a WSGI application gives the registry itself.
+
+    The fixtures of Celery's own plugin work beside these.
+    """
     tests = """
-from conftest import add
+import pytest
+from pyramid import testing
+from pyramid.request import apply_request_extensions
+
+@pytest.fixture
+def tasks_registry():
+    with testing.testConfig() as config:
+        config.include("pyramid_tasks")
+        config.register_task(lambda request: 5, name="five")
+        yield config.registry
+
+def test_it(deferred_tasks):
+    request = testing.DummyRequest()
+    apply_request_extensions(request)
+    request.defer_task("five")
+    assert deferred_tasks.run() == [5]
 
 def test_celery(celery_app, celery_worker):
     @celery_app.task
@@ -152,12 +127,6 @@ def test_celery(celery_app, celery_worker):
 
     celery_worker.reload()
     assert double.delay(4).get(timeout=20) == 8
-
-
-def test_captured(deferred_tasks):
-    assert deferred_tasks.tasks == []
 """
-    done = run_pytest(
-        tmp_path, "-p", "celery.contrib.pytest", conftest=APP, tests=tests
-    )
+    done = run_pytest(tmp_path, "-p", "celery.contrib.pytest", tests=tests)
     assert "2 passed" in done.stdout, done.stdout

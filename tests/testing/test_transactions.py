@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
-from pyramid.config import Configurator
+from pyramid.router import Router
 from pyramid.scripting import prepare
 from webtest import TestApp as WebTestApp
 
@@ -16,12 +16,13 @@ import zope.sqlalchemy
 from databases import database
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
+from transactional import TransactionalApp
 
 from pyramid_tasks.contrib.outbox_table import metadata
+from pyramid_tasks.exceptions import OutboxTableMissing
 from pyramid_tasks.testing import capture
 
-EXPLICIT = "pyramid_tm.explicit_manager"
-IMPLICIT = None
+MANAGERS = {"explicit": "pyramid_tm.explicit_manager", "implicit": None}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -37,8 +38,7 @@ def engine(request, tmp_path):
 
 def create(request):
     """Store an order, defer its task, and end as the test says."""
-    insert = text("INSERT INTO orders VALUES (7, 'new')")
-    request.dbsession.execute(insert)
+    request.dbsession.execute(text("INSERT INTO orders VALUES (7, 'new')"))
     zope.sqlalchemy.mark_changed(request.dbsession)
     request.defer_task(ship, 7)
     match request.params.get("end"):
@@ -49,18 +49,13 @@ def create(request):
             request.tm.doom()
         case "error":
             raise ValueError("no")
-        case "savepoint":
-            savepoint = request.tm.savepoint()
-            request.defer_task(ship, 8)
-            savepoint.rollback()
     return "done"
 
 
 def ship(request, order, *, defer=True):
     """Change an order, in a transaction that has nothing to do with the view's."""
-    found = request.dbsession.execute(
-        text("UPDATE orders SET state = 'shipped' WHERE id = :id"), {"id": order}
-    )
+    update = text("UPDATE orders SET state = 'shipped' WHERE id = :id")
+    found = request.dbsession.execute(update, {"id": order})
     zope.sqlalchemy.mark_changed(request.dbsession)
     if defer:
         request.defer_task(ship, order, defer=False)
@@ -72,53 +67,55 @@ def break_(request):
     raise ValueError("broken")
 
 
-def make_app(engine, manager, delivery="commit", **settings):
-    settings |= {
-        "celery.broker_url": "redis://localhost:1/0",
-        "pyramid_tasks.delivery": delivery,
-    }
-    if manager:
-        settings["tm.manager_hook"] = manager
+class App(TransactionalApp):
+    """An application whose view stores an order; its broker does not answer."""
 
-    def dbsession(request):
-        if given := request.environ.get("app.dbsession"):
-            return given
-        session = Session(engine)
-        zope.sqlalchemy.register(session, transaction_manager=request.tm)
-        return session
+    def __init__(self, engine, *, manager="explicit", delivery="commit", inbox=False):
+        settings = {
+            "celery.broker_url": "redis://localhost:1/0",
+            "pyramid_tasks.delivery": delivery,
+            "pyramid_tasks.inbox": inbox,
+            "tm.manager_hook": MANAGERS[manager],
+        }
+        super().__init__(engine, settings, None)
 
-    with Configurator(settings=settings) as config:
-        config.include("pyramid_tm")
-        config.include("pyramid_tasks.contrib.pyramid_tm")
-        config.add_request_method(dbsession, reify=True)
+    def add_tasks(self, config):
         config.register_task(ship)
         config.register_task(break_)
         config.add_view(create, renderer="string")
-        return config.make_wsgi_app()
+
+    def dbsession(self, request):
+        return request.environ.get("app.dbsession") or super().dbsession(request)
+
+    def get(self, environ=None, **params):
+        WebTestApp(Router(self.registry), extra_environ=environ).get("/", params)
+
+    @contextmanager
+    def request(self):
+        with prepare(registry=self.registry) as env:
+            yield env["request"]
 
 
 def states(engine):
     with engine.connect() as connection:
-        return [row.state for row in connection.execute(text("SELECT * FROM orders"))]
+        return connection.scalars(text("SELECT state FROM orders")).all()
 
 
-@contextmanager
-def request_of(app):
-    with prepare(registry=app.registry) as env:
-        yield env["request"]
+def args_of(tasks):
+    return [task.args for task in tasks]
 
 
-@pytest.mark.parametrize("manager", [EXPLICIT, IMPLICIT], ids=["explicit", "implicit"])
+@pytest.mark.parametrize("manager", MANAGERS)
 @pytest.mark.parametrize("delivery", ["commit", "outbox"])
 def test_committed(engine, manager, delivery):
     """A committed task is listed; each runs in its own transaction, after the view's.
 
     No broker is asked, and no outbox needed.
     """
-    app = make_app(engine, manager, delivery)
+    app = App(engine, manager=manager, delivery=delivery)
     with capture(app.registry) as deferred:
-        WebTestApp(app).get("/")
-        assert [task.args for task in deferred.tasks] == [(7,)]
+        app.get()
+        assert args_of(deferred.tasks) == [(7,)]
         assert deferred.uncommitted == []
         assert states(engine) == ["new"]
         assert deferred.run(1) == [1]
@@ -127,67 +124,62 @@ def test_committed(engine, manager, delivery):
     assert len(deferred.tasks) == 2
 
 
+def test_inbox_without_its_table(engine):
+    """A task with an inbox whose table is missing fails with the remedy."""
+    app = App(engine, inbox=True)
+    with capture(app.registry) as deferred:
+        app.get()
+        with pytest.raises(OutboxTableMissing, match="pyramid_tasks_inbox.*create_all"):
+            deferred.run()
+    assert states(engine) == ["new"]
+
+
 @pytest.mark.parametrize("end", ["abort", "doom", "error"])
 @pytest.mark.parametrize("delivery", ["commit", "outbox"])
 def test_rolled_back(engine, end, delivery):
     """A task that was rolled back is not listed, but where an assertion fails."""
-    app = make_app(engine, EXPLICIT, delivery)
+    app = App(engine, delivery=delivery)
     with capture(app.registry) as deferred:
-        if end == "error":
-            with pytest.raises(ValueError, match="no"):
-                WebTestApp(app).get("/", {"end": end})
-        else:
-            WebTestApp(app).get("/", {"end": end})
+        with pytest.raises(ValueError, match="no") if end == "error" else nullcontext():
+            app.get(end=end)
         assert deferred.tasks == []
         assert deferred.run() == []
     assert states(engine) == []
-    assert [task.args for task in deferred.uncommitted] == [(7,)]
+    assert args_of(deferred.uncommitted) == [(7,)]
     deferred.assert_not_deferred(ship)
     with pytest.raises(AssertionError, match=r"Not committed.*:\n  .*ship\(7\)"):
         deferred.assert_deferred(ship)
 
 
-def test_savepoint(tmp_path):
-    """What was deferred after a savepoint is not listed once that is rolled back."""
-    app = make_app(None, EXPLICIT)
-    with request_of(app) as request, capture(app.registry) as deferred:
+@pytest.mark.parametrize("outer", [capture, nullcontext])
+def test_savepoint(outer):
+    """What was deferred after a savepoint is not listed once that is rolled back.
+
+    What is deferred outside a transaction, or at once, is listed at once. The inner one
+    of two captures knows of transactions as well.
+    """
+    app = App(None)
+    registry = app.registry
+    with outer(registry), capture(registry) as deferred, app.request() as request:
+        request.defer_task(ship, 0)
         with request.tm:
             request.defer_task(ship, 1)
             savepoint = request.tm.savepoint()
             request.defer_tasks(ship, [(2,), (3,)])
             savepoint.rollback()
             request.defer_canvas(request.task_signature(ship, 4))
-            assert deferred.tasks == []
-        assert [task.args for task in deferred.tasks] == [(1,), (4,)]
+            request.defer_task_with_options(ship, (5,), delivery="immediate")
+            assert args_of(deferred.tasks) == [(0,), (5,)]
+        assert args_of(deferred.tasks) == [(0,), (1,), (4,), (5,)]
 
 
-def test_without_transaction():
-    """What is deferred outside a transaction, or at once, is listed at once."""
-    app = make_app(None, EXPLICIT)
-    with request_of(app) as request, capture(app.registry) as deferred:
-        request.defer_task(ship, 1)
-        with request.tm:
-            request.defer_task_with_options(ship, (2,), delivery="immediate")
-            assert [task.args for task in deferred.tasks] == [(1,), (2,)]
-
-
-def test_nested_captures():
-    """The inner one of two captures knows of transactions as well."""
-    app = make_app(None, EXPLICIT)
-    with capture(app.registry), capture(app.registry) as deferred:
-        with request_of(app) as request, request.tm:
-            request.defer_task(ship, 1)
-            assert deferred.tasks == []
-        assert len(deferred.tasks) == 1
-
-
-@pytest.mark.parametrize("manager", [EXPLICIT, IMPLICIT], ids=["explicit", "implicit"])
+@pytest.mark.parametrize("manager", MANAGERS)
 def test_failing_task(engine, manager):
     """A task that fails is rolled back by itself."""
-    app = make_app(engine, manager)
+    app = App(engine, manager=manager)
     with capture(app.registry) as deferred:
-        WebTestApp(app).get("/")
-        with request_of(app) as request:
+        app.get()
+        with app.request() as request:
             request.defer_task(break_)
         assert deferred.run(1) == [1]
         with pytest.raises(ValueError, match="broken"):
@@ -209,11 +201,11 @@ def environ_of_test(engine):
 
 def test_transaction_of_the_test(engine):
     """A test with a transaction that never commits has its tasks run inside that."""
-    app = make_app(engine, EXPLICIT)
+    app = App(engine)
     environ = environ_of_test(engine)
     with capture(app.registry, environ) as deferred:
-        WebTestApp(app, extra_environ=environ).get("/")
-        assert [task.args for task in deferred.tasks] == [(7,)]
+        app.get(environ)
+        assert args_of(deferred.tasks) == [(7,)]
         assert deferred.run() == [1, 1]
         query = text("SELECT state FROM orders")
         assert environ["app.dbsession"].scalars(query).all() == ["shipped"]
@@ -225,13 +217,11 @@ def test_transaction_of_the_test(engine):
 @pytest.mark.parametrize("of_test", [True, False])
 def test_twice(engine, inbox, of_test):
     """A task runs twice, as a broker might deliver it; an inbox makes that once."""
-    app = make_app(engine, EXPLICIT, **{"pyramid_tasks.inbox": inbox})
-    environ = {}
+    app = App(engine, inbox=inbox)
     metadata.create_all(engine)
-    if of_test:
-        environ = environ_of_test(engine)
+    environ = environ_of_test(engine) if of_test else {}
     with capture(app.registry, environ) as deferred:
-        WebTestApp(app, extra_environ=environ).get("/")
+        app.get(environ)
         assert deferred.run(1, twice=True) == [1]
     assert len(deferred.find(ship, 7, defer=False)) == (1 if inbox else 2)
     if of_test:

@@ -13,14 +13,9 @@ from pyramid.config import Configurator
 from pyramid.request import apply_request_extensions
 from webtest import TestApp as WebTestApp
 
-from pyramid_tasks.exceptions import TaskError
 from pyramid_tasks.testing import start_worker
 
 NOWHERE = "redis://localhost:1/0"
-
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:You're running the worker with superuser"
-)
 
 
 def where(request, x):
@@ -48,9 +43,8 @@ def configure(config):
 
 @pytest.fixture(params=[False, True], ids=["", "eager"])
 def app(request):
-    settings = {
-        "celery.broker_url": NOWHERE,
-        "celery.result_backend": NOWHERE,
+    settings = dict.fromkeys(("celery.broker_url", "celery.result_backend"), NOWHERE)
+    settings |= {
         "celery.broker_transport_options.global_keyprefix": "x",
         "celery.task_always_eager": request.param,
     }
@@ -59,18 +53,9 @@ def app(request):
         return config.make_wsgi_app()
 
 
-def test_webtest(app):
-    """A worker runs what a view defers, in a thread of its own, with a result."""
-    with start_worker(app.registry):
-        name, value = WebTestApp(app).get("/").json
-    assert value == 5
-    assert name != threading.current_thread().name
-
-
 def test_testing_setup():
     """An application of pyramid.testing.setUp() has a worker too, and its results."""
-    config = testing.setUp()
-    try:
+    with testing.testConfig() as config:
         configure(config)
         request = testing.DummyRequest()
         apply_request_extensions(request)
@@ -78,15 +63,16 @@ def test_testing_setup():
             failed = request.defer_task(fail)
             with pytest.raises(ValueError, match="no"):
                 failed.get(timeout=20)
-            signature = request.task_signature
-            canvas = chord([signature(where, 1), signature(where, 2)], signature(total))
+            s = request.task_signature
+            canvas = chord([s(where, 1), s(where, 2)], s(total))
             assert request.defer_canvas(canvas).get(timeout=20) == 3
-    finally:
-        testing.tearDown()
 
 
-def test_nothing_is_left(app, monkeypatch, caplog):
-    """Afterwards the application, Celery and logging are as they were."""
+def test_webtest(app, monkeypatch, caplog):
+    """A worker runs what a view defers, in a thread of its own, with a result.
+
+    Afterwards the application, Celery and logging are as they were.
+    """
     monkeypatch.setenv("CELERY_RESULT_BACKEND", NOWHERE)
     celery = app.registry["pyramid_tasks"].app
 
@@ -101,7 +87,9 @@ def test_nothing_is_left(app, monkeypatch, caplog):
     before = state()
     for _ in range(2):
         with start_worker(app.registry):
-            assert WebTestApp(app).get("/").json[1] == 5
+            name, value = WebTestApp(app).get("/").json
+        assert name != threading.current_thread().name
+        assert value == 5
     assert state() == before
 
 
@@ -115,13 +103,3 @@ def test_workers_share_nothing(app):
     first, second = brokers
     assert first.queues["later"] is not second.queues["later"]
     assert "later" not in memory.Channel.queues
-
-
-def test_application_without_tasks():
-    """A registry without tasks is an error that says what to do."""
-    with (
-        testing.testConfig() as config,
-        pytest.raises(TaskError, match=r'config\.include\("pyramid_tasks"\)'),
-        start_worker(config.registry),
-    ):
-        pass

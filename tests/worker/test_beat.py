@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import pytest
 from celery import signals
-from pyramid.config import Configurator
 
-from pyramid_tasks.registry import get_tasks
-
-TASK = "report"
+NEXT = "beat queues often (task report), in 0:00:30."
 
 
 @pytest.mark.parametrize(
     ("schedules", "expected"),
-    [
-        ({}, "The schedule is empty"),
-        (
-            {"often": 30.0, "nightly": 86400.0},
-            "beat queues often (task report), in 0:00:30.",
-        ),
-    ],
+    [({}, "The schedule is empty"), ({"often": 30.0, "nightly": 86400.0}, NEXT)],
 )
-def test_first_line(
-    schedules: dict[str, float],
-    expected: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_first_line(schedules, expected, config, tmp_path, monkeypatch, caplog):
     """Beat names the task that it queues next."""
     monkeypatch.chdir(tmp_path)  # where it keeps the times of the last runs
     # Or Celery has an entry of its own, which removes old results.
-    settings = {"celery.broker_url": "memory://", "celery.result_expires": 0}
-    with Configurator(settings=settings) as config:
-        config.include("pyramid_tasks")
-        config.register_task(lambda request: None, name=TASK)
-        for name, seconds in schedules.items():
-            config.add_periodic_task(seconds, TASK, name=name)
-    app = get_tasks(config.registry).app
+    config.add_settings({"celery.result_expires": 0})
+    config.register_task(lambda request: None, name="report")
+    for name, seconds in schedules.items():
+        config.add_periodic_task(seconds, "report", name=name)
+    app = config.make_celery_app()
     app.loader.connect_beat()
     service = app.Beat().Service(app=app)
     with caplog.at_level(logging.INFO, "celery.beat"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import os
 import signal
 import threading
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from celery.exceptions import Retry, SoftTimeLimitExceeded
@@ -25,15 +26,12 @@ VARIABLE = contextvars.ContextVar("VARIABLE", default="none")
 
 
 @pytest.fixture
-def call(configure):
+def call(config):
     """Return a function that runs a task as a worker does, in this thread."""
-    configs = []
 
     def call(func, *args, **options):
-        config = configure()
         config.register_task(func, name="it", **options)
         task = config.make_celery_app().tasks["it"]
-        configs.append(config)
         task.push_request(id="1", is_eager=False, called_directly=False, headers=None)
         try:
             return task.run(*args)
@@ -41,18 +39,12 @@ def call(configure):
             task.pop_request()
 
     yield call
-    for config in configs:
-        config.registry.notify(CeleryWorkerProcessShutdown(config.registry))
+    config.registry.notify(CeleryWorkerProcessShutdown(config.registry))
 
 
 async def double(request, x):
     await asyncio.sleep(0)
     return x * 2
-
-
-async def bound(self, request):
-    await asyncio.sleep(0)
-    return self is request.current_task, get_current_request() is request
 
 
 class Doubler:
@@ -70,9 +62,20 @@ def run_by_itself(*args, **kwargs):
     return asyncio.run(double(*args, **kwargs))
 
 
+class Decorator:
+    def __init__(self, func):
+        functools.update_wrapper(self, func)
+
+    def __call__(self, *args, **kwargs):
+        return self.__wrapped__(*args, **kwargs)
+
+
 @pytest.mark.parametrize(
     "func",
-    [double, functools.partial(double, x=1), Doubler(), decorated, run_by_itself],
+    [
+        *(double, Doubler(), decorated, run_by_itself, Decorator(double)),
+        *(functools.partial(each, x=1) for each in (double, Doubler(), decorated)),
+    ],
 )
 def test_coroutine_is_awaited(eager, func):
     """The task has the result of the coroutine, whatever makes it."""
@@ -81,8 +84,50 @@ def test_coroutine_is_awaited(eager, func):
     assert eager.make_celery_app().tasks["it"].apply_async(kwargs=kwargs).get() == 2
 
 
+def list_of(func):
+    @functools.wraps(func)
+    def wrapped(*args):
+        return list(func(*args))
+
+    return wrapped
+
+
+def numbers(request, x):
+    yield x
+
+
+async def async_numbers(request, x):
+    yield x
+
+
+@pytest.mark.parametrize(
+    ("func", "kind"),
+    [
+        (lambda request, x: double(request, x=x), "a coroutine"),
+        (lambda request, x: numbers(request, x=x), "a generator"),
+        (lambda request, x: async_numbers(request, x=x), "a generator"),
+        (contextlib.contextmanager(numbers), "a context manager"),
+        (contextlib.asynccontextmanager(async_numbers), "a context manager"),
+    ],
+)
+def test_task_that_has_not_done_its_work(call, func, kind):
+    """A hidden async function or generator fails when it has returned."""
+    with pytest.raises(CoroutineError, match=f"The task it returned {kind}, and"):
+        call(func, 2)
+
+
+def test_generator_that_a_decorator_iterates_over(call):
+    """A decorator can make a task of a generator function."""
+    assert call(list_of(numbers), 2) == [2]
+
+
 def test_request(call):
     """The coroutine has the task, the request and the threadlocals."""
+
+    async def bound(self, request):
+        await asyncio.sleep(0)
+        return self is request.current_task, get_current_request() is request
+
     assert call(bound, bind=True) == (True, True)
 
 
@@ -98,61 +143,77 @@ def test_context_variables(call):
         VARIABLE.reset(token)
 
 
-def test_derivers_are_around(configure):
+def test_derivers_are_around(config, run):
     """A deriver sees a plain function, which has awaited the coroutine."""
-    seen = []
 
     def deriver(task, info):
-        def derived(request, *args):
-            seen.append(task(request, *args))
-            return seen[-1]
+        return lambda request, x: task(request, x) + 1
 
-        return derived
-
-    config = configure()
     config.add_task_deriver(deriver)
-    config.register_task(double, name="it")
-    assert config.make_celery_app().tasks["it"].apply((2,)).get() == 4
-    assert seen == [4]
+    assert run(double, 2).get() == 5
 
 
-def test_one_loop_for_a_thread(call):
+def test_one_loop_for_a_thread(config, call):
     """The tasks of a thread share a loop until the process ends."""
 
     async def loop(request):
-        return asyncio.get_running_loop(), request.registry
+        return asyncio.get_running_loop()
 
-    found = [call(loop), call(loop)]
-    thread = threading.Thread(target=lambda: found.append(call(loop)))
-    thread.start()
-    thread.join()
-    first, second, third = (each for each, _ in found)
+    first, second = call(loop), call(loop)
+    with ThreadPoolExecutor() as threads:
+        third = threads.submit(call, loop).result()
     assert first is second is not third
-    registry = found[0][1]
-    registry.notify(CeleryWorkerProcessShutdown(registry))
+    config.registry.notify(CeleryWorkerProcessShutdown(config.registry))
     assert first.is_closed()
     assert third.is_closed()
-    assert not call(loop)[0].is_closed()
+    assert not call(loop).is_closed()
 
 
 def test_children_end_with_the_task(call):
     """What a coroutine has begun and not awaited is cancelled before it returns."""
     ended = []
 
-    async def child():
-        try:
-            await asyncio.sleep(60)
-        finally:
-            ended.append("child")
-
     async def parent(request):
-        task = asyncio.create_task(child())
+        task = asyncio.create_task(wait(ended))
         await asyncio.sleep(0)
         ended.append("parent")
         return task.get_name()
 
     call(parent)
-    assert ended == ["parent", "child"]
+    assert ended == ["parent", "cancelled"]
+
+
+def test_nothing_goes_on_in_the_next_task(call):
+    """What ends begins more, and generators that nobody iterates over any more end."""
+    ended, tasks = [], []
+
+    async def note(what):
+        await asyncio.sleep(0)
+        ended.append(what)
+
+    async def numbers():
+        try:
+            yield 1
+        finally:
+            await note("generator")
+
+    async def child():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            tasks.append(asyncio.create_task(wait(ended)))
+
+    async def parent(request):
+        tasks.append(asyncio.create_task(child()))
+        async for _ in numbers():
+            break
+        await asyncio.sleep(0)
+
+    call(parent)
+    before = list(ended)
+    call(double, 2)
+    assert set(before) == {"cancelled", "generator"}
+    assert ended == before
 
 
 def test_errors(call):
@@ -168,10 +229,28 @@ def test_errors(call):
         assert caught.value is error
 
 
-def test_autoretry(configure):
+async def fail_in_group(request, *errors):
+    async def fail(error):
+        raise error
+
+    async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as inner:
+            inner.create_task(fail(errors[0]))
+        for error in errors[1:]:
+            group.create_task(fail(error))
+
+
+def test_task_group(call):
+    """A Retry in a group is that of the task, if nothing else went wrong."""
+    with pytest.raises(Retry):
+        call(fail_in_group, Retry("later"))
+    with pytest.raises(ExceptionGroup):
+        call(fail_in_group, ValueError("no"))
+
+
+def test_autoretry(run):
     """``autoretry_for`` runs the coroutine again."""
     attempts = []
-    config = configure()
 
     async def flaky(request):
         attempts.append(request)
@@ -179,9 +258,7 @@ def test_autoretry(configure):
             raise OSError("not yet")
         return len(attempts)
 
-    options = {"autoretry_for": (OSError,), "default_retry_delay": 0}
-    config.register_task(flaky, name="it", **options)
-    assert config.make_celery_app().tasks["it"].apply().get() == 3
+    assert run(flaky, autoretry_for=(OSError,), default_retry_delay=0).get() == 3
     assert len(set(map(id, attempts))) == 3
 
 
@@ -197,7 +274,7 @@ def test_cancelled_by_itself(call):
     assert call(double, 2) == 4
 
 
-@contextmanager
+@contextlib.contextmanager
 def limit_of_pool():
     """Have the signal of a soft time limit do what it does in a process of a pool."""
 
@@ -221,11 +298,6 @@ async def wait(ended):
         raise
 
 
-async def wait_in_child(ended):
-    async with asyncio.TaskGroup() as group:
-        group.create_task(wait(ended))
-
-
 async def block(ended):
     try:
         threading.Event().wait(60)
@@ -234,34 +306,50 @@ async def block(ended):
         raise
 
 
-async def block_in_child(ended):
-    async with asyncio.TaskGroup() as group:
-        group.create_task(block(ended))
-
-
-@pytest.mark.parametrize(
-    ("func", "how"),
-    [
-        (wait, "cancelled"),
-        (wait_in_child, "cancelled"),
-        (block, "raised"),
-        (block_in_child, "raised"),
-    ],
-)
-def test_soft_time_limit(call, func, how):
+@pytest.mark.parametrize("in_child", [False, True])
+@pytest.mark.parametrize(("func", "how"), [(wait, "cancelled"), (block, "raised")])
+def test_soft_time_limit(call, func, how, in_child):
     """A soft time limit cancels a coroutine that waits, and is raised in what runs."""
-    ended = []
+    ended, loops = [], []
 
     async def limited(request):
+        loops.append(asyncio.get_running_loop())
         # By then the coroutine waits, or blocks.
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        if in_child:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(func(ended))
         await func(ended)
 
     with limit_of_pool():
         with pytest.raises(SoftTimeLimitExceeded):
             call(limited)
         assert ended == [how]
+        assert not loops[0].is_closed()
         assert call(double, 2) == 4
+
+
+def test_soft_time_limit_of_what_cannot_be_cancelled(call):
+    """It ends the task, and the next task has another event loop."""
+
+    async def stay():
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    loops = []
+
+    async def limited(request):
+        loops.append(asyncio.get_running_loop())
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        staying = asyncio.create_task(stay())
+        await asyncio.sleep(0)
+        return staying
+
+    with limit_of_pool(), pytest.raises(SoftTimeLimitExceeded):
+        call(limited)
+    assert loops[0].is_closed()
+    assert call(double, 2) == 4
 
 
 def test_exit_leaves_nothing_in_the_loop(call):
@@ -294,9 +382,8 @@ def test_running_loop(eager):
     assert asyncio.run(defer()).get() == 4
 
 
-def test_capture_and_worker(configure):
+def test_capture_and_worker(config):
     """Both ways to test tasks run coroutines."""
-    config = configure()
     config.register_task(double, name="it")
     config.make_celery_app()
     registry = config.registry

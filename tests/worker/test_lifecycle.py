@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack
 from types import ModuleType
 
 import pytest
@@ -18,37 +18,27 @@ from pyramid.threadlocal import get_current_registry, get_current_request
 import pyramid_tasks
 from pyramid_tasks import CeleryWorkerInit, CeleryWorkerProcessInit
 from pyramid_tasks.events import ProcessEvent
-from pyramid_tasks.worker.lifecycle import _check_greenlets
-
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:You're running the worker with superuser"
-)
+from pyramid_tasks.worker.lifecycle import _check_greenlets, problem_of_state_db
 
 
-@pytest.fixture
-def watched(configure):
-    """Return a function that makes an application which notes its events."""
-
-    def watched(seen):
-        config = configure(**{"celery.broker_url": "memory://"})
-        config.add_subscriber(seen.append, ProcessEvent)
-        return config.make_celery_app()
-
-    return watched
+def watched(configure, seen):
+    """Return an application which notes its events."""
+    config = configure(**{"celery.broker_url": "memory://"})
+    config.add_subscriber(seen.append, ProcessEvent)
+    return config.make_celery_app()
 
 
-@contextmanager
-def making(app):
+def make_worker(app):
     """Make a worker that runs no tasks, and undo what that does to the process."""
     try:
-        yield app.Worker(pool="solo")
+        app.Worker(pool="solo")
     finally:
         trace.reset_worker_optimizations(app)
         _set_task_join_will_block(blocks=False)
 
 
 def names(events):
-    return [type(event).__name__ for event in events]
+    return [type(event).__name__.removeprefix("Celery") for event in events]
 
 
 def receivers():
@@ -75,50 +65,81 @@ def test_web_process_connects_nothing(configure):
     assert receivers() == before
 
 
+def test_doubtful_settings(configure, caplog):
+    """A worker says which calls it loses, and which limit it never reaches."""
+    entry = {"task": "a", "schedule": 5, "options": {"serializer": "yaml"}}
+    settings = {
+        "beat_schedule": {"x": entry},
+        "task_routes": [[("b", {"serializer": "yaml"}), ("c", "q")], {"*": {}}],
+        "task_soft_time_limit": 60,
+        "task_time_limit": 30,
+        "worker_hijack_root_logger": False,
+        "broker_url": "memory://",
+    }
+    config = configure(**{f"celery.{name}": value for name, value in settings.items()})
+    for name, serializer in ("a", "pickle"), ("b", None), ("c", "json"):
+        config.register_task(lambda request: None, name=name, serializer=serializer)
+    make_worker(config.make_celery_app())
+    said = [each for each in caplog.messages if ": write " in each]
+    assert said == [
+        "accept_content refuses pickle, in which the task a sends: write json pickle.",
+        "accept_content refuses yaml, in which a route for b sends: write json yaml.",
+        "accept_content refuses yaml, in which the schedule x sends: write json yaml.",
+        (
+            "task_soft_time_limit = 60 is never reached, as task_time_limit = 30: "
+            "write a smaller number."
+        ),
+    ]
+
+
+def test_folder_of_the_state(configure, tmp_path):
+    """A worker ends with one sentence if its folder is not there."""
+    settings = {"celery.broker_url": "memory://"}
+    file = tmp_path / "nowhere" / "state"
+    app = configure(**settings, **{"celery.worker_state_db": file}).make_celery_app()
+    with pytest.raises(SystemExit, match="nowhere/state is in a folder that is not th"):
+        app.Worker(pool="solo")
+    assert problem_of_state_db(str(tmp_path / "state")) is None
+    assert problem_of_state_db("state") is None
+
+
 @pytest.mark.parametrize("pools", [("solo", "threads"), ("threads", "threads")])
-def test_workers_tell_their_own_application(pools, watched):
+def test_workers_tell_their_own_application(pools, configure):
     """Two workers in one process each notify the registry that is theirs."""
     seen = [], []
-    apps = [watched(events) for events in seen]
+    apps = [watched(configure, events) for events in seen]
     options = {"concurrency": 1, "perform_ping_check": False}
-    with (
-        start_worker(apps[0], pool=pools[0], **options),
-        start_worker(apps[1], pool=pools[1], **options),
-    ):
-        pass
+    with ExitStack() as stack:
+        for app, pool in zip(apps, pools, strict=True):
+            assert not app.loader.is_ready
+            stack.enter_context(start_worker(app, pool=pool, **options))
+            assert app.loader.is_ready
     for events, app in zip(seen, apps, strict=True):
         assert all(event.registry is app.registry for event in events)
         assert names(events) == [
-            "CeleryWorkerInit",
-            "CeleryWorkerProcessInit",
-            "CeleryWorkerReady",
-            "CeleryWorkerProcessShutdown",
-            "CeleryWorkerShutdown",
+            *("WorkerInit", "WorkerProcessInit", "WorkerReady"),
+            *("WorkerProcessShutdown", "WorkerShutdown"),
         ]
 
 
-def test_child_and_beat_tell_no_other_application(watched):
+def test_child_and_beat_tell_no_other_application(configure):
     """Celery's signals in a child of a pool, and in beat, are for one application."""
     seen = [], []
-    app, other = (watched(events) for events in seen)
+    app, other = (watched(configure, events) for events in seen)
     for one in app, other:
         one.loader.init_worker()
     app.loader.init_worker_process()
     signals.worker_process_init.send(sender="worker@host")
     signals.worker_process_shutdown.send(sender="worker@host", pid=1, exitcode=0)
     signals.beat_init.send(sender=app.Beat().Service(app=app))
-    assert names(seen[0]) == [
-        "CeleryWorkerProcessInit",
-        "CeleryWorkerProcessShutdown",
-        "CeleryBeatInit",
-    ]
+    expected = ["WorkerProcessInit", "WorkerProcessShutdown", "BeatInit"]
+    assert names(seen[0]) == expected
     assert seen[1] == []
 
 
 @pytest.mark.parametrize("is_ready", [False, True])
-def test_child_that_cannot_start_waits(configure, monkeypatch, is_ready):
+def test_child_that_cannot_start_waits(config, monkeypatch, is_ready):
     """A subscriber's error ends the child, after a pause if the worker is ready."""
-    config = configure(**{"celery.broker_url": "memory://"})
     config.add_subscriber(lambda event: 1 / 0, CeleryWorkerProcessInit)
     app = config.make_celery_app()
     app.loader.is_ready = is_ready
@@ -132,58 +153,43 @@ def test_child_that_cannot_start_waits(configure, monkeypatch, is_ready):
 
 
 @pytest.mark.parametrize("event", [CeleryWorkerInit, CeleryWorkerProcessInit])
-def test_error_surfaces_where_the_worker_is_made(event, configure, caplog):
-    """An error in a subscriber comes out of ``app.Worker()``, and is logged."""
+def test_error_surfaces_where_the_worker_is_made(event, config, caplog):
+    """An error in a subscriber comes out of ``app.Worker()``, and is logged.
+
+    Subscribers find the registry as those of ApplicationCreated do.
+    """
+    outside = get_current_registry()
 
     def fail(event):
+        assert get_current_registry() is config.registry is not outside
+        assert get_current_request() is None
         raise LookupError("nothing there")
 
-    settings = {"celery.worker_hijack_root_logger": False}  # caplog has its handler
-    config = configure(**{"celery.broker_url": "memory://"}, **settings)
+    # caplog has its handler.
+    config.add_settings({"celery.worker_hijack_root_logger": False})
     config.add_subscriber(fail, event)
-    with (
-        pytest.raises(LookupError, match="nothing there"),
-        making(config.make_celery_app()),
-    ):
-        pass
-    messages = [record.message for record in caplog.records]
-    assert f"A subscriber of {event.__name__} failed" in messages
-
-
-def test_subscribers_have_the_registry_as_threadlocal(configure):
-    """Subscribers find the registry as those of ApplicationCreated do."""
-    found = []
-    config = configure(**{"celery.broker_url": "memory://"})
-    config.add_subscriber(
-        lambda event: found.append((get_current_registry(), get_current_request())),
-        CeleryWorkerInit,
-    )
-    outside = get_current_registry()
-    with making(config.make_celery_app()):
-        pass
-    assert found == [(config.registry, None)]
+    with pytest.raises(LookupError, match="nothing there"):
+        make_worker(config.make_celery_app())
+    assert f"A subscriber of {event.__name__} failed" in caplog.messages
     assert get_current_registry() is outside
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in pyramid_tasks.__all__ if name.startswith("Celery")]
-)
-def test_events_have_the_registry(name, configure):
+def test_events_have_the_registry(config):
     """Every event of a process has the registry, and says when it is sent."""
-    registry = configure().registry
-    event = getattr(pyramid_tasks, name)(registry)
-    assert isinstance(event, ProcessEvent)
-    assert event.registry is registry
-    assert "Sent" in type(event).__doc__
+    events = [name for name in pyramid_tasks.__all__ if name.startswith("Celery")]
+    assert len(events) == 6
+    for name in events:
+        event = getattr(pyramid_tasks, name)(config.registry)
+        assert isinstance(event, ProcessEvent)
+        assert event.registry is config.registry
+        assert "Sent" in type(event).__doc__
 
 
-@pytest.mark.parametrize(
-    ("pool", "module", "asked"),
-    [
-        ("gevent", "gevent.monkey", "is_module_patched"),
-        ("eventlet", "eventlet.patcher", "is_monkey_patched"),
-    ],
-)
+GEVENT = ("gevent", "gevent.monkey", "is_module_patched")
+EVENTLET = ("eventlet", "eventlet.patcher", "is_monkey_patched")
+
+
+@pytest.mark.parametrize(("pool", "module", "asked"), [GEVENT, EVENTLET])
 @pytest.mark.parametrize(
     ("is_patched", "is_async", "error"),
     [
@@ -193,16 +199,13 @@ def test_events_have_the_registry(name, configure):
     ],
 )
 def test_pool_of_greenlets(
-    pool, module, asked, is_patched, is_async, error, configure, monkeypatch
+    pool, module, asked, is_patched, is_async, error, config, monkeypatch
 ):
     """A worker that could not run a task ends with the option that it needs."""
 
-    def plain(request): ...
-
     async def coroutine(request): ...
 
-    config = configure()
-    config.register_task(coroutine if is_async else plain, name="it")
+    config.register_task(coroutine if is_async else lambda request: None, name="it")
     app = config.make_celery_app()
     fake = ModuleType(module)
     setattr(fake, asked, lambda _: is_patched)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.result import EagerResult
 
-from ...delivery.canvas import Node, fix_ids, leaves
+from ...delivery.canvas import fix_ids, is_canvas, leaves
 from .rows import NOT_SENT, SENDING_FAILED, Place, Row, find_caller, row_of, shortened
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ class RecordingDelivery:
         own = list(leaves(signature, with_linked=False))
         known = {id(node.signature) for node in own}
         linked = [node for node in leaves(signature) if id(node.signature) not in known]
-        is_task = Node(signature, is_first=True).is_task
-        kinds = ["" if is_task else signature.subtask_type] * len(own)
+        kinds = [signature.subtask_type if is_canvas(signature) else ""] * len(own)
         kinds += ["callback"] * len(linked)
         nodes = (own + linked)[: MAX_ROWS - len(recorded.rows)]
         rows = [

@@ -107,7 +107,7 @@ def row_of(
     signature = node.signature
     options = {**signature["options"], **(whole if node.is_first else {})}
     headers = options.get("headers") or {}
-    task = app.tasks.get(signature["task"])
+    task = app.tasks[signature["task"]]  # no other task gets here
     return Row(
         id=signature["options"].get("task_id", ""),
         name=signature["task"],
@@ -169,9 +169,8 @@ def _queue(
 
 
 def _keeps_result(task: Any, options: Mapping[str, Any]) -> bool:
-    if not options.get("ignore_result", getattr(task, "ignore_result", False)):
-        return True
-    return bool(getattr(task, "store_errors_even_if_ignored", False))
+    is_ignored = options.get("ignore_result", task.ignore_result)
+    return not is_ignored or task.store_errors_even_if_ignored
 
 
 def shortened(value: Any) -> str:
@@ -185,7 +184,7 @@ def shortened(value: Any) -> str:
 
 def find_caller() -> Place:
     """Return the nearest line on the call stack that is outside of this package."""
-    frame: Any = sys._getframe(1)  # noqa: SLF001 as logging does
+    frame: Any = sys._getframe()  # noqa: SLF001 as logging does
     while str(frame.f_globals.get("__name__")).split(".")[0] == _PACKAGE:
         frame = frame.f_back
     code, number = frame.f_code, frame.f_lineno

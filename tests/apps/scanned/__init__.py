@@ -1,7 +1,5 @@
 """A package whose tasks ``config.scan()`` and relative dotted names find."""
 
-from __future__ import annotations
-
 
 def includeme(config):
     """Tasks named relative to this package."""

@@ -1,7 +1,5 @@
 """Two tasks under one name."""
 
-from __future__ import annotations
-
 from pyramid_tasks import task
 
 

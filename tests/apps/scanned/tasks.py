@@ -1,7 +1,5 @@
 """Tasks marked in each way there is."""
 
-from __future__ import annotations
-
 from pyramid_tasks import task
 
 calls = []

@@ -3,13 +3,8 @@
 What traces them is one of its modules, in ``pyramid.includes``.
 """
 
-from __future__ import annotations
-
-import zope.sqlalchemy
 from celery.exceptions import Ignore
 from pyramid.config import Configurator
-from sqlalchemy import create_engine
-from sqlalchemy.orm import Session
 
 from pyramid_tasks import CeleryWorkerProcessInit, task
 
@@ -66,20 +61,13 @@ def ignore(request):
     raise Ignore
 
 
-def dbsession(request):
-    session = Session(request.registry["engine"])
-    zope.sqlalchemy.register(session, transaction_manager=request.tm)
-    return session
-
-
 def forget_connections(event):
     event.registry["engine"].dispose(close=False)
 
 
 def main(global_config, **settings):
     with Configurator(settings=settings) as config:
-        config.registry["engine"] = create_engine(settings["sqlalchemy.url"])
-        config.add_request_method(dbsession, reify=True)
+        config.include("outboxapp.with_database")
         config.add_subscriber(forget_connections, CeleryWorkerProcessInit)
         config.add_route("defer", "/defer/{task}")
         config.add_view(defer, route_name="defer", renderer="json")

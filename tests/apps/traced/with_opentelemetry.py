@@ -1,7 +1,5 @@
 """OpenTelemetry, as the documentation says, into a file with a span a line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from celery.signals import worker_process_shutdown

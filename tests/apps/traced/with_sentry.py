@@ -1,7 +1,5 @@
 """Sentry, as the documentation says, into a file with an envelope's item a line."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

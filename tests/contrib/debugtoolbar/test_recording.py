@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from contextlib import nullcontext
+from unittest.mock import Mock
 
 import pytest
 from celery import chain, chord, group
@@ -11,7 +12,7 @@ from kombu.exceptions import OperationalError
 from pyramid.config import Configurator
 
 from pyramid_tasks.contrib.debugtoolbar.recording import MAX_ROWS, RecordingDelivery
-from pyramid_tasks.contrib.debugtoolbar.rows import Row, shortened
+from pyramid_tasks.contrib.debugtoolbar.rows import shortened
 from pyramid_tasks.delivery.immediate import ImmediateDelivery
 from pyramid_tasks.exceptions import TaskError
 from pyramid_tasks.registry import get_tasks
@@ -20,6 +21,10 @@ from pyramid_tasks.testing import start_worker
 
 def defer(request):
     return request.defer_task("echo")
+
+
+def deliveries(site):
+    return [(row.delivery, row.state) for row in site.rows]
 
 
 def test_row_of_a_task(make_site):
@@ -92,10 +97,7 @@ def test_queue(make_site):
 
 def test_router_that_fails(make_site):
     """An error of a router is the application's, and not of the panel's making."""
-
-    def route(name, *_, **__):
-        raise LookupError(name)
-
+    route = Mock(side_effect=LookupError)
     (row,) = make_site(defer, "commit", celery__task_routes=[route]).get().rows
     assert (row.name, row.queue) == ("echo", "")
 
@@ -110,20 +112,16 @@ def test_nothing_deferred(make_site):
 
 
 CANVASES = {
-    "chain": lambda s: s("a") | s("b") | s("c"),
-    "group": lambda s: group(s("a"), s("b")),
-    "chord": lambda s: chord([s("a"), s("b")], s("c")),
-    "chain with a group": lambda s: s("a") | group(s("b"), s("c")) | s("d"),
-    "chain that ends in a group": lambda s: s("a") | group(s("b"), s("c")),
-    "group of chains": lambda s: group(s("a") | s("b"), s("c") | s("d")),
-    "chord of chains": lambda s: chord([s("a") | s("b"), s("c")], s("d") | s("e")),
-    "chord in a chain": lambda s: chain(
-        s("a"), chord([s("b"), s("c")], s("d")), s("e")
-    ),
-    "group in a group": lambda s: group(s("a"), group(s("b"), s("c"))),
-    "group of groups in a chain": lambda s: (
-        group(s("a"), s("b")) | group(s("c"), s("d")) | s("e")
-    ),
+    "chain": lambda a, b, c, d, e: a | b | c,
+    "group": lambda a, b, c, d, e: group(a, b),
+    "chord": lambda a, b, c, d, e: chord([a, b], c),
+    "chain with a group": lambda a, b, c, d, e: a | group(b, c) | d,
+    "chain that ends in a group": lambda a, b, c, d, e: a | group(b, c),
+    "group of chains": lambda a, b, c, d, e: group(a | b, c | d),
+    "chord of chains": lambda a, b, c, d, e: chord([a | b, c], d | e),
+    "chord in a chain": lambda a, b, c, d, e: chain(a, chord([b, c], d), e),
+    "group in a group": lambda a, b, c, d, e: group(a, group(b, c)),
+    "group of groups in a chain": lambda a, b, c, d, e: group(a, b) | group(c, d) | e,
 }
 
 
@@ -131,10 +129,8 @@ def test_ids_of_a_canvas(make_site, delivery):
     """Each task of a canvas has the id that it has in the worker."""
 
     def view(request):
-        def signature(label):
-            return request.task_signature("echo", label=label)
-
-        return request.defer_canvas(CANVASES[request.params["name"]](signature))
+        tasks = [request.task_signature("echo", label=label) for label in "abcde"]
+        return request.defer_canvas(CANVASES[request.params["name"]](*tasks))
 
     site = make_site(view, delivery)
     with start_worker(site.registry):
@@ -153,16 +149,11 @@ def test_ids_that_the_caller_chose(make_site, delivery):
 
     def view(request):
         s = request.task_signature("echo")
-        ends = (s, s | s, group(s), s | group(s))
-        return [
-            request.defer_task_with_options("echo", task_id="0").id,
-            *(
-                request.defer_canvas(canvas, task_id=str(number)).id
-                for number, canvas in enumerate(ends, 1)
-            ),
-        ]
+        canvases = {"a": s, "b": s | s, "c": group(s), "d": s | group(s)}
+        ids = [request.defer_canvas(canvases[id_], task_id=id_).id for id_ in canvases]
+        return [*ids, request.defer_task_with_options("echo", task_id="e").id]
 
-    assert make_site(view, delivery).get().results == [["0", "1", "2", "3", "4"]]
+    assert make_site(view, delivery).get().results == [list("abcde")]
 
 
 def test_canvas_in_words(make_site):
@@ -202,13 +193,10 @@ def test_transaction_that_aborts(make_site, how):
         getattr(request.tm, how)()
 
     site = make_site(view, "commit", debugtoolbar__intercept_exc=how == "error")
-    if how == "error of the toolbar":  # which leaves it to the server
-        with pytest.raises(ValueError, match=how):
-            site.get()
-    else:
+    is_raised = how == "error of the toolbar"  # which leaves it to the server
+    with pytest.raises(ValueError, match=how) if is_raised else nullcontext():
         site.get()
-    found = [(row.delivery, row.state) for row in site.rows]
-    assert found == [("commit", "not sent")] * 7 + [("immediate", "")]
+    assert deliveries(site) == [("commit", "not sent")] * 7 + [("immediate", "")]
     assert site.panel.nav_subtitle_style == "progress-bar-danger"
     states = [task["state"] for task in site.states["tasks"]]
     assert states == ["not sent"] * 7 + ["PENDING"]
@@ -223,8 +211,8 @@ def test_savepoint(make_site):
         request.defer_task("echo", 2)
         savepoint.rollback()
 
-    rows = make_site(view, "commit").get().rows
-    assert [row.state for row in rows] == ["", "not sent"]
+    site = make_site(view, "commit").get()
+    assert deliveries(site) == [("commit", ""), ("commit", "not sent")]
 
 
 def test_outside_of_a_transaction(make_site):
@@ -235,21 +223,16 @@ def test_outside_of_a_transaction(make_site):
         request.defer_canvas(group(request.task_signature("echo")))
 
     site = make_site(view, "commit", tm__activate_hook=lambda request: False).get()
-    found = [(row.delivery, row.state) for row in site.rows]
-    assert found == [("immediate", "")] * 2
+    assert deliveries(site) == [("immediate", "")] * 2
 
 
 def test_broker_that_is_down(make_site, monkeypatch):
     """A task that could not be sent is shown, with the kind of the error."""
-
-    def refuse(*_, **__):
-        raise OperationalError("redis://user:secret@host")
-
+    refuse = Mock(side_effect=OperationalError("redis://user:secret@host"))
     monkeypatch.setattr(ImmediateDelivery, "deliver", refuse)
     site = make_site(defer).get()
-    assert site.states["tasks"] == [
-        {"state": "sending failed", "result": "OperationalError"}
-    ]
+    task = {"state": "sending failed", "result": "OperationalError"}
+    assert site.states["tasks"] == [task]
     assert site.states["done"]
     assert "secret" not in site.page
 
@@ -289,10 +272,9 @@ def test_kept_is_text_only(make_site):
     assert panel.recorded._unsettled is None
     assert vars(panel).keys() == {"recorded", "request_id", "is_active"}
     for row in panel.recorded.rows:
-        for field in fields(Row):
-            value = getattr(row, field.name)
-            texts = [value] if field.name != "place" else vars(value).values()
-            assert all(type(text) is str for text in texts)
+        texts = [*vars(row.place).values()]
+        texts += [value for name, value in vars(row).items() if name != "place"]
+        assert {type(text) for text in texts} == {str}
 
 
 class Loud:
@@ -300,14 +282,11 @@ class Loud:
         raise RuntimeError("no repr")
 
 
-@pytest.mark.parametrize(
-    "value",
-    ["x" * 10_000, ["x" * 1000] * 1000, {"a": {"b": list(range(10_000))}}, Loud()],
-    ids=["text", "list", "nested", "without repr"],
-)
-def test_values_are_shortened(value):
+def test_values_are_shortened():
     """The repr of a value is short, and that it has none is no error."""
-    assert 0 < len(shortened(value)) <= 500
+    long = "x" * 1000
+    for value in long, [long] * 1000, {"a": {"b": list(range(10_000))}}, Loud():
+        assert 0 < len(shortened(value)) <= 500
     assert shortened(10**10_000) == "<int>"  # Python refuses to write it out
 
 
@@ -330,13 +309,11 @@ def test_many_arguments(make_site):
 
 def test_arguments_that_celery_hides(make_site):
     """``argsrepr`` and ``kwargsrepr`` hide here what they hide in Celery's logs."""
+    call = ("echo", ["secret"], {"password": "secret"})
+    hidden = {"argsrepr": "(...)", "kwargsrepr": "{...}"}
 
     def view(request):
-        request.defer_task_with_options(
-            *("echo", ["secret"], {"password": "secret"}),
-            argsrepr="(...)",
-            kwargsrepr="{...}",
-        )
+        request.defer_task_with_options(*call, **hidden)
 
     page = make_site(view).get().page
     assert "(...), {...}" in page
@@ -345,11 +322,9 @@ def test_arguments_that_celery_hides(make_site):
 
 def test_application_without_tasks():
     """An application that does not include the package is told to."""
-    settings = {
-        "pyramid.includes": "pyramid_debugtoolbar",
-        "debugtoolbar.includes": "pyramid_tasks.contrib.debugtoolbar",
-    }
+    settings = {"debugtoolbar.includes": "pyramid_tasks.contrib.debugtoolbar"}
     config = Configurator(settings=settings)
+    config.include("pyramid_debugtoolbar")
     with pytest.raises(TaskError, match="does not include pyramid_tasks"):
         config.make_wsgi_app()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from operator import methodcaller
 
 import pytest
 
@@ -15,50 +16,36 @@ def defer(request):
     return request.defer_task("echo")
 
 
+LONG = "x" * 10_000
+FAILED = {"traceback": 'Traceback:\n  File "myapp.py", line 7\nValueError: <b>no</b>'}
+
+
 @pytest.mark.parametrize(
-    ("state", "result", "shown", "is_final"),
+    ("state", "result", "shown", "is_final", "more"),
     [
-        ("PENDING", None, "", False),
-        ("PROGRESS", {"done": 3}, "{'done': 3}", False),
-        ("RETRY", OSError("later"), "OSError('later')", False),
-        ("FAILURE", ValueError("<b>"), "ValueError('<b>')", True),
-        ("SUCCESS", None, "None", True),
-        ("SUCCESS", "x" * 10_000, shortened("x" * 10_000), True),
+        ("PENDING", None, "", False, {}),
+        ("PROGRESS", {"done": 3}, "{'done': 3}", False, {}),
+        ("RETRY", OSError("later"), "OSError('later')", False, {}),
+        ("FAILURE", ValueError("<b>"), "ValueError('<b>')", True, {}),
+        ("FAILURE", ValueError(), "ValueError: <b>no</b>", True, FAILED),
+        ("SUCCESS", None, "None", True, {}),
+        ("SUCCESS", LONG, shortened(LONG), True, {}),
     ],
 )
-def test_state(make_site, state, result, shown, is_final):
-    """Each state is shown with its result, and asked for until it is final."""
+def test_state(make_site, state, result, shown, is_final, more):
+    """Each state is shown with its result, and asked for until it is final.
+
+    A failed task has the last line of its traceback, and all of it to unfold.
+    """
     site = make_site(defer).get()
     backend = site.celery.backend
     if state != "PENDING":
-        backend.store_result(site.rows[0].id, result, state)
-    task = {"state": state, "result": shown}
+        backend.store_result(site.rows[0].id, result, state, **more)
+    task = {"state": state, "result": shown, **more}
     assert site.states == {"tasks": [task], "problem": "", "done": is_final}
     backend.store_result(site.rows[0].id, "again", "SUCCESS")
     again = {"state": "SUCCESS", "result": "'again'"}
     assert site.states["tasks"] == [task if is_final else again]
-
-
-def test_traceback(make_site):
-    """A failed task has the last line of its traceback, and all of it to unfold."""
-    site = make_site(defer).get()
-    traceback = 'Traceback:\n  File "myapp.py", line 7\nValueError: <b>no</b>'
-    site.celery.backend.store_result(
-        site.rows[0].id, ValueError("no"), "FAILURE", traceback=traceback
-    )
-    (task,) = site.states["tasks"]
-    assert task == {
-        "state": "FAILURE",
-        "result": "ValueError: <b>no</b>",
-        "traceback": traceback,
-    }
-
-
-def test_page_of_all_requests(make_site):
-    """The page without a request in its address asks for the states of the last one."""
-    site = make_site(defer).get()
-    page = site.testapp.get("/_debug_toolbar/").text
-    assert f'{site.url}/tasks"' in page
 
 
 def test_result_that_is_not_kept(make_site):
@@ -71,32 +58,29 @@ def test_result_that_is_not_kept(make_site):
         request.defer_task("echo")
 
     site = make_site(view)
-    tasks = site.get().states["tasks"]
-    assert [task["state"] for task in tasks] == [
-        *["result not kept"] * 2,
-        *["PENDING"] * 2,
-    ]
+    states = [task["state"] for task in site.get().states["tasks"]]
+    assert states == ["result not kept"] * 2 + ["PENDING"] * 2
     site.celery.tasks["add_up"].store_errors_even_if_ignored = True
     assert site.get().states["tasks"][0]["state"] == "PENDING"
 
 
 def test_eager_tasks(make_site, delivery):
     """A task that ran in the view has its state and result at once."""
-
-    def view(request):
-        return request.defer_task_with_options("echo", delivery="immediate")
-
+    view = methodcaller("defer_task_with_options", "echo", delivery="immediate")
     site = make_site(view, delivery, celery__task_always_eager=True).get()
-    result = f"'{site.results[0].id}'"
-    task = {"state": "SUCCESS", "result": result}
+    task = {"state": "SUCCESS", "result": f"'{site.results[0].id}'"}
     assert site.states == {"tasks": [task], "problem": "", "done": True}
 
 
 def test_states_are_those_of_one_request(make_site):
-    """The view answers for the tasks of a request in the history, and no others."""
+    """The view answers for the tasks of a request in the history, and no others.
+
+    The page without a request in its address asks for the states of the last one.
+    """
     site = make_site(defer).get()
     first = site.url
     site.get()
+    assert f'{site.url}/tasks"' in site.testapp.get("/_debug_toolbar/").text
     answer = site.testapp.get(f"{first}/tasks")
     assert len(answer.json["tasks"]) == 1
     assert "max-age=0" in answer.headers["Cache-Control"]

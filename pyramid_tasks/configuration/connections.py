@@ -1,0 +1,234 @@
+"""The settings about the connections to the broker and to the result backend.
+
+A client refuses or ignores some when it connects. Nothing here connects.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from ..exceptions import SettingError, near_names
+from .queries import parse_query, read_query
+from .tls import Tell, amqp_options, read_tls, redis_options, sentinel_options
+from .transport_options import read_transport_options
+
+_REDIS = {"redis", "rediss", "sentinel", "socket"}
+_KINDS = {name: name for name in _REDIS} | {
+    "redis+socket": "socket",
+    **dict.fromkeys(("amqp", "amqps", "pyamqp"), "amqp"),
+}
+
+
+def check_connections(
+    settings: dict[str, Any],
+    report: Callable[[str, SettingError], None],
+    key_of: Callable[[str], str],
+) -> None:
+    """Report the settings with which no client connects, or not as they say.
+
+    The options of TLS become what the clients take.
+
+    Args:
+        settings: The settings of Celery, by the names of the settings.
+        report: Called with the name of a setting, and the mistake in its value.
+        key_of: Returns the key that the configuration has for a setting.
+    """
+    for side in _Broker, _Results:
+        side(settings, report, key_of).check()
+
+
+class _Side:
+    """The settings about the broker, or those about the result backend.
+
+    Attributes:
+        urls: The settings that are addresses.
+        options: The setting with the options of the transport.
+        tls: The setting with the options of TLS.
+        instead: An address without a mistake.
+    """
+
+    is_broker: bool
+    urls: tuple[str, ...]
+    options: str
+    tls: str
+    instead: str
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        report: Callable[[str, SettingError], None],
+        key_of: Callable[[str], str],
+    ) -> None:
+        self.settings = settings
+        self.report = report
+        self.key_of = key_of
+        self.wrong = False
+
+    def check(self) -> None:
+        options = self.settings.get(self.options)
+        if options and isinstance(options, Mapping):
+            read = read_transport_options(self.options, options, self.report)
+            self.settings[self.options] = read
+        kinds = self.default() | {
+            kind for name in self.urls for kind in self._addresses(name)
+        }
+        if kinds and self.settings.get(self.tls):
+            self.use_tls(kinds)
+        if "sentinel" in kinds:
+            self._sentinel()
+        if self.wrong:  # so that what goes on tells of no mistake twice
+            self.settings.pop(self.tls, None)
+            for name in self.urls:
+                if self.settings.get(name):
+                    self.settings[name] = self.instead
+
+    def default(self) -> set[str]:
+        """Return the kinds of the addresses that nobody gives."""
+        return set()
+
+    def address(self, kind: str, url: str, tell: Tell) -> str:
+        """Return an address as the client takes it."""
+        tls_key = self.key_of(self.tls)
+        return read_query(kind, url, tls_key, tell, broker=self.is_broker)
+
+    def value(self, name: str) -> Any:
+        """Return an address, or several; those of the environment win."""
+        return os.environ.get(f"CELERY_{name.upper()}") or self.settings.get(name)
+
+    def nested(self, setting: str, option: str) -> str:
+        """Return the key of an option."""
+        return f"{self.key_of(setting)}.{option}"
+
+    def tell(self, name: str, source: str | None = None) -> Tell:
+        """Return what tells of a mistake in a setting."""
+
+        def tell(problem: str) -> None:
+            self.wrong = True
+            self.report(name, SettingError(name, problem, source))
+
+        return tell
+
+    def _addresses(self, name: str) -> Iterator[str]:
+        """Read the addresses in a setting, and yield their kinds."""
+        tell, variable = self.tell(name), f"CELERY_{name.upper()}"
+        if from_environ := bool(os.environ.get(variable)):
+            tell = self.tell(variable, "the environment")
+        value = self.value(name)
+        if not isinstance(value, (str, list, tuple)):
+            return
+        several = value.split(";") if isinstance(value, str) else [*value]
+        for index, url in enumerate(several):
+            kind = _kind(url)
+            if kind:
+                several[index] = self.address(kind, url, tell)
+                yield kind
+        if not from_environ:
+            is_one = isinstance(value, str)
+            self.settings[name] = ";".join(several) if is_one else several
+
+    def use_tls(self, kinds: set[str]) -> None:
+        """Read the options of TLS."""
+        tell, options = self.tell(self.tls), self.settings[self.tls]
+        if not isinstance(options, Mapping):
+            if kinds & _REDIS:
+                tell(
+                    "= true turns on no TLS for Redis: write rediss:// in the address, "
+                    f"and {self.nested(self.tls, 'ssl_cert_reqs')} = required instead."
+                )
+        elif "socket" in kinds:
+            tell("has options, and a UNIX socket has no TLS: leave them out.")
+        else:
+            redis = kinds & _REDIS
+            known = redis_options() if redis else amqp_options(options)
+            self.settings[self.tls] = read_tls(options, known, tell)
+
+    def _sentinel(self) -> None:
+        options, tell = self.settings.get(self.options) or {}, self.tell(self.options)
+        if not options.get("master_name"):
+            names = [str(name) for name in options if name != "master_name"]
+            if near := near_names("master_name", names):
+                problem = f"has the option {near[0]}, which is unknown."
+                tell(f"{problem} Did you mean master_name?")
+            else:
+                tell(
+                    "lacks the name of the master that the sentinels watch: write "
+                    f"{self.nested(self.options, 'master_name')} = NAME."
+                )
+        given = options.get("sentinel_kwargs") or {}
+        if not isinstance(given, Mapping):
+            tell('has sentinel_kwargs, which is no dictionary: write {"ssl": true}.')
+            return
+
+        def tell_inside(problem: str) -> None:
+            tell(problem.replace("has ", "has sentinel_kwargs, which has ", 1))
+
+        read = read_tls(given, sentinel_options(), tell_inside)
+        if any(name.startswith("ssl_") for name in read) and not read.get("ssl"):
+            tell_inside(
+                'has ssl_ options without "ssl": true, and so no TLS: add that.'
+            )
+        retries = read.get("retry")
+        if isinstance(retries, int):
+            read["retry"] = retry_at_once(retries)
+        elif isinstance(retries, str):
+            tell_inside("has the option retry, which is no number.")
+        if given:
+            self.settings[self.options] = {**options, "sentinel_kwargs": read}
+
+
+class _Broker(_Side):
+    is_broker = True
+    urls = ("broker_url", "broker_read_url", "broker_write_url")
+    options = "broker_transport_options"
+    tls = "broker_use_ssl"
+    instead = "memory://"
+
+    def default(self) -> set[str]:
+        given = [*map(self.value, self.urls), self.settings.get("broker_transport")]
+        return set() if any(given) else {"amqp"}
+
+
+class _Results(_Side):
+    is_broker = False
+    urls = ("result_backend",)
+    options = "result_backend_transport_options"
+    tls = "redis_backend_use_ssl"
+    instead = "cache+memory://"
+
+    def address(self, kind: str, url: str, tell: Tell) -> str:
+        url = super().address(kind, url, tell)
+        given = self.settings.get(self.tls)
+        given = given if isinstance(given, Mapping) else {}
+        if kind == "rediss" and "ssl_cert_reqs" not in {*parse_query(url), *given}:
+            tell(f"has rediss:// without ssl_cert_reqs. {self._needed()}")
+        # Before 5.7, Celery refuses options of TLS beside redis://.
+        has_tls = kind == "redis" and given
+        return f"rediss{url.removeprefix('redis')}" if has_tls else url
+
+    def use_tls(self, kinds: set[str]) -> None:
+        given = self.settings[self.tls]
+        super().use_tls(kinds)
+        is_given = isinstance(given, Mapping) and kinds & {"redis", "sentinel"}
+        if is_given and "ssl_cert_reqs" not in given:
+            self.tell(self.tls)(f"lacks ssl_cert_reqs. {self._needed()}")
+
+    def _needed(self) -> str:
+        key = self.nested(self.tls, "ssl_cert_reqs")
+        return f"Celery needs it for results: write {key} = required."
+
+
+def _kind(url: Any) -> str | None:
+    """Return the kind of an address, if it is one of Redis or RabbitMQ."""
+    kind = _KINDS.get(url.partition("://")[0]) if isinstance(url, str) else None
+    return kind if kind not in _REDIS or find_spec("redis") else None
+
+
+def retry_at_once(retries: int) -> Any:
+    """Return what tells the client of Redis how often it tries again, at once."""
+    from redis.backoff import NoBackoff  # slow, for a web process
+    from redis.retry import Retry
+
+    return Retry(NoBackoff(), retries)

@@ -1,0 +1,68 @@
+"""Canvases that are sent together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+from .faults import is_of_transport
+
+if TYPE_CHECKING:
+    from .canvas import Canvas
+    from .producer import SteadyProducer
+    from .result_backends import BrokerDown
+    from .transports import Together
+
+
+class Batch:
+    """Canvases that are sent with as few waits for the broker as its transport allows.
+
+    Attributes:
+        taken: The numbers of the canvases that the broker has taken. The others are for
+            :meth:`Publisher.publish`, which finds out whose fault an error is.
+        broker_down: Why the broker takes no message at the moment, if it does not.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Canvas, SteadyProducer], None],
+        producer: SteadyProducer | None,
+        messages: Together | None,
+    ) -> None:
+        self.taken: list[int] = []
+        self.broker_down: BrokerDown | None = None
+        self._send = send
+        self._producer = producer
+        self._messages = messages
+        # The numbers of the messages of each canvas.
+        self._canvases: list[range | None] = []
+
+    def add(self, canvas: Canvas) -> None:
+        """Add a canvas."""
+        producer, messages = self._producer, self._messages
+        if producer is None or messages is None:
+            return
+        first = messages.count + 1
+        try:
+            self._send(canvas, producer)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:
+            if is_of_transport(error, producer.connection):
+                raise
+            self._canvases.append(None)
+        else:
+            self._canvases.append(range(first, messages.count + 1))
+
+    def finish(self) -> None:
+        """Wait until the broker has taken the canvases, or not."""
+        if self._messages is None:
+            return
+        refused = self._messages.finish()
+        self.taken = [
+            number
+            for number, messages in enumerate(self._canvases)
+            if messages is not None and not any(each in refused for each in messages)
+        ]

@@ -1,0 +1,91 @@
+"""What a relay does with the outbox of one schema."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import DBAPIError
+
+from .inbox_purge import InboxPurge
+from .lease import RelayLease
+from .rows import begin, read_due
+from .sending import Round, send, settle
+
+if TYPE_CHECKING:
+    from pyramid.registry import Registry
+    from sqlalchemy import Engine
+
+    from ..delivery.publisher import Publisher
+    from .rows import Row
+
+# How many seconds longer the lease of a relay is than it may wait for the broker.
+SLACK = 2.0
+# How long the messages of a batch may be together.
+_MAX_BYTES = 8_000_000
+
+
+class RelayPart:
+    """Sends the rows of an outbox in one schema, if no other relay does.
+
+    Args:
+        registry: The registry of the application.
+        engine: An engine that finds the tables in the schema.
+        publisher: What sends.
+        max_attempts: How many refusals set a message aside.
+        stopped: A function that says whether the relay is to end.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        engine: Engine,
+        publisher: Publisher,
+        max_attempts: int,
+        stopped: Callable[[], bool],
+    ) -> None:
+        self.engine = engine
+        self.inbox = InboxPurge(registry, engine)
+        self._publisher = publisher
+        self._max_attempts = max_attempts
+        self._stopped = stopped
+        self._lease = RelayLease(publisher.timeout + SLACK)
+        self._outcome: Round | None = None
+
+    def send(self, batch: int) -> Round | None:
+        """Send rows that are due, as :meth:`Relay.send` does.
+
+        Args:
+            batch: How many rows to take.
+        """
+        self._settle()
+        with self.engine.connect() as connection:
+            if self._lease.may_rest(connection):
+                return Round()
+        with begin(self.engine) as connection:
+            if not self._lease.take(connection):
+                return None
+            rows = read_due(connection, batch, _MAX_BYTES)
+        # The database could be written to, so what is sent can be deleted, too.
+        result = self._outcome = send(self._publisher, rows, self._may_send)
+        self._settle()
+        return result
+
+    def give_back(self) -> None:
+        """End the lease, so that another relay need not wait for its end."""
+        with suppress(DBAPIError):  # then the lease ends by itself
+            self._settle()
+            self._lease.give_back(self.engine)
+
+    def _may_send(self, _row: Row) -> bool:
+        in_time = time.monotonic() + self._publisher.timeout < self._lease.deadline
+        return in_time and not self._stopped()
+
+    def _settle(self) -> None:
+        """Note the outcome of what was sent. After an error, that is tried again."""
+        if self._outcome is not None:
+            with begin(self.engine) as connection:
+                settle(connection, self._outcome, self._max_attempts)
+            self._outcome = None
