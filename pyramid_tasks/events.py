@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementedBy
@@ -11,8 +10,6 @@ if TYPE_CHECKING:
     from celery import Task
     from pyramid.registry import Registry
     from pyramid.request import Request
-
-# No event is equal to another (eq), or shows the arguments of a task in a log (repr).
 
 
 def has_subscribers(registry: Registry, event_type: type) -> bool:
@@ -31,18 +28,22 @@ class _AboutTask:
         return name
 
 
-# A dataclass without a docstring takes a while to write one.
-@dataclass(eq=False, repr=False)
 class _TaskEvent(_AboutTask):
     """The base of the events about a call."""
 
-    request: Request
-    task: Task
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    def __init__(
+        self,
+        request: Request,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.request = request
+        self.task = task
+        self.args = args
+        self.kwargs = kwargs
 
 
-@dataclass(eq=False, repr=False)
 class BeforeDeferTask(_TaskEvent):
     """A request is about to defer a task.
 
@@ -57,7 +58,16 @@ class BeforeDeferTask(_TaskEvent):
             A subscriber may change them in place.
     """
 
-    options: dict[str, Any]
+    def __init__(
+        self,
+        request: Request,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
+    ) -> None:
+        super().__init__(request, task, args, kwargs)
+        self.options = options
 
 
 class BeforeTask(_TaskEvent):
@@ -76,7 +86,6 @@ class BeforeTask(_TaskEvent):
     """
 
 
-@dataclass(eq=False, repr=False)
 class AfterTask(_TaskEvent):
     """A task has returned and its derivers have ended: its transaction has committed.
 
@@ -89,14 +98,31 @@ class AfterTask(_TaskEvent):
         result: The return value of the task.
     """
 
-    result: Any
+    def __init__(
+        self,
+        request: Request,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+    ) -> None:
+        super().__init__(request, task, args, kwargs)
+        self.result = result
 
 
-@dataclass(eq=False, repr=False)
 class _TaskNotDone(_TaskEvent):
     """The base of the events about a task that raised an error."""
 
-    exception: Exception
+    def __init__(
+        self,
+        request: Request,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        exception: Exception,
+    ) -> None:
+        super().__init__(request, task, args, kwargs)
+        self.exception = exception
 
 
 class TaskFailed(_TaskNotDone):
@@ -127,7 +153,6 @@ class TaskRetried(_TaskNotDone):
     """
 
 
-@dataclass(eq=False, repr=False)
 class ProcessEvent:
     """A process of Celery starts, stops or is ready: the base of these events.
 
@@ -139,7 +164,8 @@ class ProcessEvent:
         registry: The registry of the application.
     """
 
-    registry: Registry
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
 
 
 class CeleryWorkerInit(ProcessEvent):
@@ -203,7 +229,6 @@ class CeleryBeatInit(ProcessEvent):
     """
 
 
-@dataclass(eq=False, repr=False)
 class TaskDeliveryFailed(_AboutTask):
     """A transaction committed, but a task deferred in it could not be sent.
 
@@ -217,9 +242,18 @@ class TaskDeliveryFailed(_AboutTask):
         exception: The error that prevented sending.
     """
 
-    registry: Registry
-    task: Task
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    options: dict[str, Any]
-    exception: BaseException
+    def __init__(
+        self,
+        registry: Registry,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
+        exception: BaseException,
+    ) -> None:
+        self.registry = registry
+        self.task = task
+        self.args = args
+        self.kwargs = kwargs
+        self.options = options
+        self.exception = exception

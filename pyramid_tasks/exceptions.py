@@ -18,7 +18,7 @@ from pyramid.exceptions import ConfigurationError
 # Otherwise neither pickle nor a result backend could make the error again.
 
 # A word that may be an address with a password.
-_SECRET = re.compile(r"(?is)\S*(//.*@|:\S*@|//\S*(pass|pwd|key|secret|token)\S*=)\S*")
+_ADDRESS = r"(?is)\S*(//.*@|:\S*@|//\S*(pass|pwd|key|secret|token)\S*=)\S*"
 
 
 def near_names(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
@@ -51,7 +51,7 @@ class SettingError(PyramidTasksError, ConfigurationError):
     """
 
     def __init__(self, key: str, problem: str, source: str | None = None) -> None:
-        problem = _SECRET.sub("********", problem)
+        problem = re.sub(_ADDRESS, "********", problem)
         super().__init__(key, problem, source)
         self.key = key
         self.problem = problem

@@ -22,18 +22,20 @@ _NO_BEGINNING = (
 )
 _NO_NUMBER = "has a database that is not a number: write redis://localhost/1, or such."
 
+# A web process needs few of these patterns, and compiling one takes a while.
+
 #: What stands before ``://``; a colon only in the dotted name of a class for results.
-_SCHEME = re.compile(r"([a-z][\w+.-]*(:\w[\w+.-]*)?)://", re.IGNORECASE)
+_SCHEME = r"(?i)([a-z][\w+.-]*(:\w[\w+.-]*)?)://"
 #: A scheme as kombu reads it when it leaves out the password.
-_PLAIN_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE | re.ASCII)
+_PLAIN_SCHEME = r"(?ia)[a-z][a-z0-9+.-]*://"
 #: The name of a host, or of a class for results; one more server of memcached.
-_NAME = re.compile(r"[\w.:-]*/?")
+_NAME = r"[\w.:-]*/?"
 #: RabbitMQ on a host needs no more than the name of the host, or its number.
-_HOST = re.compile(r"(?!(none|null)$)([\w.-]+|[\da-f:]*::[\da-f:.]*)", re.IGNORECASE)
+_HOST = r"(?i)(?!(none|null)$)([\w.-]+|[\da-f:]*::[\da-f:.]*)"
 #: Redis databases are numbers.
-_REDIS = re.compile(r"(redis|rediss|sentinel)\b")
+_REDIS = r"(redis|rediss|sentinel)\b"
 #: Celery and kombu read these themselves: a key in them may have any character.
-_OWN_FORM = re.compile(r"(azure|sqs|confluentkafka|gcpubsub)[\w.+-]*://")
+_OWN_FORM = r"(azure|sqs|confluentkafka|gcpubsub)[\w.+-]*://"
 
 
 def check_address(value: Any) -> None:
@@ -51,7 +53,7 @@ def check_broker(value: Any) -> None:
     """Check the value of ``broker_url``, as :func:`check_address`."""
     check_address(value)
     for url in _several(value):
-        if url and "://" not in url and not _HOST.fullmatch(url):
+        if url and "://" not in url and not re.fullmatch(_HOST, url):
             raise ValueError(_NO_BEGINNING)
 
 
@@ -88,12 +90,12 @@ def _several(value: Any) -> list[str]:
     return [
         url
         for urls in each
-        for url in ([urls] if _OWN_FORM.match(urls) else urls.split(";"))
+        for url in ([urls] if re.match(_OWN_FORM, urls) else urls.split(";"))
     ]
 
 
 def _shown(url: str) -> str:
-    if "://" in url and not _PLAIN_SCHEME.match(url):
+    if "://" in url and not re.match(_PLAIN_SCHEME, url):
         return _hidden(url)
     try:
         # A user without a password is often a password without a user.
@@ -103,7 +105,7 @@ def _shown(url: str) -> str:
 
 
 def _hidden(url: str) -> str:
-    scheme = _SCHEME.match(url)
+    scheme = re.match(_SCHEME, url)
     return f"{scheme[0] if scheme else ''}********"
 
 
@@ -113,14 +115,14 @@ def _can_be_read(url: str) -> bool:
         check_address(url)
     except ValueError:
         return False
-    return not _OWN_FORM.match(url)
+    return not re.match(_OWN_FORM, url)
 
 
 def _check(url: str) -> None:
-    if _OWN_FORM.match(url):
+    if re.match(_OWN_FORM, url):
         return
     scheme, separator, rest = url.partition("://")
-    if not (_SCHEME.match(url) if separator else _NAME.fullmatch(url)):
+    if not (re.match(_SCHEME, url) if separator else re.fullmatch(_NAME, url)):
         raise ValueError(_NO_BEGINNING)
     try:
         # As kombu does. MongoDB has several hosts, with a comma between them.
@@ -132,6 +134,6 @@ def _check(url: str) -> None:
     if "@" not in parts.netloc and ":" in parts.netloc and "@" in rest:
         raise ValueError(_NO_URL)
     database = parts.path.strip("/")
-    is_redis = _REDIS.match(scheme) and "socket" not in scheme
+    is_redis = re.match(_REDIS, scheme) and "socket" not in scheme
     if is_redis and database and not database.isdecimal():
         raise ValueError(_NO_NUMBER)

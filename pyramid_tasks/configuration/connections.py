@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import SettingError, near_names
-from .queries import parse_query, read_query
-from .tls import Tell, amqp_options, read_tls, redis_options, sentinel_options
 from .transport_options import read_transport_options
+
+if TYPE_CHECKING:
+    from .tls import Tell
+
+# Few applications use TLS or queries, so their modules are imported when one does.
 
 _REDIS = {"redis", "rediss", "sentinel", "socket"}
 _KINDS = {name: name for name in _REDIS} | {
@@ -91,6 +94,10 @@ class _Side:
 
     def address(self, kind: str, url: str, tell: Tell) -> str:
         """Return an address as the client takes it."""
+        if "?" not in url:
+            return url
+        from .queries import read_query
+
         tls_key = self.key_of(self.tls)
         return read_query(kind, url, tls_key, tell, broker=self.is_broker)
 
@@ -131,6 +138,8 @@ class _Side:
 
     def use_tls(self, kinds: set[str]) -> None:
         """Read the options of TLS."""
+        from .tls import amqp_options, read_tls, redis_options
+
         tell, options = self.tell(self.tls), self.settings[self.tls]
         if not isinstance(options, Mapping):
             if kinds & _REDIS:
@@ -164,6 +173,8 @@ class _Side:
 
         def tell_inside(problem: str) -> None:
             tell(problem.replace("has ", "has sentinel_kwargs, which has ", 1))
+
+        from .tls import read_tls, sentinel_options
 
         read = read_tls(given, sentinel_options(), tell_inside)
         if any(name.startswith("ssl_") for name in read) and not read.get("ssl"):
@@ -202,8 +213,11 @@ class _Results(_Side):
         url = super().address(kind, url, tell)
         given = self.settings.get(self.tls)
         given = given if isinstance(given, Mapping) else {}
-        if kind == "rediss" and "ssl_cert_reqs" not in {*parse_query(url), *given}:
-            tell(f"has rediss:// without ssl_cert_reqs. {self._needed()}")
+        if kind == "rediss":
+            from .queries import parse_query
+
+            if "ssl_cert_reqs" not in {*parse_query(url), *given}:
+                tell(f"has rediss:// without ssl_cert_reqs. {self._needed()}")
         # Before 5.7, Celery refuses options of TLS beside redis://.
         has_tls = kind == "redis" and given
         return f"rediss{url.removeprefix('redis')}" if has_tls else url

@@ -22,7 +22,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from ..exceptions import near_names
 from .addresses import check_address
 
-_DOTTED = re.compile(r"[\w.]+(:[\w.]+)?")
+_DOTTED = r"[\w.]+(:[\w.]+)?"
 
 
 def check_modules(names: Iterable[Any]) -> None:
@@ -58,7 +58,7 @@ def import_symbol(name: str, aliases: Mapping[str, str] | None = None) -> Any:
     """Return a class or a function by its dotted name, as :func:`check_symbol`."""
     dotted = name.replace(":", ".")
     module, _, last = dotted.rpartition(".")
-    if not module or not _DOTTED.fullmatch(name):
+    if not module or not re.fullmatch(_DOTTED, name):
         nearest = near_names(name, aliases or ())
         known = f"one of {', '.join(sorted(aliases))}, or " if aliases else ""
         hint = f" Did you mean {nearest[0]}?" if nearest else ""

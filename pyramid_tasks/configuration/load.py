@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 _Directive = TypeVar("_Directive", bound=Callable[..., None])
 
 
-@dataclass(eq=False, repr=False)
 class Load:
     """An application being loaded for a worker.
 
@@ -43,10 +41,16 @@ class Load:
         problems: The problems found so far, or ``None`` when the first one is raised.
     """
 
-    settings: dict[str, Any]
-    section: str | None = None
-    created: list[tuple[Celery, Registry]] = field(default_factory=list)
-    problems: list[Exception] | None = None
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        section: str | None = None,
+        problems: list[Exception] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.section = section
+        self.created: list[tuple[Celery, Registry]] = []
+        self.problems = problems
 
 
 _current: ContextVar[Load | None] = ContextVar("pyramid_tasks.load", default=None)

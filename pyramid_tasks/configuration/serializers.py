@@ -12,7 +12,6 @@ from kombu.exceptions import EncodeError, SerializerNotInstalled
 from kombu.serialization import registry as serializers
 
 from ..exceptions import SettingError, near_names
-from ..worker.doubtful import is_refused
 from .kinds import near
 
 #: Celery's own, in every setting about serializers.
@@ -84,6 +83,8 @@ def check_contents(
         report: Called with the name of a setting, and the mistake in its value.
         key_of: Returns the key that the configuration has for a setting.
     """
+    from ..worker.doubtful import is_refused  # a web process asks for no such check
+
     for name, accept in _pairs(settings):
         serializer = settings.get(name) or _DEFAULT
         accepted = settings.get(accept) or [_DEFAULT]

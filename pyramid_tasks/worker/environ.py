@@ -9,16 +9,16 @@ import re
 from typing import Any
 
 # No spaces, no control characters, and nothing that ends the host of a URL.
-_HOST = re.compile(r"[^\s\x00-\x1f\x7f-\x9f/?#@\\]+")
+_HOST = r"[^\s\x00-\x1f\x7f-\x9f/?#@\\]+"
 
 #: Each key, and what its value looks like.
 HOST_KEYS = {
-    "wsgi.url_scheme": re.compile("https?"),
+    "wsgi.url_scheme": "https?",
     "HTTP_HOST": _HOST,
     "SERVER_NAME": _HOST,
-    "SERVER_PORT": re.compile("[0-9]{1,5}"),
+    "SERVER_PORT": "[0-9]{1,5}",
     # WSGI has UTF-8 here, read as Latin-1: \x80 to \x9f are parts of letters.
-    "SCRIPT_NAME": re.compile(r"(/[\x20-\x7e\x80-\xff]*)?"),
+    "SCRIPT_NAME": r"(/[\x20-\x7e\x80-\xff]*)?",
 }
 
 LAST_PORT = 65535
@@ -28,7 +28,7 @@ def is_host_part(key: Any, value: Any) -> bool:
     """Tell whether a key of the environ, with its value, is a part of a URL's start."""
     if key not in HOST_KEYS or not isinstance(value, str):
         return False
-    if not HOST_KEYS[key].fullmatch(value):
+    if not re.fullmatch(HOST_KEYS[key], value):
         return False
     # Half a character: a pattern with the range of them takes long to compile.
     if not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value):
