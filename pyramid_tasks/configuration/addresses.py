@@ -22,6 +22,14 @@ _NO_BEGINNING = (
 )
 _NO_NUMBER = "has a database that is not a number: write redis://localhost/1, or such."
 
+#: What goes on in the place of a wrong address, so that one mistake is told once.
+INSTEAD = {
+    "broker_url": "memory://",
+    "broker_read_url": "memory://",
+    "broker_write_url": "memory://",
+    "result_backend": "cache+memory://",
+}
+
 # A web process needs few of these patterns, and compiling one takes a while.
 
 #: What stands before ``://``; a colon only in the dotted name of a class for results.

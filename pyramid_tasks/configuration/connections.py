@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import SettingError, near_names
+from .addresses import INSTEAD
 from .transport_options import read_transport_options
 
 if TYPE_CHECKING:
@@ -50,14 +51,12 @@ class _Side:
         urls: The settings that are addresses.
         options: The setting with the options of the transport.
         tls: The setting with the options of TLS.
-        instead: An address without a mistake.
     """
 
     is_broker: bool
     urls: tuple[str, ...]
     options: str
     tls: str
-    instead: str
 
     def __init__(
         self,
@@ -86,7 +85,7 @@ class _Side:
             self.settings.pop(self.tls, None)
             for name in self.urls:
                 if self.settings.get(name):
-                    self.settings[name] = self.instead
+                    self.settings[name] = INSTEAD[name]
 
     def default(self) -> set[str]:
         """Return the kinds of the addresses that nobody gives."""
@@ -195,7 +194,6 @@ class _Broker(_Side):
     urls = ("broker_url", "broker_read_url", "broker_write_url")
     options = "broker_transport_options"
     tls = "broker_use_ssl"
-    instead = "memory://"
 
     def default(self) -> set[str]:
         given = [*map(self.value, self.urls), self.settings.get("broker_transport")]
@@ -207,7 +205,6 @@ class _Results(_Side):
     urls = ("result_backend",)
     options = "result_backend_transport_options"
     tls = "redis_backend_use_ssl"
-    instead = "cache+memory://"
 
     def address(self, kind: str, url: str, tell: Tell) -> str:
         url = super().address(kind, url, tell)

@@ -9,15 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..exceptions import SettingError
-from .addresses import without_secrets
+from .addresses import INSTEAD, without_secrets
 
-#: The settings that may be such an address, and addresses that go on in their place.
-_INSTEAD = {
-    "broker_url": "memory://",
-    "broker_read_url": "memory://",
-    "broker_write_url": "memory://",
-    "result_backend": "cache+memory://",
-}
 _OPTIONS = "database_engine_options"
 
 
@@ -35,7 +28,7 @@ def check_databases(
         is_worker: Whether results are stored. A process that never reads one needs no
             driver of their database.
     """
-    for name, instead in _INSTEAD.items():
+    for name, instead in INSTEAD.items():
         variable = f"CELERY_{name.upper()}"
         of_environment = os.environ.get(variable)
         url = of_environment or settings.get(name)

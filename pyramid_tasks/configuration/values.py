@@ -16,7 +16,7 @@ from typing import Any
 from celery.utils.time import timezone
 
 from ..exceptions import SettingError, near_names
-from .addresses import check_broker
+from .addresses import INSTEAD, check_broker
 from .importable import (
     check_modules,
     check_pool,
@@ -40,9 +40,6 @@ from .transport_options import check_publish_policy
 
 #: The settings for which Celery reads a variable of the environment first.
 _ENVIRON = ("broker_url", "broker_read_url", "broker_write_url", "result_backend")
-
-#: What a check goes on with, so that it tells of one mistake once.
-_INSTEAD = {"broker_url": "memory://", "result_backend": "cache+memory://"}
 
 
 def check_values(
@@ -73,8 +70,8 @@ def check_values(
                     report(name, SettingError(name, problem))
             except ValueError as error:
                 del settings[name]
-                if name in _INSTEAD:
-                    settings[name] = _INSTEAD[name]
+                if name in INSTEAD:
+                    settings[name] = INSTEAD[name]
                 report(name, SettingError(name, str(error)))
 
 
