@@ -51,6 +51,7 @@ REDIS_OPTIONS = {
     "ssl_ca_path = /nowhere": "is no folder that is there: write a path.",
     "ssl_certfile = $FOLDER/key.pem": "do not fit, or are no PEM files",
     "ssl_keyfile = $FOLDER/key.pem": "a key and none of its certificate: write both.",
+    "ssl_certfile = /nowhere.pem\n$TLS.ssl_keyfile = $FOLDER/key.pem": "is no file",
     f"ssl_keyfile = BEGIN KEY {SECRET}": "is no file that is there: write a path.",
     "ssl_min_version = TLSv9": "is not one of TLSv1, TLSv1_1, TLSv1_2, TLSv1_3.",
     "ssl_include_verify_flags = NONSENSE": "is not one of VERIFY_",

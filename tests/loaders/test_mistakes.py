@@ -125,6 +125,10 @@ def problem(write_ini):
                     'task_routes = {"exampleapp.*": {"queue": 5}}',
                     "task_routes has a route for 'exampleapp.*': queue = 5 is not a na",
                 ),
+                (
+                    'task_routes = {"exampleapp.*": 5}',
+                    "task_routes has a route for 'exampleapp.*' that cannot be read: w",
+                ),
                 ("imports = lost.x", "imports names a module that is not there: 'los"),
                 (
                     'task_publish_retry_policy = {"x": 1}',
