@@ -98,9 +98,10 @@ class TaskNotRegistered(PyramidTasksError, NotRegistered):
         self.nearest = nearest
 
     def __str__(self) -> str:
-        hint = "Register it with config.register_task(), or decorate it with "
-        hint += "@pyramid_tasks.task and config.scan() its module."
         given = self.task
+        if not (isinstance(given, str) or callable(given)):
+            return f"{given!r} is no task. Give a function, not the result of its call."
+        hint = "Use config.register_task(), or @pyramid_tasks.task and config.scan()."
         if qualname := getattr(given, "__qualname__", None):
             given = f"{given.__module__}.{qualname}"
         hint = f"Did you mean {self.nearest!r}?" if self.nearest else hint

@@ -144,8 +144,7 @@ def test_what_a_setting_error_may_lack():
 def test_task_not_registered():
     """Without a similar name, the message says how to register; a function is named."""
     assert str(exceptions.TaskNotRegistered(test_error)) == (
-        f"No task '{__name__}.test_error' is registered in this application. Register "
-        "it with config.register_task(), or decorate it with @pyramid_tasks.task and "
-        "config.scan() its module."
+        f"No task '{__name__}.test_error' is registered in this application. Use "
+        "config.register_task(), or @pyramid_tasks.task and config.scan()."
     )
     assert repr(exceptions.TaskNotRegistered("a")) == "TaskNotRegistered('a', None)"

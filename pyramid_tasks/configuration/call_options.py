@@ -111,6 +111,20 @@ _ERRORS = that(
     ),
 )
 _RETRY = {**_CALL, "max_retries": of("a number", int, float)}
+_RETRY_OPTIONS = {*CALL_OPTIONS, *signature(Task.retry).parameters} - {"self"}
+
+
+def _check_retry(options: MutableMapping[str, Any]) -> None:
+    """Check the arguments of ``task.retry()``, their names and their values.
+
+    Raises:
+        ValueError: Nobody reads an option, or Celery cannot use its value.
+    """
+    for option, near in misspelt_options(options, _RETRY_OPTIONS):
+        raise ValueError(f"the unknown {option}. Did you mean {near}?")
+    check_options(options, _RETRY)
+
+
 _TASK: dict[str, Check] = {
     **_SHARED,
     **dict.fromkeys(
@@ -136,7 +150,7 @@ _TASK: dict[str, Check] = {
     "resultrepr_maxsize": _WHOLE,
     "retry_backoff": that("a number", lambda value: float(value) < math.inf),
     "retry_backoff_max": that("a number", lambda value: int(value) >= 0),
-    "retry_kwargs": dictionary(lambda value: check_options(value, _RETRY)),
+    "retry_kwargs": dictionary(_check_retry),
     "throws": that(
         "an exception or a tuple of exceptions",
         lambda value: isinstance(None, value) in {True, False},

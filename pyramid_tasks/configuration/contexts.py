@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pyramid.exceptions import ConfigurationError
 
 from ..registry import get_tasks
+from .functions import check_call
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -33,7 +34,8 @@ def add_task_context(
             allowed.
 
     Raises:
-        pyramid.exceptions.ConfigurationError: One of the two cannot be called.
+        pyramid.exceptions.ConfigurationError: One of the two cannot be called so, or
+            is an async function.
 
     An error in ``capture`` is raised where the task is deferred. An error in
     ``restore`` is an error of the task.
@@ -44,6 +46,10 @@ def add_task_context(
             f"The task context {name!r} needs two functions, capture(request) and "
             f"restore(request, value), not {functions[0]!r} and {functions[1]!r}"
         )
+    check_call(f"The capture of the task context {name!r}", functions[0], "request")
+    check_call(
+        f"The restore of the task context {name!r}", functions[1], "request", "value"
+    )
 
     def register() -> None:
         get_tasks(config.registry).contexts[name] = functions

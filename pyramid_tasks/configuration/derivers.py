@@ -11,8 +11,10 @@ from pyramid.util import TopologicalSorter, is_nonstr_iter
 from pyramid.viewderivers import INGRESS
 from zope.interface import implementer
 
+from ..exceptions import TaskError
 from ..interfaces import ITaskDeriverInfo, ITaskDerivers
 from ..registry import relate
+from .functions import check_call
 from .load import reporting_directive
 
 if TYPE_CHECKING:
@@ -66,10 +68,12 @@ def add_task_deriver(
         over: The derivers (or ``TASK``) that this one is further from the task than.
 
     Raises:
-        pyramid.exceptions.ConfigurationError: The name or the position is reserved.
+        pyramid.exceptions.ConfigurationError: The name or the position is reserved, or
+            the deriver cannot be called so or is async.
     """
-    deriver = config.maybe_dotted(deriver)
-    name = name or deriver.__name__  # type: ignore[union-attr]
+    found: Callable[..., TaskFunc] = config.maybe_dotted(deriver)
+    name = name or found.__name__
+    check_call(f"The task deriver {name}", found, "task", "info")
     under = _as_tuple(under) or (INGRESS,)
     over = _as_tuple(over) or (TASK,)
     if name in {INGRESS, TASK}:
@@ -86,10 +90,10 @@ def add_task_deriver(
                 default_before=TASK, default_after=INGRESS, first=INGRESS, last=TASK
             )
             config.registry.registerUtility(derivers, ITaskDerivers)
-        derivers.add(name, deriver, before=over, after=under)
+        derivers.add(name, found, before=over, after=under)
 
     introspectable = config.introspectable("task derivers", name, name, "task deriver")
-    introspectable.update(name=name, deriver=deriver, under=under, over=over)
+    introspectable.update(name=name, deriver=found, under=under, over=over)
     config.action(
         ("task deriver", name),
         register,
@@ -106,11 +110,19 @@ def derive_task(
     Args:
         introspectable: The introspectable of the task. The function adds the names of
             the derivers, the outermost first, and relates it to theirs.
+
+    Raises:
+        TaskError: A deriver returned something that cannot be called.
     """
     derivers = info.registry.queryUtility(ITaskDerivers)
     chain = [] if derivers is None else derivers.sorted()
-    for _, deriver in reversed(chain):
+    for name, deriver in reversed(chain):
         task = deriver(task, info)
+        if not callable(task):
+            raise TaskError(
+                f"The task deriver {name} returned {task!r} for the task {info.name}. "
+                "A deriver returns a function."
+            )
     introspectable["derivers"] = [name for name, _ in chain]
     for name, _ in chain:
         relate(introspectable, info.registry, "task derivers", name)

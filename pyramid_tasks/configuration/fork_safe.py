@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ForkSafetyError
 from ..forking import KEY, engines_of
+from .functions import check_call
 from .load import reporting_directive
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def add_fork_safe(
 
     Raises:
         ForkSafetyError: ``dispose`` is something else.
+        pyramid.exceptions.ConfigurationError: The function cannot be called so, or is
+            async.
     """
     found: Any = config.maybe_dotted(dispose)
     # A bare engine.dispose would close the connections that the parent uses.
@@ -46,6 +49,8 @@ def add_fork_safe(
         raise ForkSafetyError(
             f"config.add_fork_safe() takes a function or an engine, not {found!r}"
         )
+    if not any(engines_of(found)):
+        check_call("The function of config.add_fork_safe()", found, "registry")
 
     def register() -> None:
         config.registry.setdefault(KEY, []).append(found)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from pyramid.exceptions import ConfigurationError
+
 from ..exceptions import TaskError
 
 #: What gives no result when it is called: a test for it, and what it is.
@@ -33,6 +35,28 @@ def check_kind(func: Callable[..., Any]) -> None:
 def is_async(func: Callable[..., Any]) -> bool:
     """Whether a call makes a coroutine, also inside decorators that are not async."""
     return any(map(inspect.iscoroutinefunction, _layers(func)))
+
+
+def check_call(what: str, func: Callable[..., Any], *arguments: str) -> None:
+    """Check that a function can be called with some arguments, and then does its work.
+
+    Args:
+        what: What the function is for, as the error begins.
+        func: The function.
+        arguments: The names of its arguments, all of them positional.
+
+    Raises:
+        ConfigurationError: It is async, or takes other arguments.
+    """
+    called = f"{what} is called as {_describe(func)}({', '.join(arguments)})"
+    if is_async(func):
+        raise ConfigurationError(f"{called}, and nobody awaits it: write a plain def.")
+    try:
+        inspect.signature(func).bind(*arguments)
+    except TypeError as error:
+        raise ConfigurationError(f"{called}: {error}.") from None
+    except ValueError:  # a builtin does not tell its arguments
+        pass
 
 
 def _layers(func: Callable[..., Any]) -> Iterator[Callable[..., Any]]:

@@ -41,7 +41,8 @@ def signature_less_request(
     """Return the signature that a task would have in Celery: without the request.
 
     Raises:
-        TaskError: The function does not take a request first.
+        TaskError: The function does not take a request first, or takes ``self``
+            where ``bind`` says otherwise.
     """
     original = _signature(func)
     parameters = list(original.parameters.values())
@@ -55,6 +56,17 @@ def signature_less_request(
                 f"The task {name!r} must take {expected}, but {func!r} has no "
                 f"positional parameter for {leading}"
             )
+    names = [parameter.name for parameter in parameters[:2]]
+    if bind and names[0] == "request":
+        raise TaskError(
+            f"The task {name!r} has bind=True, and so takes (self, request, ...): "
+            f"write self before request, or leave out bind=True."
+        )
+    if not bind and names == ["self", "request"]:
+        raise TaskError(
+            f"The task {name!r} takes (self, request, ...) without bind=True: give "
+            "the option, or leave out self."
+        )
     del parameters[bind]
     return original.replace(parameters=parameters)
 

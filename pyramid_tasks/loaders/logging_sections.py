@@ -144,15 +144,21 @@ def _handler(
     for key, default in ("args", "()"), ("kwargs", "{}"):
         try:
             given[key] = eval(items.get(key) or default, _NAMESPACE)  # noqa: S307 as logging.config does
-        except Exception as error:  # noqa: BLE001 the value can be any Python
-            # The value may have a password.
+        except AttributeError as error:
             yield key, f"cannot be read: {error}."
+        except Exception as error:  # noqa: BLE001 the value can be any Python
+            # The value may have a password, and the error a part of it.
+            what = type(error).__name__
+            yield key, f"cannot be read as Python ({what}): put each text in quotes."
     if items.get("target") and (problem := _among(items["target"], names["handlers"])):
         yield "target", problem
     try:
         factory(*given["args"], **given["kwargs"]).close()
     except Exception as error:  # noqa: BLE001 the handler can be any
-        yield "args", f"cannot be used for {items['class']}: {error}."
+        # Other errors than these have words of the value, which may be a password.
+        has_no_secret = isinstance(error, (OSError, TypeError))
+        what = str(error) if has_no_secret else type(error).__name__
+        yield "args", f"cannot be used for {items['class']}: {what}."
 
 
 def _logger(

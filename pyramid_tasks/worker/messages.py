@@ -163,14 +163,21 @@ def _are_limits(value: Any) -> bool:
 
 
 def _is_signature(value: Any) -> bool:
-    if not isinstance(value, dict) or not isinstance(value.get("options"), dict):
-        return False
-    return isinstance(value.get("task"), str)
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), types) for name, types in _OF_SIGNATURE.items()
+    )
 
 
 def _are_signatures(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_is_signature, value))
 
+
+_OF_SIGNATURE: dict[str, type | tuple[type, ...]] = {
+    "task": str,
+    "args": (list, tuple),
+    "kwargs": dict,
+    "options": dict,
+}
 
 #: What Celery uses outside the task, and must be able to use: the check, and its words.
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -183,6 +190,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "timelimit": (_are_limits, "a list of two numbers"),
     "stamped_headers": (_are_names, "a list of strings"),
     "stamps": (_is_mapping, "an object"),
+    "callbacks": (_are_signatures, "a list of signatures"),
     "errbacks": (_are_signatures, "a list of signatures"),
     "chain": (_are_signatures, "a list of signatures"),
     "chord": (_is_signature, "a signature"),

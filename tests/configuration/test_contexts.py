@@ -39,6 +39,28 @@ def test_no_functions(config, functions):
         config.add_task_context("it", *functions)
 
 
+async def restore_later(request, value):
+    """Nobody awaits it."""
+
+
+@pytest.mark.parametrize(
+    ("functions", "problem"),
+    [
+        (
+            (capture_tenant, restore_later),
+            r"restore_later\(request, value\), and nobody",
+        ),
+        ((restore_later, restore_tenant), r"restore_later\(request\), and nobody aw"),
+        ((capture_tenant, capture_tenant), "too many positional arguments"),
+        ((restore_tenant, restore_tenant), "missing a required argument: 'value'"),
+    ],
+)
+def test_wrong_functions(config, functions, problem):
+    """Functions that would do nothing, or fail in each task, are refused at once."""
+    with pytest.raises(ConfigurationError, match=problem):
+        config.add_task_context("it", *functions)
+
+
 def test_conflict(config):
     """Two contexts of one name are a conflict."""
     config.add_task_context("tenant", capture_tenant, restore_tenant)

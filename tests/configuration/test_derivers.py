@@ -141,6 +141,26 @@ def test_ends_of_the_chain(eager, noting, options, problem):
         eager.add_task_deriver(noting("a"), **options)
 
 
+async def derive_later(task, info):
+    """Nobody awaits it."""
+
+
+@pytest.mark.parametrize(
+    ("deriver", "problem"),
+    [
+        (derive_later, r"derive_later\(task, info\), and nobody awaits it"),
+        (lambda task: task, "too many positional arguments"),
+        (lambda _task, _info: None, "deriver a returned None for the task it"),
+    ],
+)
+def test_wrong_deriver(eager, deriver, problem):
+    """A deriver that would fail in each task is refused."""
+    with pytest.raises(ConfigurationError, match=problem):  # noqa: PT012 either
+        eager.add_task_deriver(deriver, "a")
+        eager.register_task(add, name="it")
+        eager.commit()
+
+
 @pytest.mark.parametrize(
     ("positions", "problem"),
     [

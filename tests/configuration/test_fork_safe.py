@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from pyramid.exceptions import ConfigurationConflictError
+from pyramid.exceptions import ConfigurationConflictError, ConfigurationError
 from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
@@ -66,3 +66,5 @@ def test_something_else(config):
     """What is neither a function nor an engine is refused where it is handed over."""
     with pytest.raises(PyramidTasksError, match="a function or an engine, not 17"):
         config.add_fork_safe(17)
+    with pytest.raises(ConfigurationError, match="too many positional arguments"):
+        config.add_fork_safe(lambda: None)

@@ -218,6 +218,16 @@ def test_task_without_a_request(config, func, bind, missing):
 
 @pytest.mark.parametrize(
     ("func", "bind"),
+    [(lambda request, _days=30: request, True), (lambda self, request: self, False)],
+)
+def test_self_of_the_other_kind(config, func, bind):
+    """The names of the parameters tell that ``bind`` is not as the function needs."""
+    with pytest.raises(TaskError, match=r"takes \(self, request, \.\.\.\)"):
+        config.register_task(func, name="it", bind=bind)
+
+
+@pytest.mark.parametrize(
+    ("func", "bind"),
     [
         (lambda *args: args[1:], False),
         (lambda request, /, *args: args, False),
@@ -661,6 +671,7 @@ def test_options_are_kept(make_task, options):
         ("max_retries", "3", "= '3' is not a number"),
         ("retry_backoff", "x", "= 'x' is not a number"),
         ("retry_backoff_max", "x", "= 'x' is not a number"),
+        ("retry_kwargs", {"max_retires": 3}, "has the unknown max_retires. Did you"),
         ("retry_kwargs", {"max_retries": "3"}, "has max_retries = '3' is not a number"),
         ("queue", 5, "= 5 is not a name"),
         ("Strategy", "nope:X", "= nope:X cannot be imported: there is no module nope"),

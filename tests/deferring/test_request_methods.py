@@ -311,7 +311,7 @@ def test_ways_to_name_a_task(request_, receive, given, name):
         ("exampleapp.ad", "exampleapp.add"),
         ("xyzzy", None),
         ("restock", "shop.restock"),
-        *((given, None) for given in ("", unregistered, None, 1, [])),
+        *((given, None) for given in ("", unregistered)),
     ],
 )
 def test_task_that_is_not_registered(request_, receive, given, nearest):
@@ -328,6 +328,23 @@ def test_task_that_is_not_registered(request_, receive, given, nearest):
     assert remedy in str(caught.value)
     assert receive() is None
     assert events == []
+
+
+def test_result_of_a_call_is_no_task(request_, receive):
+    """Somebody who calls a task, and defers what it returns, is told so."""
+
+    async def add():
+        """Return nothing."""
+
+    coroutine = add()
+    for given in None, 1, [], coroutine:
+        with pytest.raises(TaskNotRegistered) as caught:
+            request_.defer_task(given)
+        assert str(caught.value) == (
+            f"{given!r} is no task. Give a function, not the result of its call."
+        )
+    coroutine.close()
+    assert receive() is None
 
 
 def test_task_of_another_application(request_, receive, configure):

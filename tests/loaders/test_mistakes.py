@@ -288,7 +288,19 @@ def problem(write_ini):
             logged("stderr", "stder"),
             ", [handler_console] args cannot be read: module 'sys' has no attribute",
         ),
-        (logged("sys.stderr", "'\0'"), ", [handler_console] args cannot be read: "),
+        *(
+            (
+                logged("sys.stderr", given),
+                f", [handler_console] args cannot be read as Python ({error}): put",
+            )
+            for given, error in [("'\0'", "SyntaxError"), ("pass1word", "NameError")]
+        ),
+        (
+            logged("StreamHandler", "handlers.SocketHandler").replace(
+                "sys.stderr", "'h', 'x' * 'pass1word'"
+            ),
+            ", [handler_console] args cannot be read as Python (TypeError): put",
+        ),
         (logged("INFO", "INF"), ", [logger_root] level = INF is not one of "),
         (
             logged("handlers = console", "handlers = consol"),

@@ -173,6 +173,9 @@ UNREADABLE = [
     *(("shadow", ["a"]), ("stamps", 5), ("group", ["a"]), ("retries", ["a"])),
     *(
         ("errbacks", 5),
+        ("body", [[], {}, {"callbacks": 5}]),
+        ("body", [[], {}, {"callbacks": [{"task": "x", "options": {}}]}]),
+        ("chain", [{**_SIGNATURE, "args": 5}]),
         ("errbacks", [{}]),
         ("chain", ["x"]),
         ("chain", [{"task": "x"}]),
@@ -221,7 +224,7 @@ def named(name, value):
     """Return what a sentence calls a part of a message."""
     if name != "body":
         return f" has the header '{name}' "
-    return " has the (body|options|header 'get') "  # The body has the options.
+    return " has the (body|options|header '(get|callbacks)') "  # The body has the options.
 
 
 @pytest.mark.parametrize(("name", "value"), UNREADABLE)
