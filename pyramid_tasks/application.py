@@ -107,7 +107,12 @@ class PyramidCelery(Celery):
     @property
     def backend(self) -> Any:
         """The result backend: the one of :meth:`sending`, if any."""
-        return self._sending.get()[1] or own_backend(self) or super().backend
+        return self._sending.get()[1] or self.result_backend
+
+    @property
+    def result_backend(self) -> Any:
+        """The result backend of the settings. A database is asked for its tables."""
+        return own_backend(self) or super().backend
 
 
 _NO_ORIGIN = (

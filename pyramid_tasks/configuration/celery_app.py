@@ -86,6 +86,9 @@ def _checked_settings(tasks: Tasks, settings: Mapping[str, Any]) -> dict[str, An
         check_contents(merged, report_value, key_of)
     check_databases(merged, report_value, is_worker=tasks.is_worker)
     check_connections(merged, report_value, key_of)
+    if not tasks.is_worker:
+        # Otherwise a process that only sends connects to the database of results.
+        merged.setdefault("database_create_tables_at_setup", False)
     return merged
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._celery import new_backend, set_transport_options
+from .faults import is_state
 from .transports import limit_sentinels
 
 if TYPE_CHECKING:
@@ -34,10 +35,9 @@ class QuietBackend:
 
     def __init__(self, app: PyramidCelery) -> None:
         self._app = app
-        self._backend = app.backend
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+        return getattr(self._app.result_backend, name)
 
     def add_pending_result(self, result: Any, **_: Any) -> Any:
         """Do nothing."""
@@ -48,7 +48,7 @@ class QuietBackend:
     def ensure_chords_allowed(self) -> None:
         """Let Celery raise an error if the result backend cannot have chords."""
         if not self._app.conf.task_always_eager:
-            self._backend.ensure_chords_allowed()
+            self._app.result_backend.ensure_chords_allowed()
 
 
 class SendingBackend(QuietBackend):
@@ -78,11 +78,14 @@ class SendingBackend(QuietBackend):
         self._call("set_chord_size", *args)
 
     def _call(self, name: str, *args: Any, **options: Any) -> None:
-        backend = limited_backend(self._app, self._backend, self._timeout)
+        backend = limited_backend(self._app, self._app.result_backend, self._timeout)
         call: Callable[..., None] = getattr(backend, name)
         try:
             call(*args, **options)
-        except getattr(backend, "connection_errors", ()) as error:
+        except Exception as error:
+            is_down = isinstance(error, getattr(backend, "connection_errors", ()))
+            if not (is_down or is_state(error)):
+                raise
             raise BrokerDown(
                 f"the result backend, which chords need: {error}"
             ) from error

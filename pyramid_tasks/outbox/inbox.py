@@ -199,7 +199,9 @@ def _store(task: Task, result: Any) -> Stored:
     if ignored is None:
         ignored = task.ignore_result
     has_reader = not (ignored or isinstance(backend, DisabledBackend))
-    if not (has_reader or request.callbacks or request.chain):
+    # A chord gets the value of a task that ignores its own.
+    followers = request.callbacks or request.chain or request.chord
+    if not (has_reader or followers):
         return None, None
     value = backend.prepare_value(result)
     content_type, _, body = dumps(value, backend.serializer)

@@ -14,6 +14,7 @@ from kombu import Connection, Producer
 from proxy import Proxy
 from pyramid.scripting import prepare
 from redis import Redis
+from redis.exceptions import OutOfMemoryError
 from sqlalchemy import create_engine
 from support import need_service, unique
 from transactional import Resource, TransactionalApp
@@ -245,12 +246,30 @@ def test_result_backend_with_a_sentinel_that_is_silent(broker, proxy):
     assert proxy.connections <= 2
 
 
-def test_result_backend_that_is_down(broker):
-    """Nobody waits for a result backend to send a task."""
-    app = App(broker, celery__result_backend="redis://localhost:1/0")
-    (result,) = app.defer(1)
+@pytest.mark.parametrize(
+    "backend",
+    ["redis://localhost:1/0", "db+postgresql+psycopg://postgres@localhost:1/none"],
+)
+def test_result_backend_that_is_down(broker, backend):
+    """Nobody waits for a result backend to send a task, or connects to it."""
+    app = App(broker, celery__result_backend=backend)
+    with patch("sqlalchemy.pool.base.Pool.connect", Mock()) as connect:
+        (result,) = app.defer(1)
     assert result.sent
     assert app.sent() == [1]
+    assert connect.call_count == 0
+
+
+@REDIS
+def test_result_backend_without_memory(broker):
+    """A chord waits for a backend that takes nothing: the chord is not the cause."""
+    celery = App(broker, celery__result_backend="redis://localhost/0").celery
+    full = OutOfMemoryError("command not allowed")
+    with (
+        patch.object(type(celery.result_backend), "set_chord_size", side_effect=full),
+        pytest.raises(BrokerDown, match="result backend, which chords need: command"),
+    ):
+        SendingBackend(celery, 0.5).set_chord_size("id", 2)
 
 
 def test_one_of_many_is_refused(app, caplog):

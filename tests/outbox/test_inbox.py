@@ -203,6 +203,16 @@ def test_value_that_nobody_asks_for(sqlite, task_id, unused):
     assert app.effects() == 1
 
 
+def test_value_for_a_chord(sqlite, task_id):
+    """A chord gets the value of a task whose own result nobody asks for."""
+    options = {"inbox": True, "ignore_result": True}
+    app = App(sqlite, lambda request: 10, options=options)
+    chord = app.celery.signature("next")
+    for _ in range(2):
+        assert app.run(task_id, chord=chord) == ("SUCCESS", 10)
+    assert app.effects() == 1
+
+
 def test_followers_have_the_same_ids(sqlite, task_id):
     """Linked tasks, whatever they are, get the ids that they had the first time."""
 

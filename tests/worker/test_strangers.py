@@ -224,7 +224,9 @@ def named(name, value):
     """Return what a sentence calls a part of a message."""
     if name != "body":
         return f" has the header '{name}' "
-    return " has the (body|options|header '(get|callbacks)') "  # The body has the options.
+    return (
+        " has the (body|options|header '(get|callbacks)') "  # The body has the options.
+    )
 
 
 @pytest.mark.parametrize(("name", "value"), UNREADABLE)
