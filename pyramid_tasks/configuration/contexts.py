@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from pyramid.exceptions import ConfigurationError
 
 from ..registry import get_tasks
+from .importable import maybe_dotted
+from .load import reporting_directive
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from ..registry import Capture, Restore
 
 
+@reporting_directive
 def add_task_context(
     config: Configurator, name: str, capture: Capture | str, restore: Restore | str
 ) -> None:
@@ -33,12 +36,13 @@ def add_task_context(
             allowed.
 
     Raises:
-        pyramid.exceptions.ConfigurationError: One of the two cannot be called.
+        pyramid.exceptions.ConfigurationError: One of the two cannot be called, or its
+            dotted name leads nowhere.
 
     An error in ``capture`` is raised where the task is deferred. An error in
     ``restore`` is an error of the task.
     """
-    functions = config.maybe_dotted(capture), config.maybe_dotted(restore)
+    functions = maybe_dotted(config, capture), maybe_dotted(config, restore)
     if not all(map(callable, functions)):
         raise ConfigurationError(
             f"The task context {name!r} needs two functions, capture(request) and "

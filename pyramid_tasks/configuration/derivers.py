@@ -11,8 +11,10 @@ from pyramid.util import TopologicalSorter, is_nonstr_iter
 from pyramid.viewderivers import INGRESS
 from zope.interface import implementer
 
+from ..exceptions import TaskError
 from ..interfaces import ITaskDeriverInfo, ITaskDerivers
 from ..registry import relate
+from .importable import maybe_dotted
 from .load import reporting_directive
 
 if TYPE_CHECKING:
@@ -66,10 +68,15 @@ def add_task_deriver(
         over: The derivers (or ``TASK``) that this one is further from the task than.
 
     Raises:
-        pyramid.exceptions.ConfigurationError: The name or the position is reserved.
+        pyramid.exceptions.ConfigurationError: The name or the position is reserved, or
+            the deriver is no function, or has no name.
     """
-    deriver = config.maybe_dotted(deriver)
-    name = name or deriver.__name__  # type: ignore[union-attr]
+    deriver = maybe_dotted(config, deriver)
+    if not callable(deriver):
+        raise TaskError(f"A task deriver is a function, and not {deriver!r}.")
+    name = name or getattr(deriver, "__name__", "")
+    if not name:
+        raise TaskError(f"{deriver!r} has no name of its own: give one, name='...'.")
     under = _as_tuple(under) or (INGRESS,)
     over = _as_tuple(over) or (TASK,)
     if name in {INGRESS, TASK}:

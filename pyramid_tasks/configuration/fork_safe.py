@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ForkSafetyError
 from ..forking import KEY, engines_of
+from .importable import maybe_dotted
 from .load import reporting_directive
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def add_fork_safe(
     Raises:
         ForkSafetyError: ``dispose`` is something else.
     """
-    found: Any = config.maybe_dotted(dispose)
+    found: Any = maybe_dotted(config, dispose)
     # A bare engine.dispose would close the connections that the parent uses.
     owner = getattr(found, "__self__", None)
     if any(engines_of(owner)):

@@ -25,6 +25,11 @@ def check_kind(func: Callable[..., Any]) -> None:
     Raises:
         TaskError: It is a class, or a function whose call only makes an object.
     """
+    if not callable(func):
+        raise TaskError(
+            f"{func!r} cannot be a task, as it cannot be called: register a function, "
+            "or the dotted name of one, such as myapp.tasks.add."
+        )
     for is_kind, problem in _REFUSED.items():
         if is_kind(_called(func)):
             raise TaskError(f"{_describe(func)} cannot be a task. It is {problem}.")

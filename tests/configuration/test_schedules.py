@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from celery.schedules import crontab
 
-from pyramid_tasks.configuration.schedules import parse_schedule
+from pyramid_tasks.configuration.beat_schedule import parse_schedule
 
 EACH_FIELD = crontab(
     minute="30", hour="7,19", day_of_month="1-7", month_of_year="1", day_of_week="fri"

@@ -18,7 +18,7 @@ from pyramid.threadlocal import get_current_registry, get_current_request
 import pyramid_tasks
 from pyramid_tasks import CeleryWorkerInit, CeleryWorkerProcessInit
 from pyramid_tasks.events import ProcessEvent
-from pyramid_tasks.worker.lifecycle import _check_greenlets, problem_of_state_db
+from pyramid_tasks.worker.lifecycle import _check_greenlets, problem_of_file
 
 
 def watched(configure, seen):
@@ -99,8 +99,8 @@ def test_folder_of_the_state(configure, tmp_path):
     app = configure(**settings, **{"celery.worker_state_db": file}).make_celery_app()
     with pytest.raises(SystemExit, match="nowhere/state is in a folder that is not th"):
         app.Worker(pool="solo")
-    assert problem_of_state_db(str(tmp_path / "state")) is None
-    assert problem_of_state_db("state") is None
+    assert problem_of_file(str(tmp_path / "state")) is None
+    assert problem_of_file("state") is None
 
 
 @pytest.mark.parametrize("pools", [("solo", "threads"), ("threads", "threads")])
