@@ -98,16 +98,9 @@ def maybe_dotted(config: Configurator, given: Any) -> Any:
         if any(name.partition(".")[0] not in _RESOLVERS for name in names):
             raise
         module, _, last = given.replace(":", ".").rpartition(".")
-        nearest = (
-            near_names(last, vars(sys.modules[module]))
-            if (module in sys.modules)
-            else []
-        )
-        hint = (
-            f"Did you mean {nearest[0]}?"
-            if nearest
-            else ("Write the dotted name of something that Python can import.")
-        )
+        hint = "Write the dotted name of something that Python can import."
+        for near in near_names(last, vars(sys.modules.get(module, object))):
+            hint = f"Did you mean {near}?"
         raise TaskError(f"{given!r} cannot be imported: {error}. {hint}") from None
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _OF_CALL: dict[str, Check] = {
     "args": that(
-        "a list",
+        "a list of arguments, such as [1, 2]",
         lambda value: is_nonstr_iter(value) and not isinstance(value, Mapping),
     ),
     "kwargs": dictionary(),

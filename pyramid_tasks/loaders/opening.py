@@ -144,9 +144,8 @@ def _keep_logging(logfile: str | None = None, **options: Any) -> None:
         try:
             added = WatchedFileHandler(logfile, encoding="utf-8")
         except OSError as error:
-            raise SystemExit(
-                f"Error: --logfile = {logfile} cannot be written: {error}."
-            ) from None
+            problem = f"{logfile} cannot be written to: {error.strerror}."
+            raise SystemExit(f"Error: logfile = {problem}") from None
         added.set_name(_LOGFILE)
         of_celery = logging.Formatter(options.get("format"))
         added.setFormatter(next(formatters, of_celery))

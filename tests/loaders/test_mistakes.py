@@ -420,6 +420,20 @@ def test_warning_in_a_web_process(web, tmp_path, caplog):
     assert f"{ini}, [celery:main]: two is not a setting" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["beat_schedule_filename", "worker_state_db"])
+def test_file_that_cannot_be_written(problem, name):
+    """The check tells of the folder; another scheduler keeps no file."""
+    text = f"{APP}celery.{name} = /nowhere/x\n"
+    assert f"celery.{name} = /nowhere/x is in a folder that is not" in problem(text)
+
+
+def test_file_of_another_scheduler(write_ini):
+    """Only Celery's own scheduler of beat keeps a file."""
+    text = f"{APP}celery.beat_schedule_filename = /nowhere/x\n"
+    ini = write_ini(f"{text}celery.beat_scheduler = celery.beat:Scheduler\n")
+    assert find_problems(str(ini), {}) == []
+
+
 def test_what_the_check_tells(problem):
     """It tells of the path, of results nobody finds, and how to leave out names."""
     said = problem(APP, "a%b.ini")  # about the path, and not about a value in the file

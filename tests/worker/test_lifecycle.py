@@ -18,7 +18,8 @@ from pyramid.threadlocal import get_current_registry, get_current_request
 import pyramid_tasks
 from pyramid_tasks import CeleryWorkerInit, CeleryWorkerProcessInit
 from pyramid_tasks.events import ProcessEvent
-from pyramid_tasks.worker.lifecycle import _check_greenlets, problem_of_file
+from pyramid_tasks.worker.files import problem_of_file
+from pyramid_tasks.worker.lifecycle import _check_greenlets
 
 
 def watched(configure, seen):
@@ -101,6 +102,26 @@ def test_folder_of_the_state(configure, tmp_path):
         app.Worker(pool="solo")
     assert problem_of_file(str(tmp_path / "state")) is None
     assert problem_of_file("state") is None
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "name"),
+    [
+        ("Beat", {"schedule": "/nowhere/x"}, "beat_schedule_filename"),
+        ("Beat", {"pidfile": "/nowhere/x"}, "pidfile"),
+        ("Worker", {"pidfile": "/nowhere/x"}, "pidfile"),
+        (
+            *("Worker", {"beat": True, "schedule_filename": "/nowhere/x"}),
+            "beat_schedule_filename",
+        ),
+    ],
+)
+def test_folder_of_a_file(configure, tmp_path, monkeypatch, program, options, name):
+    """A worker and beat end with one sentence if its folder is not there."""
+    monkeypatch.chdir(tmp_path)
+    app = configure(**{"celery.broker_url": "memory://"}).make_celery_app()
+    with pytest.raises(SystemExit, match=f"Error: {name} = /nowhere/x is in a folder"):
+        getattr(app, program)(**options, quiet=True).start_scheduler()
 
 
 @pytest.mark.parametrize("pools", [("solo", "threads"), ("threads", "threads")])
