@@ -25,14 +25,21 @@ class CheckedBeat(Beat):
 
 
 def check_beat(scheduler: Any, filename: str) -> None:
-    """End a process in which beat could not keep the times of its last runs.
+    """End a process in which beat has no scheduler, or no folder for its file.
 
     Args:
         scheduler: The scheduler; others than Celery's own keep no file.
         filename: The file, of the setting or of the option ``--schedule``.
     """
     aliases = dict(load_extension_class_names("celery.beat_schedulers"))
-    found = symbol_by_name(scheduler, aliases)
+    try:
+        found = symbol_by_name(scheduler, aliases)
+    except (AttributeError, ModuleNotFoundError) as error:
+        parts = f".{scheduler.replace(':', '.')}."
+        if f".{error.name}." not in parts:  # of the code of the scheduler
+            raise
+        problem = f"{scheduler} cannot be imported: {error}."
+        raise SystemExit(f"Error: scheduler = {problem}") from None
     if isinstance(found, type) and issubclass(found, PersistentScheduler):
         check_files(beat_schedule_filename=filename)
 

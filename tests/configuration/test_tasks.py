@@ -669,7 +669,7 @@ def test_periodic_task_with_wrong_arguments(config, args, kwargs):
         (
             [object()],
             {},
-            "its arguments cannot be sent: Object of type object is not J",
+            "its arguments cannot be sent: Object of type object is",
         ),
         ([1], {"delivery": "imediate"}, "delivery = imediate is not .* mean immediate"),
     ],

@@ -104,24 +104,36 @@ def test_folder_of_the_state(configure, tmp_path):
     assert problem_of_file("state") is None
 
 
+NOWHERE = "/no/x is in a folder that is not there"
+
+
 @pytest.mark.parametrize(
-    ("program", "options", "name"),
+    ("program", "options", "said"),
     [
-        ("Beat", {"schedule": "/nowhere/x"}, "beat_schedule_filename"),
-        ("Beat", {"pidfile": "/nowhere/x"}, "pidfile"),
-        ("Worker", {"pidfile": "/nowhere/x"}, "pidfile"),
+        ("Beat", {"schedule": "/no/x"}, f"beat_schedule_filename = {NOWHERE}"),
+        ("Beat", {"pidfile": "/no/x"}, f"pidfile = {NOWHERE}"),
+        ("Beat", {"scheduler": "nope"}, "scheduler = nope cannot be imported: No mod"),
+        ("Beat", {"scheduler": "os.path:X"}, "scheduler = os.path:X cannot be import"),
+        ("Worker", {"pidfile": "/no/x"}, f"pidfile = {NOWHERE}"),
         (
-            *("Worker", {"beat": True, "schedule_filename": "/nowhere/x"}),
-            "beat_schedule_filename",
+            *("Worker", {"beat": True, "schedule_filename": "/no/x"}),
+            f"beat_schedule_filename = {NOWHERE}",
         ),
     ],
 )
-def test_folder_of_a_file(configure, tmp_path, monkeypatch, program, options, name):
-    """A worker and beat end with one sentence if its folder is not there."""
+def test_options(configure, tmp_path, monkeypatch, program, options, said):
+    """A worker and beat end with one sentence if a folder or a module is not there."""
     monkeypatch.chdir(tmp_path)
     app = configure(**{"celery.broker_url": "memory://"}).make_celery_app()
-    with pytest.raises(SystemExit, match=f"Error: {name} = /nowhere/x is in a folder"):
+    with pytest.raises(SystemExit, match=f"Error: {said}"):
         getattr(app, program)(**options, quiet=True).start_scheduler()
+
+
+def test_error_inside_a_scheduler(configure):
+    """An error of the application's own code keeps its traceback."""
+    app = configure(**{"celery.broker_url": "memory://"}).make_celery_app()
+    with pytest.raises(ModuleNotFoundError, match="missing_dependency"):
+        app.Beat(scheduler="failing_import:X", quiet=True).start_scheduler()
 
 
 @pytest.mark.parametrize("pools", [("solo", "threads"), ("threads", "threads")])
