@@ -20,7 +20,7 @@ class CheckedBeat(Beat):
 
     def start_scheduler(self) -> None:
         check_beat(self.scheduler_cls, self.schedule)
-        check_files(pidfile=self.pidfile)
+        check_files(pidfile=self.pidfile, logfile=self.logfile)
         super().start_scheduler()
 
 

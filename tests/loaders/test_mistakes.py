@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from celery import beat
+from celery import beat, signals
 from celery.schedules import BaseSchedule
 from support import logging_sections
 
@@ -477,6 +477,13 @@ def test_address_that_can_be_read(opened, url):
     master = "celery.result_backend_transport_options.master_name = main"
     app = opened(f"{APP.replace('cache+memory://', url)}{master}\n")
     assert app.conf.result_backend == url.replace("%%", "%")
+
+
+def test_logfile_that_cannot_be_written(opened):
+    """A worker ends with one sentence if it cannot write to it."""
+    opened(APP + logging_sections())
+    with pytest.raises(SystemExit, match="logfile = /nowhere/x cannot be written to"):
+        signals.setup_logging.send(None, logfile="/nowhere/x")
 
 
 def test_import_error_inside_a_handler(problem, capsys):

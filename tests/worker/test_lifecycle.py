@@ -112,6 +112,7 @@ NOWHERE = "/no/x is in a folder that is not there"
     [
         ("Beat", {"schedule": "/no/x"}, f"beat_schedule_filename = {NOWHERE}"),
         ("Beat", {"pidfile": "/no/x"}, f"pidfile = {NOWHERE}"),
+        ("Beat", {"logfile": "/no/x"}, f"logfile = {NOWHERE}"),
         ("Beat", {"scheduler": "nope"}, "scheduler = nope cannot be imported: No mod"),
         ("Beat", {"scheduler": "os.path:X"}, "scheduler = os.path:X cannot be import"),
         ("Worker", {"pidfile": "/no/x"}, f"pidfile = {NOWHERE}"),
