@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from billiard.context import get_spawning_popen
@@ -103,6 +104,11 @@ class PyramidCelery(Celery):
         """
         with as_current_app(self), context as producer:
             yield producer
+
+    @cached_property
+    def Beat(self) -> Any:  # noqa: N802 as Celery has it
+        """The program of ``celery beat``."""
+        return self.subclass_with_self("pyramid_tasks.worker.beat:CheckedBeat", "Beat")
 
     @property
     def backend(self) -> Any:

@@ -77,7 +77,7 @@ class UnknownSetting(SettingError):
 
 
 class TaskError(PyramidTasksError, ConfigurationError):
-    """A function cannot be a task as it was registered."""
+    """A task cannot be registered, or scheduled, as it was given."""
 
 
 class ForkSafetyError(PyramidTasksError, ConfigurationError):

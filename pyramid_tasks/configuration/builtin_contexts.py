@@ -175,7 +175,7 @@ def _switch_on(config: Configurator, name: str) -> None:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise SettingError(
             "pyramid_tasks.context",
-            f"= {name} is not one of host, locale and user.{hint} Add others with "
-            "config.add_task_context().",
+            f"= {name} is not one of host, locale and user.{hint} What the application "
+            "adds with config.add_task_context() always travels, and is not listed.",
         )
     config.add_task_context(name, *CONTEXTS[name])

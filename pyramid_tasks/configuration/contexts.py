@@ -8,6 +8,8 @@ from pyramid.exceptions import ConfigurationError
 
 from ..registry import get_tasks
 from .functions import check_call
+from .importable import maybe_dotted
+from .load import reporting_directive
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from ..registry import Capture, Restore
 
 
+@reporting_directive
 def add_task_context(
     config: Configurator, name: str, capture: Capture | str, restore: Restore | str
 ) -> None:
@@ -35,12 +38,12 @@ def add_task_context(
 
     Raises:
         pyramid.exceptions.ConfigurationError: One of the two cannot be called so, or
-            is an async function.
+            is an async function, or its dotted name leads nowhere.
 
     An error in ``capture`` is raised where the task is deferred. An error in
     ``restore`` is an error of the task.
     """
-    functions = config.maybe_dotted(capture), config.maybe_dotted(restore)
+    functions = maybe_dotted(config, capture), maybe_dotted(config, restore)
     if not all(map(callable, functions)):
         raise ConfigurationError(
             f"The task context {name!r} needs two functions, capture(request) and "

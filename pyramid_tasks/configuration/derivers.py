@@ -15,6 +15,7 @@ from ..exceptions import TaskError
 from ..interfaces import ITaskDeriverInfo, ITaskDerivers
 from ..registry import relate
 from .functions import check_call
+from .importable import maybe_dotted
 from .load import reporting_directive
 
 if TYPE_CHECKING:
@@ -69,10 +70,14 @@ def add_task_deriver(
 
     Raises:
         pyramid.exceptions.ConfigurationError: The name or the position is reserved, or
-            the deriver cannot be called so or is async.
+            the deriver cannot be called so, is async or has no name.
     """
-    found: Callable[..., TaskFunc] = config.maybe_dotted(deriver)
-    name = name or found.__name__
+    found: Any = maybe_dotted(config, deriver)
+    if not callable(found):
+        raise TaskError(f"A task deriver is a function, and not {found!r}.")
+    name = name or getattr(found, "__name__", "")
+    if not name:
+        raise TaskError(f"{found!r} has no name of its own: give one, name='...'.")
     check_call(f"The task deriver {name}", found, "task", "info")
     under = _as_tuple(under) or (INGRESS,)
     over = _as_tuple(over) or (TASK,)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..exceptions import ForkSafetyError
 from ..forking import KEY, engines_of
 from .functions import check_call
+from .importable import maybe_dotted
 from .load import reporting_directive
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def add_fork_safe(
         pyramid.exceptions.ConfigurationError: The function cannot be called so, or is
             async.
     """
-    found: Any = config.maybe_dotted(dispose)
+    found: Any = maybe_dotted(config, dispose)
     # A bare engine.dispose would close the connections that the parent uses.
     owner = getattr(found, "__self__", None)
     if any(engines_of(owner)):

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from pyramid.exceptions import ConfigurationError
-
 from ..exceptions import TaskError
 
 #: What gives no result when it is called: a test for it, and what it is.
@@ -27,6 +25,11 @@ def check_kind(func: Callable[..., Any]) -> None:
     Raises:
         TaskError: It is a class, or a function whose call only makes an object.
     """
+    if not callable(func):
+        raise TaskError(
+            f"{func!r} cannot be a task, as it cannot be called: register a function, "
+            "or the dotted name of one, such as myapp.tasks.add."
+        )
     for is_kind, problem in _REFUSED.items():
         if is_kind(_called(func)):
             raise TaskError(f"{_describe(func)} cannot be a task. It is {problem}.")
@@ -46,15 +49,15 @@ def check_call(what: str, func: Callable[..., Any], *arguments: str) -> None:
         arguments: The names of its arguments, all of them positional.
 
     Raises:
-        ConfigurationError: It is async, or takes other arguments.
+        TaskError: It is async, or takes other arguments.
     """
     called = f"{what} is called as {_describe(func)}({', '.join(arguments)})"
     if is_async(func):
-        raise ConfigurationError(f"{called}, and nobody awaits it: write a plain def.")
+        raise TaskError(f"{called}, and nobody awaits it: write a plain def.")
     try:
         inspect.signature(func).bind(*arguments)
     except TypeError as error:
-        raise ConfigurationError(f"{called}: {error}.") from None
+        raise TaskError(f"{called}: {error}.") from None
     except ValueError:  # a builtin does not tell its arguments
         pass
 

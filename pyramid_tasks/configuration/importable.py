@@ -7,9 +7,11 @@ is one of the code, and passes.
 from __future__ import annotations
 
 import re
+import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.app.backends import BACKEND_ALIASES
 from celery.utils.imports import (
@@ -19,10 +21,15 @@ from celery.utils.imports import (
 )
 from kombu.transport import TRANSPORT_ALIASES
 
-from ..exceptions import near_names
+from ..exceptions import TaskError, near_names
 from .addresses import check_address
 
+if TYPE_CHECKING:
+    from pyramid.config import Configurator
+
 _DOTTED = r"[\w.]+(:[\w.]+)?"
+# The packages that look a name up. Below them, the code of the named module runs.
+_RESOLVERS = {"_frozen_importlib", "importlib", "pyramid", "pyramid_tasks"}
 
 
 def check_modules(names: Iterable[Any]) -> None:
@@ -75,6 +82,26 @@ def import_symbol(name: str, aliases: Mapping[str, str] | None = None) -> Any:
             raise
         missing = f"{module} has no {last}"
     raise ValueError(f"= {name} cannot be imported: {missing}.")
+
+
+def maybe_dotted(config: Configurator, given: Any) -> Any:
+    """Return what a directive was given, or what its dotted name stands for.
+
+    Raises:
+        TaskError: There is no such thing. An error inside the module passes.
+    """
+    try:
+        return config.maybe_dotted(given)
+    except (AttributeError, ImportError, LookupError, ValueError) as error:
+        frames = traceback.walk_tb(error.__traceback__)
+        names = [frame.f_globals.get("__name__", "") for frame, _ in frames]
+        if any(name.partition(".")[0] not in _RESOLVERS for name in names):
+            raise
+        module, _, last = given.replace(":", ".").rpartition(".")
+        hint = "Write the dotted name of something that Python can import."
+        for near in near_names(last, vars(sys.modules.get(module, object))):
+            hint = f"Did you mean {near}?"
+        raise TaskError(f"{given!r} cannot be imported: {error}. {hint}") from None
 
 
 def check_pool(value: Any) -> None:

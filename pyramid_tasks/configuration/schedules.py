@@ -1,32 +1,36 @@
-"""``config.add_periodic_task``, and how a schedule is written."""
+"""``config.add_periodic_task``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from kombu.exceptions import EncodeError
+from kombu.serialization import dumps
 from kombu.utils.functional import reprcall
-from pyramid.exceptions import ConfigurationError
+from pyramid.util import is_nonstr_iter
 
-from ..exceptions import near_names
+from ..application import PyramidCelery
+from ..exceptions import DeferError, TaskError
 from ..registry import check_arguments, get_tasks, relate
+from .beat_schedule import check_schedule
 from .call_options import check_options, check_scheduled
-from .kinds import Check, dictionary, of
+from .importable import maybe_dotted
+from .kinds import Check, dictionary, one_of, that
 from .load import reporting, reporting_directive
 
 if TYPE_CHECKING:
     from celery import Task
-    from celery.schedules import BaseSchedule, crontab
+    from celery.schedules import BaseSchedule
     from pyramid.config import Configurator
 
-_ENTRY_KEYS = {"task", "type", "schedule", "args", "kwargs", "options", "relative"}
-_CRON_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
-_OF_ENTRY: dict[str, Check] = {
-    "args": of("a list", list, tuple),
+_OF_CALL: dict[str, Check] = {
+    "args": that(
+        "a list of arguments, such as [1, 2]",
+        lambda value: is_nonstr_iter(value) and not isinstance(value, Mapping),
+    ),
     "kwargs": dictionary(),
-    "options": dictionary(check_scheduled),
 }
 
 
@@ -54,32 +58,33 @@ def add_periodic_task(
             <https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html>`_.
 
     Raises:
-        pyramid.exceptions.ConfigurationError: The schedule cannot be read, or an option
-            is misspelt.
+        TaskError: The schedule cannot be read, or an option is misspelt.
         TaskNotRegistered: The application has no such task, once committed.
+        DeferError: The task, or its serializer, does not take the arguments, once
+            committed.
     """
     tasks = get_tasks(config.registry)
-    if isinstance(schedule, (str, int, float)):
-        try:
-            schedule = parse_schedule(str(schedule))
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from error
-    args, kwargs = tuple(args), dict(kwargs or {})
-    title = opts.pop("name", None) or reprcall(
-        getattr(func_or_name, "__qualname__", func_or_name), args, kwargs
-    )
+    called = getattr(func_or_name, "__qualname__", func_or_name)
+    title = opts.pop("name", None)
     try:
+        check_options({"args": args, "kwargs": kwargs}, _OF_CALL)
+        args, kwargs = tuple(args or ()), dict(kwargs or {})
+        title = title or reprcall(called, args, kwargs)
+        schedule = check_schedule(schedule)
         check_scheduled(opts)
     except ValueError as error:
-        raise ConfigurationError(f"The periodic task {title}: {error}") from None
+        raise TaskError(f"The periodic task {title or called}: {error}") from None
 
     def register() -> None:
         # A dotted name may be relative to the package, as in any directive.
         is_relative = isinstance(func_or_name, str) and func_or_name.startswith(".")
         task = tasks.find(
-            config.maybe_dotted(func_or_name) if is_relative else func_or_name
+            maybe_dotted(config, func_or_name) if is_relative else func_or_name
         )
-        check_arguments(task, args, kwargs)
+        try:
+            check_call(task, args, kwargs, opts)
+        except (TypeError, ValueError) as error:
+            raise DeferError(f"The periodic task {title}: {error}") from None
         relate(introspectable, config.registry, "tasks", task.name)
         tasks.app.add_periodic_task(
             schedule, task.signature(), args, kwargs, name=title, **opts
@@ -92,132 +97,33 @@ def add_periodic_task(
         schedule=schedule, task=func_or_name, args=args, kwargs=kwargs, options=opts
     )
     # After the tasks, wherever in the application they are registered.
-    action = reporting(config.action_info, TypeError)(register)
+    action = reporting(config.action_info)(register)
     config.action(
         ("periodic task", title), action, introspectables=(introspectable,), order=10
     )
 
 
-def parse_schedule(text: str, type_: str | None = None) -> float | timedelta | crontab:
-    """Read a schedule.
-
-    Args:
-        text: A cron expression of five fields (``0 3 * * *``) or a number of seconds;
-            with a type, JSON.
-        type_: ``crontab`` or ``timedelta`` for a JSON object of their arguments,
-            ``integer`` for a number of seconds; the form of older packages.
-
-    Raises:
-        ValueError: The schedule cannot be read; the message says what was expected.
-    """
-    text = text.strip()
-    try:
-        if type_ is not None:
-            return _TYPES[type_](json.loads(text))
-        fields = text.split()
-        if len(fields) == len(_CRON_FIELDS):
-            return _crontab(dict(zip(_CRON_FIELDS, fields, strict=True)))
-        return _seconds(text)
-    except KeyError:
-        expected = "type = crontab, timedelta or integer"
-        raise ValueError(f"type {type_!r} is unknown; write {expected}") from None
-    except (TypeError, ValueError, OverflowError) as error:
-        expected = (
-            f"JSON for type = {type_}"
-            if type_
-            else "a cron expression of five fields or a number of seconds"
-        )
-        detail = "too large" if isinstance(error, OverflowError) else error
-        raise ValueError(f"schedule {text!r} is not {expected} ({detail})") from error
-
-
-class ScheduleError(ValueError):
-    """Entries of ``beat_schedule`` cannot be read.
-
-    Attributes:
-        problems: What is wrong with each.
-        readable: The other entries.
-    """
-
-    def __init__(self, problems: list[str], readable: dict[str, Any]) -> None:
-        super().__init__(problems, readable)
-        self.problems = problems
-        self.readable = readable
-
-
-def read_schedule(entries: Any) -> dict[str, Any]:
-    """Return the value of ``beat_schedule``, with what beat needs as its schedules.
-
-    Args:
-        entries: For each name an entry. The schedule of an entry may be written as in
-            ``[celerybeat:NAME]``, with a ``type`` or without.
+def check_call(
+    task: Task,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: Mapping[str, Any],
+) -> None:
+    """Check what beat sends.
 
     Raises:
-        ScheduleError: An entry cannot be read.
+        TypeError: The task does not take the arguments.
+        ValueError: Its serializer does not, or an option names no delivery.
     """
-    problems, readable = [], {}
-    if not isinstance(entries, Mapping):
-        problems.append('is no dictionary: write {"NAME": {"task": ..., ...}}.')
-        entries = {}
-    for name, entry in entries.items():
-        try:
-            readable[name] = _read_entry(entry)
-        except ValueError as error:
-            problems.append(f"has an entry {name!r} that cannot be read: {error}")
-    if problems:
-        raise ScheduleError(problems, readable)
-    return readable
-
-
-def _read_entry(entry: Any) -> Any:
-    if hasattr(entry, "schedule"):  # as beat has it
-        return entry
-    if not isinstance(entry, Mapping):
-        raise ValueError("it is no dictionary.")  # noqa: TRY004 a value
-    for key in "task", "schedule":
-        if not entry.get(key):
-            raise ValueError(f"{key} is missing.")
-    for key in entry.keys() - _ENTRY_KEYS:  # another scheduler may have more keys
-        for near in near_names(key, _ENTRY_KEYS, cutoff=0.75):
-            raise ValueError(f"it has {key}. Did you mean {near}?")
-    read = {key: value for key, value in entry.items() if key != "type"}
-    check_options(read, _OF_ENTRY)
-    schedule, type_ = entry["schedule"], entry.get("type")
-    if isinstance(schedule, (str, dict)):
-        if isinstance(schedule, dict) and not type_:
-            raise ValueError("schedule is a JSON object; add type = crontab, say.")
-        text = schedule if isinstance(schedule, str) else json.dumps(schedule)
-        read["schedule"] = parse_schedule(text, type_)
-    elif isinstance(schedule, (int, float)):
-        read["schedule"] = parse_schedule(json.dumps(schedule))
-    return read
-
-
-def _seconds(value: Any) -> float:
-    seconds = float(value)
-    if not 0 < seconds < float("inf"):
-        raise ValueError("not a positive number")
-    timedelta(seconds=seconds)  # as beat counts
-    return seconds
-
-
-def _crontab(fields: dict[str, Any]) -> crontab:
-    from celery.schedules import ParseException, crontab  # slow, for a web process
-
+    check_arguments(task, args, kwargs)
+    if isinstance(task.app, PyramidCelery):
+        known = get_tasks(task.app.registry).deliveries
+        check_options({**options}, {"delivery": one_of(*known)})
     try:
-        return crontab(**fields)
-    except ParseException as error:
-        raise ValueError(str(error)) from error
+        dumps((args, kwargs), options.get("serializer") or task.serializer)
+    except EncodeError as error:
+        from celery.beat import BeatLazyFunc  # which beat calls before it sends
 
-
-def _timedelta(fields: dict[str, float]) -> timedelta:
-    delta = timedelta(**fields)
-    _seconds(delta.total_seconds())
-    return delta
-
-
-_TYPES = {
-    "crontab": _crontab,
-    "timedelta": _timedelta,
-    "integer": _seconds,
-}
+        given = (*args, *kwargs.values())
+        if not any(isinstance(each, BeatLazyFunc) for each in given):
+            raise ValueError(f"its arguments cannot be sent: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable
 from functools import update_wrapper
 from types import MethodType
@@ -16,6 +17,7 @@ from ..worker.request import get_runner
 from .call_options import check_task_options
 from .derivers import TaskDeriverInfo, TaskFunc, derive_task
 from .functions import check_kind, is_async
+from .importable import maybe_dotted
 from .inbox import inbox_options
 from .load import reporting, reporting_directive
 from .signature import default_name, present_as, signature_less_request
@@ -52,10 +54,11 @@ def register_task(
 
     Raises:
         TaskError: The callable has no name or takes no request, it is a class or a
-            generator function, or Celery cannot use the value of an option.
+            generator function, its dotted name leads nowhere, or Celery cannot use the
+            value of an option.
     """
     dotted = func if isinstance(func, str) else None
-    original: Callable[..., Any] = config.maybe_dotted(func)
+    original: Callable[..., Any] = maybe_dotted(config, func)
     check_kind(original)
     tasks = get_tasks(config.registry)
     if name is None:
@@ -112,10 +115,19 @@ def task(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         def send_mail(request, address): ...
 
     Raises:
-        TaskError: The function is a method. Only functions can be tasks.
+        TaskError: It is no function, or a method. Only functions can be tasks.
     """
 
     def attach(func: _Func, depth: int = 1) -> _Func:
+        if not callable(func):
+            place = traceback.extract_stack(limit=depth + 1)[0]
+            written = f"name={func!r}" if isinstance(func, str) else "..."
+            raise TaskError(
+                f"{place.filename}:{place.lineno}: @task is given "
+                f"{func!r}, which is no function: write @task or @task({written}) "
+                "above the def of a function."
+            )
+
         def register(context: Any, _name: str, func: _Func) -> None:
             config = context.config.with_package(info.module)
             if not hasattr(config, "register_task"):

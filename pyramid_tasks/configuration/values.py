@@ -17,6 +17,7 @@ from celery.utils.time import timezone
 
 from ..exceptions import SettingError, near_names
 from .addresses import INSTEAD, check_broker
+from .beat_schedule import ScheduleError, read_schedule
 from .importable import (
     check_modules,
     check_pool,
@@ -34,7 +35,6 @@ from .kinds import (
     one_of,
 )
 from .maps import check_annotations, check_queues, check_routes, check_tables
-from .schedules import ScheduleError, read_schedule
 from .serializers import check_accepted, check_compression, check_serializer
 from .transport_options import check_publish_policy
 

@@ -141,7 +141,11 @@ def _keep_logging(logfile: str | None = None, **options: Any) -> None:
         handler.close()
     if logfile:
         formatters = (each.formatter for each in root.handlers if each.formatter)
-        added = WatchedFileHandler(logfile, encoding="utf-8")
+        try:
+            added = WatchedFileHandler(logfile, encoding="utf-8")
+        except OSError as error:
+            problem = f"{logfile} cannot be written to: {error.strerror}."
+            raise SystemExit(f"Error: logfile = {problem}") from None
         added.set_name(_LOGFILE)
         of_celery = logging.Formatter(options.get("format"))
         added.setFormatter(next(formatters, of_celery))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._celery import SETTING_TYPES
 from ..coercion import NESTING, coerce_nested
+from ..configuration.beat_schedule import parse_schedule
 from ..configuration.call_options import check_routed, check_scheduled
 from ..configuration.load import report, reporting, warn
-from ..configuration.schedules import parse_schedule
 from ..exceptions import LoadError, near_names
 from ..settings import Settings, known_name
 from .errors import plain_errors

@@ -18,9 +18,11 @@ from pyramid.interfaces import INewRequest, IRequestFactory
 from pyramid.request import Request
 
 from ..application import PyramidCelery
+from ..configuration.beat_schedule import check_schedule
 from ..configuration.call_options import TASK_OPTIONS, misspelt_options
 from ..configuration.load import report
 from ..configuration.own_settings import schema_names
+from ..configuration.schedules import check_call
 from ..delivery.immediate import route
 from ..exceptions import (
     OutboxError,
@@ -30,7 +32,7 @@ from ..exceptions import (
 )
 from ..loaders.merge import find_task
 from ..outbox.configuration import get_outbox, no_session
-from ..registry import check_arguments, get_tasks, tasks_with_inbox
+from ..registry import get_tasks, tasks_with_inbox
 from .inbox_checks import check_inbox
 from .listing import entry_of, list_tasks, next_run, own_tasks
 from .map_checks import check_annotations, check_routes
@@ -102,7 +104,9 @@ def _schedule(app: Celery) -> Iterator[Exception]:
             task = find_task(app, entry.task)
             if task.name != entry.task:
                 raise TaskNotRegistered(entry.task, task.name)
-            check_arguments(task, tuple(entry.args or ()), dict(entry.kwargs or {}))
+            check_schedule(entry.schedule)
+            args, kwargs = tuple(entry.args or ()), dict(entry.kwargs or {})
+            check_call(task, args, kwargs, entry.options or {})
             next_run(entry)
         except Exception as error:  # noqa: BLE001 a schedule that can never be met
             yield SettingError(

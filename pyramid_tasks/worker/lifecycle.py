@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery.bootsteps import StartStopStep
@@ -22,6 +20,7 @@ from ..events import (
     ProcessEvent,
 )
 from .doubtful import doubtful_settings
+from .files import check_files
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -70,8 +69,11 @@ class WorkerEvents(StartStopStep):
         super().__init__(worker, **options)
         self.loader = worker.app.loader
         self.registry = self.loader.registry
-        if problem := problem_of_state_db(worker.statedb):
-            raise SystemExit(f"Error: worker_state_db {problem}")
+        check_files(worker_state_db=worker.statedb, pidfile=worker.pidfile)
+        if options.get("beat"):
+            from .beat import check_beat
+
+            check_beat(worker.scheduler, worker.schedule_filename)
         for name, problem in doubtful_settings(worker.app):
             logger.warning("%s %s", name, problem)
         self._ready_callback = worker.ready_callback
@@ -142,16 +144,3 @@ def async_tasks_under(pool: str, app: Celery) -> str | None:
     if pool not in PATCHING_POOLS or not coroutines:
         return None
     return f"cannot run async functions, and the task {coroutines[0].name} is one."
-
-
-def problem_of_state_db(path: str | None) -> str | None:
-    """Return what is wrong with the file in which a worker keeps its state.
-
-    Args:
-        path: The path of the file, or ``None`` for no file.
-    """
-    folder = str(Path(path or "").parent)
-    # A worker puts its name in place of %n, or the like.
-    if "%" in folder or os.access(folder, os.W_OK | os.X_OK):
-        return None
-    return f"= {path} is in a folder that is not there, or not to be written to."

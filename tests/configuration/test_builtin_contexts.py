@@ -461,7 +461,7 @@ def test_names(configure, value):
     ("value", "message"),
     [
         ("hosts", "= hosts is not one of host, locale and user. Did you mean host?"),
-        ("host session", "= session is not one of host, locale and user. Add others"),
+        ("host session", "= session is not one of host, locale and user. What the app"),
         ("true", "= true is not one of"),
     ],
 )

@@ -5,9 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from celery.schedules import crontab
+from celery.beat import ScheduleEntry
+from celery.schedules import crontab, schedule
 
-from pyramid_tasks.configuration.schedules import parse_schedule
+from pyramid_tasks.configuration.beat_schedule import (
+    ScheduleError,
+    parse_schedule,
+    read_schedule,
+)
 
 EACH_FIELD = crontab(
     minute="30", hour="7,19", day_of_month="1-7", month_of_year="1", day_of_week="fri"
@@ -89,3 +94,17 @@ def test_what_is_no_schedule(text, type_, sentence):
     with pytest.raises(ValueError, match="schedule|type") as caught:
         parse_schedule(text, type_)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"task": "a", "schedule": timedelta(seconds=-1)},
+        {"task": "a", "schedule": schedule(0)},
+        ScheduleEntry(name="x", task="a", schedule=schedule(0)),
+    ],
+)
+def test_object_that_is_due_all_the_time(entry):
+    """Beat would send without a pause."""
+    with pytest.raises(ScheduleError, match="'x' that cannot be read: .* is due all"):
+        read_schedule({"x": entry})

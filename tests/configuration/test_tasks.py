@@ -10,6 +10,7 @@ import celery
 import exampleapp
 import pytest
 from celery import Celery, Task
+from celery.beat import BeatLazyFunc
 from celery.schedules import crontab, schedule
 from pyramid.config import Configurator
 from pyramid.exceptions import (
@@ -18,7 +19,7 @@ from pyramid.exceptions import (
     ConfigurationExecutionError,
 )
 
-from pyramid_tasks import task
+from pyramid_tasks import PyramidTasksError, task
 from pyramid_tasks.configuration import celery_app
 from pyramid_tasks.exceptions import AmbiguousTask, TaskError, TaskNotRegistered
 from pyramid_tasks.registry import get_tasks
@@ -95,10 +96,54 @@ def test_register_task(config, func, name, result):
     assert run(app, f"{__name__}.{name}", x=1) == result
 
 
-def test_register_task_with_a_missing_dotted_name(config):
-    """A dotted name that leads nowhere is an error at once."""
-    with pytest.raises(ImportError):
-        config.register_task("exampleapp.nothing")
+@pytest.mark.parametrize(
+    ("directive", "more"),
+    [
+        ("register_task", ()),
+        ("add_task_deriver", ()),
+        ("add_fork_safe", ()),
+        ("add_task_context", ("exampleapp.add",)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("dotted", "said"),
+    [
+        ("exampleapp.ad", "'exampleapp.ad' cannot be imported: .* Did you mean add?"),
+        ("exampleapp:ad", "'exampleapp:ad' cannot be imported: .* Did you mean add?"),
+        ("exmpleapp.add", "cannot be imported: No module named 'exmpleapp'. Write th"),
+        (".nothing", "'.nothing' cannot be imported: "),
+        ("", "'' cannot be imported: "),
+    ],
+)
+def test_missing_dotted_name(config, directive, more, dotted, said):
+    """A dotted name that leads nowhere is an error at once, in one sentence."""
+    given = ("it", dotted) if directive == "add_task_context" else (dotted,)
+    with pytest.raises(TaskError, match=said) as caught:
+        getattr(config, directive)(*given, *more)
+    assert caught.value.info.file == __file__
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("dotted", ["failing_import.Handler", "failing_import:Handler"])
+def test_import_error_inside_a_module(config, dotted):
+    """It is an error of the code, and keeps its traceback."""
+    with pytest.raises(ModuleNotFoundError, match="missing_dependency"):
+        config.register_task(dotted)
+
+
+@pytest.mark.parametrize("given", ["exampleapp", exampleapp, 17, property(len)])
+def test_what_cannot_be_called(config, given):
+    """A module, for one, is neither a task nor a deriver."""
+    with pytest.raises(TaskError, match="cannot be a task, as it cannot be called: re"):
+        config.register_task(given)
+    with pytest.raises(TaskError, match="A task deriver is a function, and not <?"):
+        config.add_task_deriver(given)
+
+
+def test_deriver_without_a_name(config):
+    """An object needs one."""
+    with pytest.raises(TaskError, match="has no name of its own: give one, name='...'"):
+        config.add_task_deriver(Adder())
 
 
 @pytest.mark.parametrize(
@@ -396,10 +441,20 @@ def test_method_is_refused(decorator):
             def send(self, request): ...
 
 
-def test_decorator_takes_one_function():
+@pytest.mark.parametrize(
+    ("decorate", "said"),
+    [
+        (lambda: task("a name"), r"'a name', which .* @task\(name='a name'\)"),
+        (lambda: task(property(len)), "is given <property .* which is no function"),
+        (lambda: task(name="x")(property(len)), "is given <property .* no function"),
+        (lambda: task(classmethod(len)), "is given <classmethod.* is no function"),
+    ],
+)
+def test_decorator_takes_one_function(decorate, said):
     """A name given without its keyword is a mistake, not a function."""
-    with pytest.raises((TypeError, AttributeError)):
-        task("a name")
+    line = decorate.__code__.co_firstlineno
+    with pytest.raises(TaskError, match=f"^{__file__}:{line}: @task .*{said}"):
+        decorate()
 
 
 def test_two_applications_can_scan_one_module(configure):
@@ -531,8 +586,37 @@ def test_schedules(periodic, given, found):
 def test_wrong_schedule(config, schedule):
     """A schedule that cannot be read, or would never end, is an error at once."""
     problem = "could not" if schedule == "daily" else "not a positive number"
-    with pytest.raises(ConfigurationError, match=f"'{schedule}' .*{problem}"):
+    with pytest.raises(TaskError, match=f"'{schedule}' .*{problem}"):
         config.add_periodic_task(schedule, "whatever")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((timedelta(0), "a"), "due all the time: write a positive time"),
+        ((timedelta(seconds=-1), "a"), "due all the time"),
+        ((schedule(0), "a"), "due all the time"),
+        ((1e-9, "a"), "not a positive number"),
+        ((crontab, "a"), r"is not a number of .* such as crontab\(hour=3\)"),
+        ((None, "a"), "schedule None is not a number of seconds, a timedelta"),
+        ((60, "a", 17), r"args = 17 is not a list of arguments, such as \[1, 2\]"),
+        ((60, "a", "report"), "args = 'report' is not a list of arguments"),
+        ((60, "a", {"x": 1}), "args = {'x': 1} is not a list of arguments"),
+        ((60, "a", [1], 17), "kwargs = 17 is not a dictionary"),
+    ],
+)
+def test_wrong_periodic_task(config, given, said):
+    """What beat would stumble over, or never stop to send, is an error at once."""
+    with pytest.raises(TaskError, match=f"The periodic task a.*: .*{said}") as caught:
+        config.add_periodic_task(*given)
+    assert caught.value.info.file == __file__
+
+
+def test_arguments_that_beat_makes(periodic):
+    """Beat calls such an argument when it sends the task."""
+    lazy = BeatLazyFunc(len)
+    (entry,) = periodic(30, "its own name", [lazy]).values()
+    assert entry["args"] == (lazy,)
 
 
 def test_periodic_task_arguments_and_options(periodic):
@@ -585,7 +669,28 @@ def test_periodic_task_with_wrong_arguments(config, args, kwargs):
     with pytest.raises(ConfigurationExecutionError) as caught:
         config.commit()
     assert isinstance(caught.value.evalue, TypeError)
+    assert isinstance(caught.value.evalue, PyramidTasksError)
     assert f"Line {line} of file {__file__}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "said"),
+    [
+        (
+            [object()],
+            {},
+            "its arguments cannot be sent: Object of type object is",
+        ),
+        ([1], {"delivery": "imediate"}, "delivery = imediate is not .* mean immediate"),
+    ],
+)
+def test_periodic_task_that_cannot_be_sent(config, args, options, said):
+    """What beat could not send is an error of the configuration."""
+    config.register_task(add, name="plus")
+    config.add_periodic_task(30, "plus", args, **options)
+    with pytest.raises(ConfigurationExecutionError, match=said) as caught:
+        config.commit()
+    assert isinstance(caught.value.evalue, PyramidTasksError)
 
 
 def test_periodic_task_without_typing(config):

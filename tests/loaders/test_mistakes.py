@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from celery import beat
+from celery import beat, signals
 from celery.schedules import BaseSchedule
 from support import logging_sections
 
@@ -432,6 +432,20 @@ def test_warning_in_a_web_process(web, tmp_path, caplog):
     assert f"{ini}, [celery:main]: two is not a setting" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["beat_schedule_filename", "worker_state_db"])
+def test_file_that_cannot_be_written(problem, name):
+    """The check tells of the folder; another scheduler keeps no file."""
+    text = f"{APP}celery.{name} = /nowhere/x\n"
+    assert f"celery.{name} = /nowhere/x is in a folder that is not" in problem(text)
+
+
+def test_file_of_another_scheduler(write_ini):
+    """Only Celery's own scheduler of beat keeps a file."""
+    text = f"{APP}celery.beat_schedule_filename = /nowhere/x\n"
+    ini = write_ini(f"{text}celery.beat_scheduler = celery.beat:Scheduler\n")
+    assert find_problems(str(ini), {}) == []
+
+
 def test_what_the_check_tells(problem):
     """It tells of the path, of results nobody finds, and how to leave out names."""
     said = problem(APP, "a%b.ini")  # about the path, and not about a value in the file
@@ -475,6 +489,13 @@ def test_address_that_can_be_read(opened, url):
     master = "celery.result_backend_transport_options.master_name = main"
     app = opened(f"{APP.replace('cache+memory://', url)}{master}\n")
     assert app.conf.result_backend == url.replace("%%", "%")
+
+
+def test_logfile_that_cannot_be_written(opened):
+    """A worker ends with one sentence if it cannot write to it."""
+    opened(APP + logging_sections())
+    with pytest.raises(SystemExit, match="logfile = /nowhere/x cannot be written to"):
+        signals.setup_logging.send(None, logfile="/nowhere/x")
 
 
 def test_import_error_inside_a_handler(problem, capsys):

@@ -207,6 +207,24 @@ def test_entry_that_is_one(app_of):
 
 
 @pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"schedule": timedelta(0)}, "due all the time"),
+        ({"schedule": 0}, "due all the time"),
+        ({"schedule": 5, "args": [object()]}, "its arguments cannot be sent: "),
+        ({"schedule": 5, "options": {"delivery": "x"}}, "delivery = x is not one of "),
+    ],
+)
+def test_entry_of_the_code(app_of, entry, said):
+    """The check finds what the code of an application gave to Celery."""
+    app = app_of("it", func=lambda request, *args: None)
+    app.conf.beat_schedule = {"x": {"task": "it", **entry}}
+    (found,) = problems_of(app)
+    assert "celery.beat_schedule has an entry 'x' that cannot be used: " in found
+    assert said in found
+
+
+@pytest.mark.parametrize(
     "entry", ["text", {}, {"task": "it", "schedule": "3"}, {"task": "it", "x": 1}]
 )
 def test_entry_that_cannot_be_read(app_of, entry):

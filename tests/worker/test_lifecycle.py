@@ -18,7 +18,8 @@ from pyramid.threadlocal import get_current_registry, get_current_request
 import pyramid_tasks
 from pyramid_tasks import CeleryWorkerInit, CeleryWorkerProcessInit
 from pyramid_tasks.events import ProcessEvent
-from pyramid_tasks.worker.lifecycle import _check_greenlets, problem_of_state_db
+from pyramid_tasks.worker.files import problem_of_file
+from pyramid_tasks.worker.lifecycle import _check_greenlets
 
 
 def watched(configure, seen):
@@ -99,8 +100,41 @@ def test_folder_of_the_state(configure, tmp_path):
     app = configure(**settings, **{"celery.worker_state_db": file}).make_celery_app()
     with pytest.raises(SystemExit, match="nowhere/state is in a folder that is not th"):
         app.Worker(pool="solo")
-    assert problem_of_state_db(str(tmp_path / "state")) is None
-    assert problem_of_state_db("state") is None
+    assert problem_of_file(str(tmp_path / "state")) is None
+    assert problem_of_file("state") is None
+
+
+NOWHERE = "/no/x is in a folder that is not there"
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "said"),
+    [
+        ("Beat", {"schedule": "/no/x"}, f"beat_schedule_filename = {NOWHERE}"),
+        ("Beat", {"pidfile": "/no/x"}, f"pidfile = {NOWHERE}"),
+        ("Beat", {"logfile": "/no/x"}, f"logfile = {NOWHERE}"),
+        ("Beat", {"scheduler": "nope"}, "scheduler = nope cannot be imported: No mod"),
+        ("Beat", {"scheduler": "os.path:X"}, "scheduler = os.path:X cannot be import"),
+        ("Worker", {"pidfile": "/no/x"}, f"pidfile = {NOWHERE}"),
+        (
+            *("Worker", {"beat": True, "schedule_filename": "/no/x"}),
+            f"beat_schedule_filename = {NOWHERE}",
+        ),
+    ],
+)
+def test_options(configure, tmp_path, monkeypatch, program, options, said):
+    """A worker and beat end with one sentence if a folder or a module is not there."""
+    monkeypatch.chdir(tmp_path)
+    app = configure(**{"celery.broker_url": "memory://"}).make_celery_app()
+    with pytest.raises(SystemExit, match=f"Error: {said}"):
+        getattr(app, program)(**options, quiet=True).start_scheduler()
+
+
+def test_error_inside_a_scheduler(configure):
+    """An error of the application's own code keeps its traceback."""
+    app = configure(**{"celery.broker_url": "memory://"}).make_celery_app()
+    with pytest.raises(ModuleNotFoundError, match="missing_dependency"):
+        app.Beat(scheduler="failing_import:X", quiet=True).start_scheduler()
 
 
 @pytest.mark.parametrize("pools", [("solo", "threads"), ("threads", "threads")])
