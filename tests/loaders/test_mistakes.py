@@ -589,7 +589,13 @@ def test_web_process_leaves_the_worker_alone(web):
 
 # YAML, in which a value need not be text.
 
-YAML = "app:\n  use: egg:exampleapp\n  celery.broker_url: memory://\n"
+YAML = """
+app:
+  use: egg:exampleapp
+  celery.broker_url: memory://
+  celery.result_backend: cache+memory://
+"""
+LOGGING = "logging: {version: 1, handlers: {x: {class: logging.Lost}}}\n"
 
 
 @pytest.mark.usefixtures("distribution")
@@ -604,8 +610,10 @@ YAML = "app:\n  use: egg:exampleapp\n  celery.broker_url: memory://\n"
         (f"{YAML}  celery: {{nothing: 1}}\n", ': "celery.KEY".'),
         (
             f"{YAML}  pyramid_task: {{gc_freeze: true}}\n",
-            ", section 'app': pyramid_task nests its keys, so that nobody reads them. "
-            'Write each in full: "pyramid_tasks.gc_freeze".',
+            (
+                ", section 'app': pyramid_task nests its keys, so that nobody reads "
+                'them. Write each in full: "pyramid_tasks.gc_freeze".'
+            ),
         ),
         (f"{YAML}'celerybeat:n': {{task: x}}\n", "'celery', below beat_schedule."),
         (f"{YAML}celeryroute: {{x: y}}\n", "'celery', below task_routes."),
@@ -614,7 +622,7 @@ YAML = "app:\n  use: egg:exampleapp\n  celery.broker_url: memory://\n"
         (f"{YAML}pyramid_tasks: {{}}\n", 'did you mean "pyramid_tasks.KEY" in the'),
         (f"{YAML}celery: {{3: 4}}\n", ", section 'celery': 3 is not a setting that"),
         (
-            f"{YAML}logging:\n  version: 1\n  handlers: {{x: {{class: logging.Lost}}}}\n",
+            YAML + LOGGING,
             ": Unable to configure handler 'x': Cannot resolve 'logging.Lost': ",
         ),
         *(
@@ -627,7 +635,7 @@ YAML = "app:\n  use: egg:exampleapp\n  celery.broker_url: memory://\n"
                 "pyramid_tasks.gc_freeze: 3",
                 "pyramid_tasks.inbox: [1]",
                 "pyramid_tasks.outbox_lease: [1]",
-                "pyramid_tasks.max_deliveries: 'x'".replace("'", ""),
+                "pyramid_tasks.max_deliveries: x",
                 "pyramid_tasks.outbox_schema: {'a': 1}",
                 "pyramid_tasks.outbox_send: 3",
                 "celery.accept_content: 3",
@@ -635,7 +643,6 @@ YAML = "app:\n  use: egg:exampleapp\n  celery.broker_url: memory://\n"
                 "celery.broker_transport_options: 5",
                 "celery.broker_use_ssl: 5",
                 "celery.imports: 5",
-                "celery.result_backend: 5",
                 "celery.task_acks_late: 7",
                 "celery.task_time_limit: [1]",
                 "celery.worker_concurrency: 1.5",
@@ -647,8 +654,12 @@ YAML = "app:\n  use: egg:exampleapp\n  celery.broker_url: memory://\n"
         (f"{YAML}  pyramid_tasks.outbox_lease: true\n", "= True is not a number."),
         (f"{YAML}  celery.redis_password: 1234\n", "= ******** is not a string"),
         (f"{YAML}  celery.task_routes: {{5: a}}\n", "has a route for 5, which is no n"),
-        (YAML.replace("memory://", "5"), "broker_url = 5 is not a string: put it in"),
-        (YAML.replace("memory://", "[5]"), "celery.broker_url does not begin as a URL"),
+        (YAML.replace("cache+memory://", "5"), "result_backend = 5 is not a string"),
+        (YAML.replace(" memory://", " 5"), "broker_url = 5 is not a string: put it in"),
+        (
+            YAML.replace(" memory://", " [5]"),
+            "celery.broker_url does not begin as a URL",
+        ),
     ],
 )
 def test_mistakes_in_yaml(write_ini, capsys, text, said):
