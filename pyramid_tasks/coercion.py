@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import date, timedelta
+from numbers import Integral, Number
 from typing import Any
 
 from celery.app.utils import HIDDEN_SETTINGS
@@ -70,6 +72,16 @@ TYPES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "string": ("a string", str),
     "tuple": ("a list (words, or a JSON array)", _to_list),
 }
+#: The Python types that YAML, TOML or code may have for such a value.
+_IN_PYTHON: dict[str, tuple[type, ...]] = {
+    "bool or dict": (Mapping,),
+    "dict": (Mapping,),
+    "float": (Number, timedelta),
+    "int": (Integral,),
+    "int or auto": (Integral,),
+    "list": (list, tuple, set, frozenset),
+    "tuple": (list, tuple, set, frozenset),
+}
 NESTING = {"any", "bool or dict", "dict"}
 
 
@@ -99,6 +111,32 @@ def coerce(key: str, value: Any, expected: str) -> Any:
         raise SettingError(
             key, f"= {displayed(key, value)} is not {description}{detail}"
         ) from None
+
+
+def check_type(key: str, value: Any, expected: str) -> None:
+    """Check a value that was no string in the configuration, such as one of YAML.
+
+    Args:
+        key: The setting, for messages.
+        value: The value.
+        expected: A key of :data:`TYPES`.
+
+    Raises:
+        ValueError: The value is not of the type.
+    """
+    if isinstance(value, str):
+        return  # coerce() has read it
+    is_right = isinstance(value, _IN_PYTHON.get(expected, object))
+    if expected.startswith("bool"):
+        is_right = value in (True, False) or (expected != "bool" and is_right)
+    elif expected.startswith(("int", "float")):
+        is_right = is_right and not isinstance(value, bool)
+    elif expected == "string":  # code may give a class, or the like
+        is_right = not isinstance(value, (Number, date))
+    if not is_right:
+        hint = ": put it in quotes" if expected == "string" else ""
+        problem = f"= {displayed(key, value)} is not {TYPES[expected][0]}{hint}."
+        raise ValueError(problem)
 
 
 def displayed(key: str, value: object) -> str:

@@ -184,7 +184,7 @@ class Tasks:
         """
         try:
             return self.deliveries[name or self.delivery]
-        except KeyError:
+        except (KeyError, TypeError):  # a list has no hash
             known = ", ".join(sorted(self.deliveries))
             hint = ""
             if "commit" not in self.deliveries:

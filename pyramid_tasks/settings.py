@@ -89,6 +89,7 @@ def coerce_settings(
         SettingError: As for :func:`extract_celery_settings`.
     """
     result: Settings = {}
+    settings = {str(key): value for key, value in settings.items()}  # YAML has others
     # The shortest keys first, so that a value is met before what nests below it. Of
     # several spellings of a setting, Celery's own comes last.
     keys = sorted(settings, key=lambda key: (key.count("."), key == _plain(key), key))

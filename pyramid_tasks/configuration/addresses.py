@@ -7,6 +7,7 @@ may be one of the password.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -52,6 +53,9 @@ def check_address(value: Any) -> None:
     Raises:
         ValueError: An address cannot be read.
     """
+    several = value if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(each, (int, float, Mapping)) for each in several):
+        raise ValueError(_NO_BEGINNING)
     if isinstance(value, (str, list, tuple)):
         for url in _several(value):
             _check(url)

@@ -10,12 +10,12 @@ from urllib.parse import unquote
 from uuid import UUID
 
 from pyramid.request import Request
-from pyramid.settings import aslist
 
 from ..exceptions import SettingError, near_names
 from ..worker.environ import HOST_KEYS, LAST_PORT, is_host_part
 from ..worker.request import DEFERRED_BY, get_runner
 from .load import reporting
+from .own_settings import names_setting
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -153,20 +153,18 @@ def environ_of(base_url: str) -> dict[str, Any]:
     }
 
 
-def _names(value: Any) -> list[str]:
-    words = value.replace(",", " ") if isinstance(value, str) else value or ()
-    return list(aslist(words))
-
-
 def includeme(config: Configurator) -> None:
     """Switch on the contexts that the settings name."""
     settings = config.get_settings()
-    for name in dict.fromkeys(_names(settings.get("pyramid_tasks.context"))):
+    names: tuple[str, ...] = ()
+    with reporting():
+        names = names_setting(settings, "context", "a list of names of contexts")
+    for name in names:
         with reporting():
             _switch_on(config, name)
     if base_url := settings.get("pyramid_tasks.base_url"):
         with reporting():
-            get_runner(config.registry).base_environ = environ_of(base_url)
+            get_runner(config.registry).base_environ = environ_of(str(base_url))
 
 
 def _switch_on(config: Configurator, name: str) -> None:

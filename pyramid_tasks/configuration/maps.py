@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,6 +65,8 @@ def check_routes(value: Any) -> None:
 
 
 def _check_route(name: Any, route: Any, form: str) -> None:
+    if not isinstance(name, (str, re.Pattern)):
+        raise ValueError(f"has a route for {name!r}, which is no name: {form}")  # noqa: TRY004 a value
     if isinstance(route, Mapping):
         try:
             check_routed({**route})

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..coercion import coerce
+from ..coercion import check_type, coerce, displayed
 from ..exceptions import SettingError, UnknownSetting, near_names
 from ..settings import Report, raise_or_log
 
@@ -57,11 +57,11 @@ def check_own_settings(
             if name in NUMBERS:
                 number_setting(settings, name)
             else:
-                coerce(_PREFIX + name, settings.get(_PREFIX + name), "bool")
+                _check_boolean(_PREFIX + name, settings)
         except SettingError as error:
             report(error)
     send = settings.get(SEND_KEY, "thread")
-    if send not in {"thread", "request", "relay"}:
+    if send not in ("thread", "request", "relay"):
         problem = f"= {send} is not one of thread, request and relay."
         report(SettingError(SEND_KEY, problem))
     try:
@@ -76,13 +76,37 @@ def schema_names(settings: Mapping[str, Any]) -> tuple[str, ...]:
     Raises:
         SettingError: The value is not a list of names.
     """
-    key = _PREFIX + "outbox_schema"
+    return names_setting(settings, "outbox_schema", "a schema or a list of schemas")
+
+
+def names_setting(
+    settings: Mapping[str, Any], name: str, expected: str
+) -> tuple[str, ...]:
+    """Return the names in a setting, each once.
+
+    Args:
+        settings: The settings of a Pyramid application.
+        name: The setting without its prefix ``pyramid_tasks.``.
+        expected: What the value is to be, for messages.
+
+    Raises:
+        SettingError: The value is not a list of names.
+    """
+    key = _PREFIX + name
     names = coerce(key, settings.get(key), "list") or ()
     if not isinstance(names, (list, tuple, set, frozenset)) or not all(
         isinstance(name, str) and name for name in names
     ):
-        raise SettingError(key, f"= {names!r} is not a schema or a list of schemas.")
+        raise SettingError(key, f"= {displayed(key, names)} is not {expected}.")
     return tuple(dict.fromkeys(names))
+
+
+def _check_boolean(key: str, settings: Mapping[str, Any]) -> None:
+    value = coerce(key, settings.get(key, False), "bool")
+    try:
+        check_type(key, value or False, "bool")
+    except ValueError as error:
+        raise SettingError(key, str(error)) from None
 
 
 def number_setting(settings: Mapping[str, Any], name: str) -> float:
@@ -98,6 +122,7 @@ def number_setting(settings: Mapping[str, Any], name: str) -> float:
     key = _PREFIX + name
     value = settings.get(key, NUMBERS[name])
     try:
+        check_type(key, value, "float")
         number = float(value)
     except (TypeError, ValueError):
         raise SettingError(key, f"= {value} is not a number.") from None

@@ -27,11 +27,27 @@ def unread_settings(settings: Mapping[str, Any]) -> Iterator[UnknownSetting]:
     Args:
         settings: The settings of a Pyramid application.
     """
-    for key in settings:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _nested(key, value)
         nearest = meant_setting(key)
         if nearest and nearest not in settings:
             problem = "is read neither by Celery nor by pyramid_tasks."
             yield UnknownSetting(key, problem, nearest)
+
+
+def _nested(key: str, value: Mapping[Any, Any]) -> Iterator[UnknownSetting]:
+    """Yield an error for a section below a section, as YAML and TOML can have it."""
+    for prefix, cutoff in _PREFIXES.items():
+        known = [found for name in value if (found := _known(prefix, str(name)))]
+        is_ours = key == prefix or (known and near_names(key, [prefix], cutoff=cutoff))
+        if is_ours and value:
+            example = [*known, f"{prefix}.KEY"][0]
+            problem = (
+                f'nests its keys, so that nobody reads them. Write each in full: "'
+                f'{example}".'
+            )
+            yield UnknownSetting(key, problem, None)
 
 
 def meant_setting(key: str) -> str | None:

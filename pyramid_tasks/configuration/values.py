@@ -15,6 +15,8 @@ from typing import Any
 
 from celery.utils.time import timezone
 
+from .._celery import SETTING_TYPES
+from ..coercion import check_type
 from ..exceptions import SettingError, near_names
 from .addresses import INSTEAD, check_broker
 from .beat_schedule import ScheduleError, read_schedule
@@ -55,14 +57,11 @@ def check_values(
         is_worker: Whether the settings of workers and beat count, too.
         report: Called with the name of a setting, and the mistake in its value.
     """
-    for name in [name for name in settings if name in CHECKS]:
+    for name in [name for name in settings if name in SETTING_TYPES]:
         value = settings[name]
         if value is not None and (is_worker or not _is_of_worker(name)):
             try:
-                if value in ("", []):
-                    if name in _NEVER_EMPTY:
-                        raise ValueError("is empty: write a value, or leave it out.")
-                elif (changed := CHECKS[name](value)) is not None:
+                if (changed := _check(name, value)) is not None:
                     settings[name] = changed
             except ScheduleError as error:
                 settings[name] = error.readable
@@ -73,6 +72,16 @@ def check_values(
                 if name in INSTEAD:
                     settings[name] = INSTEAD[name]
                 report(name, SettingError(name, str(error)))
+
+
+def _check(name: str, value: Any) -> Any:
+    if name not in _OF_OTHER_TYPES:
+        check_type(name, value, SETTING_TYPES[name])
+    if value in ("", []):
+        if name in _NEVER_EMPTY:
+            raise ValueError("is empty: write a value, or leave it out.")
+        return None
+    return CHECKS[name](value) if name in CHECKS else None
 
 
 def _is_of_worker(name: str) -> bool:
@@ -141,6 +150,9 @@ _NEVER_EMPTY = {
     *("task_annotations", "task_default_queue", "worker_consumer", "worker_pool"),
     "worker_pool_start_method",
 }
+#: Celery declares a type for these that is not the only one they can have.
+_OF_OTHER_TYPES = {"cassandra_auth_kwargs", "cassandra_port", "task_queues"}
+_OF_OTHER_TYPES |= {"task_default_rate_limit", "worker_redirect_stdouts_level"}
 _QUEUE_TYPE = one_of("classic", "quorum", "stream")
 #: The settings that are numbers of at least 0.
 _NUMBERS = {
@@ -180,7 +192,6 @@ CHECKS: dict[str, Check] = {
     "task_create_missing_queue_type": _QUEUE_TYPE,
     "task_default_delivery_mode": check_delivery_mode,
     "task_default_exchange_type": check_exchange_type,
-    "task_default_queue": str,
     "task_default_queue_type": _QUEUE_TYPE,
     "task_default_rate_limit": check_rate,
     "task_protocol": one_of(1, 2),

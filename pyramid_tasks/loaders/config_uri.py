@@ -25,7 +25,7 @@ _KEY = "pyramid_tasks.config_uri"
 
 def includeme(config: Configurator) -> None:
     """Take the settings of the section; in a worker, the loader has given them."""
-    config_uri = config.get_settings()[_KEY]
+    config_uri = str(config.get_settings()[_KEY])  # YAML may have a number
     if current_load() is None:
         tasks = get_tasks(config.registry)
         with reporting():

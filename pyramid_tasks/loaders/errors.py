@@ -42,10 +42,14 @@ def setting_source(source: str) -> Iterator[None]:
 
 
 @contextmanager
-def plain_errors(filename: str) -> Iterator[None]:
+def plain_errors(filename: str, *readers: str) -> Iterator[None]:
     """Turn an error about a file into a sentence.
 
     An error that the application raised passes.
+
+    Args:
+        filename: The file, for messages.
+        readers: More modules that read the file.
 
     Raises:
         LoadError: The error was about the file.
@@ -55,7 +59,7 @@ def plain_errors(filename: str) -> Iterator[None]:
     except PyramidTasksError:
         raise
     except Exception as error:
-        if _raised_by_reader(error):
+        if _raised_by_reader(error, (*_READERS, *readers)):
             # The broken file may be one that use = config:... includes.
             filename = getattr(error, "source", None) or filename
             place = getattr(error, "place", filename)
@@ -88,7 +92,7 @@ def explain(error: Exception, config_uri: str) -> str:
     )
 
 
-def _raised_by_reader(error: BaseException) -> bool:
+def _raised_by_reader(error: BaseException, readers: tuple[str, ...]) -> bool:
     """Whether the file is at fault, and not the code of the application.
 
     The application may read files itself, with the same helpers. But if a composite
@@ -103,7 +107,7 @@ def _raised_by_reader(error: BaseException) -> bool:
             modules.append(module)
     if isinstance(error, LookupError):
         modules = modules[-1:]
-    return bool(modules) and all(_is_in(module, _READERS) for module in modules)
+    return bool(modules) and all(_is_in(module, readers) for module in modules)
 
 
 def _is_in(module: str, packages: tuple[str, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -11,7 +12,8 @@ from importlib_metadata import entry_points
 from ..configuration.load import Load, begin_load, report_setting
 from ..exceptions import ConfigFileNotFound, LoadError
 from ..settings import Settings, coerce_settings
-from .errors import setting_source
+from .errors import plain_errors, setting_source
+from .sections import check_others
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -116,8 +118,23 @@ class AdaptedLoader:
         # of the application.
         unnamed = plaster.PlasterURL(url.scheme, url.path, url.options)
         self._loader = plaster.get_loader(unnamed)
-        self.get_sections = self._loader.get_sections
-        self.setup_logging = self._loader.setup_logging
+        self._readers = type(self._loader).__module__
+
+    def get_sections(self) -> list[str]:
+        try:
+            return [str(each) for each in self._loader.get_sections()]
+        except (AttributeError, TypeError) as error:
+            problem = "has no sections. Write app:, and below it the settings."
+            raise LoadError(f"{self._uri} {problem}", self._uri) from error
+
+    def setup_logging(self, defaults: Defaults = None) -> None:
+        with plain_errors(self._uri, self._readers):
+            try:
+                self._loader.setup_logging(defaults)
+            except ValueError as error:  # of dictConfig, which has the reason apart
+                if error.__cause__ is None:
+                    raise
+                raise ValueError(f"{error}: {error.__cause__}") from error
 
     def get_celery_app(
         self, name: str | None = None, defaults: Defaults = None
@@ -127,7 +144,7 @@ class AdaptedLoader:
         if section is None:
             app_name = name
         else:
-            app_name = self._loader.get_settings(section, defaults).get("app")
+            app_name = self._settings(section, defaults).get("app")
         sections = self.get_sections()
         # Only a name that was given can be missing, and only in a format with sections.
         if app_name and sections and not {app_name, f"app:{app_name}"} & {*sections}:
@@ -137,7 +154,18 @@ class AdaptedLoader:
                 self._uri,
             )
         settings = self.get_celery_app_settings(name, defaults)
-        with begin_load(settings, f"{self._uri}, section {section!r}") as load:
+        check_others(self._uri, sections)
+        wanted = (app_name, f"app:{app_name}") if app_name else ("app", "app:main")
+        app_section = next((each for each in sections if each in wanted), None)
+        if app_section:
+            self._settings(app_section, defaults)
+        with (
+            begin_load(settings, f"{self._uri}, section {section!r}") as load,
+            plain_errors(self._uri, self._readers),
+            setting_source(f"{self._uri}, section {app_section!r}")
+            if app_section
+            else nullcontext(),
+        ):
             self._loader.get_wsgi_app(app_name, defaults)
         return the_only(load, self._uri, f"app {app_name or 'main'!r}")
 
@@ -147,11 +175,23 @@ class AdaptedLoader:
         section = self._section(name or self._name)
         if section is None:
             return {}
-        conf = dict(self._loader.get_settings(section, defaults))
+        conf = self._settings(section, defaults)
         for key in ("use", "app"):
             conf.pop(key, None)
         with setting_source(f"{self._uri}, section {section!r}"):
             return coerce_settings(conf, report=report_setting)
+
+    def _settings(self, section: str, defaults: Defaults) -> Settings:
+        try:
+            with plain_errors(self._uri, self._readers):
+                return dict(self._loader.get_settings(section, defaults))
+        except LoadError as error:
+            if not isinstance(error.__cause__, (AttributeError, TypeError)):
+                raise
+            problem = "has no settings. Write each below it, as NAME: VALUE."
+            raise LoadError(
+                f"{self._uri}, section {section!r} {problem}", self._uri
+            ) from error
 
     def _section(self, name: str | None) -> str | None:
         wanted = {f"celery:{name}"}

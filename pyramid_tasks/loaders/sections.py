@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _KINDS = ("celery", "celerybeat", "celeryroute")
+_OF_INI = {"celerybeat": "beat_schedule", "celeryroute": "task_routes"}
 _BEAT_KEYS = {"task", "type", "schedule", "args", "kwargs", "options"}
 
 
@@ -97,6 +98,35 @@ def check_sections(reader: ConfigLoader) -> None:
                 problem = f"did you mean [{nearest[0]}:...]?"
         if problem:
             warn(logger, LoadError(f"{filename}, [{section}]: {problem}", filename))
+
+
+def check_others(uri: str, sections: list[str]) -> None:
+    """Report the sections that nobody reads, in a file that is no ini.
+
+    Raises:
+        LoadError: A section has schedules or routes.
+    """
+    for section in sections:
+        kind = section.partition(":")[0]
+        problem = None
+        if setting := _OF_INI.get(kind):
+            wrong = (
+                "only an ini has such sections. Write the keys in the section "
+                f"'celery', below {setting}."
+            )
+            report(LoadError(f"{uri}, section {section!r}: {wrong}", uri))
+        elif near_names(section.lower(), ["pyramid_tasks"], cutoff=0.9):
+            problem = (
+                'did you mean "pyramid_tasks.KEY" in the section of the application?'
+            )
+        elif kind != "celery":
+            if meant := _meant_setting(section):
+                problem = f"did you mean {meant} in the section 'celery'?"
+            elif kind.startswith("celery") or near_names(kind, ["celery"], cutoff=0.8):
+                nearest = near_names(kind, [*_OF_INI, "celery"])
+                problem = f"did you mean {nearest[0]!r}?" if nearest else None
+        if problem:
+            warn(logger, LoadError(f"{uri}, section {section!r}: {problem}", uri))
 
 
 def _meant_setting(section: str) -> str | None:

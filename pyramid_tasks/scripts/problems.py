@@ -84,7 +84,7 @@ def _describe(problem: Exception) -> Problem:
     message = str(problem)
     if (
         isinstance(problem, UnknownSetting)
-        and not problem.key.startswith("pyramid_tasks.")
+        and not problem.key.startswith("pyramid_tasks")
         and (glob := _ignoring(problem.key))
     ):
         message += f" Leave the setting of a plugin out with --ignore '{glob}'."

@@ -35,32 +35,6 @@ NOT_INCLUDED = (
 )
 
 
-@pytest.fixture
-def distribution(tmp_path, monkeypatch):
-    """Install a distribution with the entry points of the example application."""
-    folder = tmp_path / "site" / "exampleapp-1.0.dist-info"
-    folder.mkdir(parents=True)
-    (folder / "METADATA").write_text("Name: exampleapp\nVersion: 1.0\n")
-    (folder / "entry_points.txt").write_text(
-        """
-[paste.app_factory]
-main = exampleapp:main
-without_tasks = exampleapp:without_tasks
-
-[paste.celery_factory]
-main = exampleapp:custom_factory
-named = exampleapp:custom_factory
-
-[plaster.celery_loader_factory]
-file+native = nativeloader:Loader
-
-[plaster.loader_factory]
-file+generic = nativeloader:Loader
-"""
-    )
-    monkeypatch.syspath_prepend(folder.parent)
-
-
 def setting(app):
     """Return the setting of the Pyramid application that belongs to a Celery app."""
     return app.registry.settings.get("example.setting")

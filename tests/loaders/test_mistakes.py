@@ -618,3 +618,103 @@ def test_web_process_leaves_the_worker_alone(web):
     """It does not import what only a worker does."""
     app = web(f"{APP}celery.imports = nosuchmod\ncelery.worker_pool = nosuchmod:Pool\n")
     assert app.conf.imports == ["nosuchmod"]
+
+
+# YAML, in which a value need not be text.
+
+YAML = """
+app:
+  use: egg:exampleapp
+  celery.broker_url: memory://
+  celery.result_backend: cache+memory://
+"""
+LOGGING = "logging: {version: 1, handlers: {x: {class: logging.Lost}}}\n"
+
+
+@pytest.mark.usefixtures("distribution")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", " has no sections"),
+        ("app: [1, 2]\n", ", section 'app' has no settings"),
+        ("app:\n  use: call:x:y\n", ": Entrypoint paste.app_factory is missing for"),
+        (f"{YAML}celery:\n", ", section 'celery' has no settings"),
+        (f"{YAML}  celery: {{timezone: UTC}}\n", ': "celery.timezone".'),
+        (f"{YAML}  celery: {{nothing: 1}}\n", ': "celery.KEY".'),
+        (
+            f"{YAML}  pyramid_task: {{gc_freeze: true}}\n",
+            (
+                ", section 'app': pyramid_task nests its keys, so that nobody reads "
+                'them. Write each in full: "pyramid_tasks.gc_freeze".'
+            ),
+        ),
+        (f"{YAML}'celerybeat:n': {{task: x}}\n", "'celery', below beat_schedule."),
+        (f"{YAML}celeryroute: {{x: y}}\n", "'celery', below task_routes."),
+        (f"{YAML}celeryy: {{a: 1}}\n", ", section 'celeryy': did you mean 'celery'?"),
+        (f"{YAML}timezone: UTC\n", "did you mean timezone in the section 'celery'?"),
+        (f"{YAML}pyramid_tasks: {{}}\n", 'did you mean "pyramid_tasks.KEY" in the'),
+        (f"{YAML}celery: {{3: 4}}\n", ", section 'celery': 3 is not a setting that"),
+        (
+            YAML + LOGGING,
+            ": Unable to configure handler 'x': Cannot resolve 'logging.Lost': ",
+        ),
+        *(
+            (f"{YAML}  {line}\n", f", section 'app': {line.replace(':', ' =', 1)} is")
+            for line in [
+                "pyramid_tasks.base_url: 5",
+                "pyramid_tasks.context: ['host', 3]",
+                "pyramid_tasks.context: 3",
+                "pyramid_tasks.delivery: ['commit']",
+                "pyramid_tasks.gc_freeze: 3",
+                "pyramid_tasks.inbox: [1]",
+                "pyramid_tasks.outbox_lease: [1]",
+                "pyramid_tasks.max_deliveries: x",
+                "pyramid_tasks.outbox_schema: {'a': 1}",
+                "pyramid_tasks.outbox_send: 3",
+                "celery.accept_content: 3",
+                "celery.beat_schedule: 5",
+                "celery.broker_transport_options: 5",
+                "celery.broker_use_ssl: 5",
+                "celery.imports: 5",
+                "celery.task_acks_late: 7",
+                "celery.task_time_limit: [1]",
+                "celery.worker_concurrency: 1.5",
+                "celery.worker_pool: 3",
+            ]
+        ),
+        (f"{YAML}  celery.task_time_limit: true\n", "limit = True is not a number"),
+        (f"{YAML}  celery.timezone: 2024-01-01\n", "is not a string: put it in quot"),
+        (f"{YAML}  pyramid_tasks.outbox_lease: true\n", "= True is not a number."),
+        (f"{YAML}  celery.redis_password: 1234\n", "= ******** is not a string"),
+        (f"{YAML}  celery.task_routes: {{5: a}}\n", "has a route for 5, which is no n"),
+        (YAML.replace("cache+memory://", "5"), "result_backend = 5 is not a string"),
+        (YAML.replace(" memory://", " 5"), "broker_url = 5 is not a string: put it in"),
+        (
+            YAML.replace(" memory://", " [5]"),
+            "celery.broker_url does not begin as a URL",
+        ),
+    ],
+)
+def test_mistakes_in_yaml(write_ini, capsys, text, said):
+    """Each is one sentence, without a traceback."""
+    (found,) = find_problems(str(write_ini(text, "config.yaml")), {})
+    assert said in f"{found['where'] or ''}: {found['message']}"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("distribution")
+def test_values_of_yaml(write_ini):
+    """Values of the right types are taken, and text as in an ini."""
+    text = f"""{YAML}  pyramid_tasks.context: [host]
+  pyramid_tasks.gc_freeze: true
+celery:
+  accept_content: [json]
+  broker_transport_options: {{visibility_timeout: 5}}
+  task_acks_late: 1
+  task_time_limit: 5
+  worker_concurrency: "3"
+  task_ignore_result: yes
+"""
+    path = str(write_ini(text, "config.yaml"))
+    assert find_problems(path, {}) == []
+    assert open_app(path).conf.worker_concurrency == 3
