@@ -232,12 +232,14 @@ def test_delay(config, deferred):
     """
     app = celery_app(config.registry)
     result = app.tasks[ADD].delay(1, y=2)
-    app.send_task("of.another.application", (1,), queue="theirs")
+    numbers = [1]
+    app.send_task("of.another.application", (numbers,), queue="theirs")
+    numbers.append(2)  # too late, as the task would be sent by now
     first, second = deferred.tasks
     assert (first.id, first.args, first.kwargs) == (result.id, (1,), {"y": 2})
     assert second.options["queue"] == "theirs"
     assert second.func is None
-    assert deferred.find("of.another.application", 1) == [second]
+    assert deferred.find("of.another.application", [1]) == [second]
     assert deferred.run(1) == [3]
     with pytest.raises(exceptions.TaskNotRegistered, match=r"of\.another\.application"):
         deferred.run()
