@@ -78,7 +78,8 @@ def test_beat_keeps_a_schedule_of_the_application(write_example, redis_queue, tm
         "    app = config.registry['pyramid_tasks'].app\n"
         "    for hour in '2', '3':\n"
         "        cron = crontab(hour=hour, minute=0, app=app)\n"
-        "        config.add_periodic_task(cron, 'exampleapp.note', ('.', '.'), name=hour)\n"
+        "        args = '.', '.'\n"
+        "        config.add_periodic_task(cron, 'exampleapp.note', args, name=hour)\n"
     )
     # Only these, so that beat sleeps when it is stopped.
     included = "pyramid.includes = pyramid_tasks nightly"
