@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _DOTTED = r"[\w.]+(:[\w.]+)?"
 # The packages that look a name up. Below them, the code of the named module runs.
 _RESOLVERS = {"_frozen_importlib", "importlib", "pyramid", "pyramid_tasks"}
+_RESOLVERS |= {"pkg_resources"}  # of Pyramid 2.0
 
 
 def check_modules(names: Iterable[Any]) -> None:
