@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pyramid.exceptions import ConfigurationError
 
 from ..registry import get_tasks
-from .functions import check_call
+from .functions import check_callback
 from .importable import maybe_dotted
 from .load import reporting_directive
 
@@ -49,8 +49,8 @@ def add_task_context(
             f"The task context {name!r} needs two functions, capture(request) and "
             f"restore(request, value), not {functions[0]!r} and {functions[1]!r}"
         )
-    check_call(f"The capture of the task context {name!r}", functions[0], "request")
-    check_call(
+    check_callback(f"The capture of the task context {name!r}", functions[0], "request")
+    check_callback(
         f"The restore of the task context {name!r}", functions[1], "request", "value"
     )
 

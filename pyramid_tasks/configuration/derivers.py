@@ -14,7 +14,7 @@ from zope.interface import implementer
 from ..exceptions import TaskError
 from ..interfaces import ITaskDeriverInfo, ITaskDerivers
 from ..registry import relate
-from .functions import check_call
+from .functions import check_callback
 from .importable import maybe_dotted
 from .load import reporting_directive
 
@@ -78,7 +78,7 @@ def add_task_deriver(
     name = name or getattr(found, "__name__", "")
     if not name:
         raise TaskError(f"{found!r} has no name of its own: give one, name='...'.")
-    check_call(f"The task deriver {name}", found, "task", "info")
+    check_callback(f"The task deriver {name}", found, "task", "info")
     under = _as_tuple(under) or (INGRESS,)
     over = _as_tuple(over) or (TASK,)
     if name in {INGRESS, TASK}:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ForkSafetyError
 from ..forking import KEY, engines_of
-from .functions import check_call
+from .functions import check_callback
 from .importable import maybe_dotted
 from .load import reporting_directive
 
@@ -51,7 +51,7 @@ def add_fork_safe(
             f"config.add_fork_safe() takes a function or an engine, not {found!r}"
         )
     if not any(engines_of(found)):
-        check_call("The function of config.add_fork_safe()", found, "registry")
+        check_callback("The function of config.add_fork_safe()", found, "registry")
 
     def register() -> None:
         config.registry.setdefault(KEY, []).append(found)

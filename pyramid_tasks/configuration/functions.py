@@ -40,7 +40,7 @@ def is_async(func: Callable[..., Any]) -> bool:
     return any(map(inspect.iscoroutinefunction, _layers(func)))
 
 
-def check_call(what: str, func: Callable[..., Any], *arguments: str) -> None:
+def check_callback(what: str, func: Callable[..., Any], *arguments: str) -> None:
     """Check that a function can be called with some arguments, and then does its work.
 
     Args:

@@ -82,7 +82,7 @@ def add_periodic_task(
             maybe_dotted(config, func_or_name) if is_relative else func_or_name
         )
         try:
-            check_call(task, args, kwargs, opts)
+            check_entry(task, args, kwargs, opts)
         except (TypeError, ValueError) as error:
             raise DeferError(f"The periodic task {title}: {error}") from None
         relate(introspectable, config.registry, "tasks", task.name)
@@ -103,7 +103,7 @@ def add_periodic_task(
     )
 
 
-def check_call(
+def check_entry(
     task: Task,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],

@@ -22,7 +22,7 @@ from ..configuration.beat_schedule import check_schedule
 from ..configuration.call_options import TASK_OPTIONS, misspelt_options
 from ..configuration.load import report
 from ..configuration.own_settings import schema_names
-from ..configuration.schedules import check_call
+from ..configuration.schedules import check_entry
 from ..delivery.immediate import route
 from ..exceptions import (
     OutboxError,
@@ -106,7 +106,7 @@ def _schedule(app: Celery) -> Iterator[Exception]:
                 raise TaskNotRegistered(entry.task, task.name)
             check_schedule(entry.schedule)
             args, kwargs = tuple(entry.args or ()), dict(entry.kwargs or {})
-            check_call(task, args, kwargs, entry.options or {})
+            check_entry(task, args, kwargs, entry.options or {})
             next_run(entry)
         except Exception as error:  # noqa: BLE001 a schedule that can never be met
             yield SettingError(
