@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import installed
 import pytest
 from browser import Browser, Chromium, start_chromium
 from pyramid.config import Configurator
@@ -14,6 +15,7 @@ from pyramid.threadlocal import manager
 from support import APPS, example_config, filesystem_settings, need_service, unique
 
 sys.path.insert(0, str(APPS))
+installed.read_once()
 
 #: The type of a function that writes an ini file and returns its path.
 Write = Callable[..., Path]

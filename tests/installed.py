@@ -1,0 +1,37 @@
+"""Reads the metadata of installed packages once: it stays the same while tests run.
+
+Each application that is loaded by its entry point, and each command of Celery, looks
+through all packages of the environment. For tests these are many, and the look takes a
+tenth of a second.
+"""
+
+import importlib.metadata
+from collections.abc import Callable
+from typing import Any
+
+try:
+    import importlib_metadata  # of plaster, PasteDeploy and kombu
+except ImportError:
+    importlib_metadata = importlib.metadata  # type: ignore[assignment]
+
+
+def read_once() -> None:
+    """Have the metadata of each package read and parsed once in this process."""
+    for package in {importlib.metadata, importlib_metadata}:
+        kind = package.PathDistribution
+        for name in ("metadata", "entry_points"):
+            setattr(kind, name, property(_once(getattr(kind, name).fget)))
+        if hasattr(kind, "_has_metadata"):
+            kind._has_metadata = _once(kind._has_metadata)
+
+
+def _once(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    known: dict[str, Any] = {}
+
+    def remembered(distribution: Any) -> Any:
+        path = str(distribution._path)
+        if path not in known:
+            known[path] = read(distribution)
+        return known[path]
+
+    return remembered
