@@ -23,6 +23,9 @@ class TransactionalApp:
     def __init__(self, engine, settings, configure, queue=None):
         self.engine = engine
         self.queue = queue or unique()
+        # Two threads that find no queue in memory make two, and one of them is lost.
+        with Connection("memory://localhost") as connection:
+            connection.default_channel.queue_declare(self.queue)
         settings = {
             "celery.broker_url": "memory://localhost",
             "celery.task_default_queue": self.queue,
