@@ -1,5 +1,6 @@
 """Fixtures of all tests: applications, ini files, and the services on this machine."""
 
+import gc
 import logging
 import signal
 import sys
@@ -41,6 +42,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         values = callspec.params.values() if callspec else ()
         if SERVERS.intersection(value for value in values if isinstance(value, str)):
             item.add_marker("server")
+
+
+def pytest_sessionstart() -> None:
+    """Look for no garbage among what modules and tests are made of: it all stays."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -24,14 +24,19 @@ def database(kind: str, folder: Path) -> Iterator[str]:
     if kind == "postgresql":
         need_service("PostgreSQL", 5432, "service postgresql start")
         server, force = "postgresql+psycopg://postgres@localhost", " WITH (FORCE)"
+        options = ""
     else:
         need_service("MariaDB", 3306, "service mariadb start")
         server, force = "mysql+pymysql://root@127.0.0.1", ""
+        # Without this, the driver reads all certificates for each connection.
+        options = "?ssl_disabled=true"
     name = unique()
-    engine = create_engine(server, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    engine = create_engine(
+        f"{server}/{options}", poolclass=NullPool, isolation_level="AUTOCOMMIT"
+    )
     execute(engine, f"CREATE DATABASE {name}")
     try:
-        yield f"{server}/{name}"
+        yield f"{server}/{name}{options}"
     finally:
         execute(engine, f"DROP DATABASE {name}{force}")
 
