@@ -403,7 +403,10 @@ def test_outbox_without_sqlalchemy(write, tmp_path):
 
 @pytest.mark.parametrize("option", ["--json", "--check"])
 def test_reader_that_goes_away(option, write, tmp_path):
-    """A closed pipe, as in ``ptasks | head``, is no error of the application."""
+    """A closed pipe, as in ``ptasks | head``, is no error of the application.
+
+    Nor is it one for Python, which writes what it still has at its end.
+    """
     write()
     reader, writer = os.pipe()
     os.close(reader)
@@ -411,7 +414,7 @@ def test_reader_that_goes_away(option, write, tmp_path):
         done = subprocess.run(
             [BIN / "ptasks", option, "config.ini"],
             cwd=tmp_path,
-            env=environment(),
+            env=environment(PYTHONUNBUFFERED=""),
             stdout=closed,
             stderr=subprocess.PIPE,
             timeout=60,

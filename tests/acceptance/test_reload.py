@@ -345,6 +345,16 @@ def test_signal_to_the_reloader_alone(number, project):
         wait_until(lambda: not session(worker), what=lambda: worker.output)
 
 
+def test_beat_ends_with_its_worker(project):
+    """A worker that is killed leaves no beat, which would go on beside the next one."""
+    with project.start(BEFORE, "--pool=solo", "--beat") as worker:
+        wait_for(worker, " ready.", "beat: Starting...")
+        monitor = worker.popen.pid
+        children = Path(f"/proc/{monitor}/task/{monitor}/children").read_text()
+        os.kill(int(children), signal.SIGKILL)
+        worker.wait_until(lambda: session(worker) == {monitor}, "the end of beat")
+
+
 def test_beat(project):
     """Beat queues by the new schedule."""
     first, second = (

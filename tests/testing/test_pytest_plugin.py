@@ -16,6 +16,9 @@ from pyramid.config import Configurator
 def add(request, x, y):
     return x + y
 
+def environ(request):
+    return [request.environ.get(key) for key in ("tm.manager", "app.dbsession")]
+
 def view(request):
     return request.defer_task(add, 2, 3).id
 
@@ -25,14 +28,16 @@ def app():
     with Configurator(settings=settings) as config:
         config.include("pyramid_tasks")
         config.register_task(add)
+        config.register_task(environ)
         config.add_view(view, renderer="string")
         return config.make_wsgi_app()
 """
 
 TESTS = """
 import pytest
+from pyramid.scripting import prepare
 from webtest import TestApp
-from conftest import add
+from conftest import add, environ
 
 @pytest.mark.parametrize("number", range(2))
 def test_captured(app, deferred_tasks, number):
@@ -43,6 +48,22 @@ def test_captured(app, deferred_tasks, number):
 def test_worker(app, tasks_worker):
     task_id = TestApp(app).get("/").text
     assert tasks_worker.app.AsyncResult(task_id).get(timeout=20) == 5
+
+@pytest.fixture
+def tm():
+    return "manager"
+
+@pytest.fixture
+def dbsession():
+    return "session"
+
+def test_transaction_of_the_test(tm, dbsession, deferred_tasks, app):
+    prepare(registry=app.registry)["request"].defer_task(environ)
+    assert deferred_tasks.run() == [["manager", "session"]]
+
+def test_transaction_of_the_tasks(tm, deferred_tasks, app):
+    prepare(registry=app.registry)["request"].defer_task(environ)
+    assert deferred_tasks.run() == [[None, None]]
 
 def test_failure(deferred_tasks):
     deferred_tasks.assert_deferred(add, 1, 1)
@@ -58,9 +79,13 @@ def run_pytest(folder: Path, *options: str, conftest: str = "", tests: str = TES
 
 
 def test_fixtures(tmp_path):
-    """An application in the fixture app has its tasks captured, run, or worked off."""
+    """An application in the fixture app has its tasks captured, run, or worked off.
+
+    A test that has the transaction and the session of Pyramid's cookiecutter gives
+    both to its tasks.
+    """
     done = run_pytest(tmp_path, conftest=APP)
-    for text in "3 passed", "1 failed", "add(1, 1) was not deferred.":
+    for text in "5 passed", "1 failed", "add(1, 1) was not deferred.":
         assert text in done.stdout
     assert "pyramid_tasks/testing" not in done.stdout
 
