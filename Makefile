@@ -5,6 +5,8 @@ PYTHON ?= python3
 # Processes that run tests: more than cores, as tests wait for the processes they start.
 JOBS ?= 6
 FAULTS ?= 1
+# How many of them at a time; default, one.
+FAULTS_JOBS ?=
 N ?= 60
 # Not empty, to measure which lines and branches the tests run: a third longer.
 COVERAGE ?=
@@ -49,10 +51,11 @@ test: $(STAMPS)/test  ## run the whole test suite; COVERAGE=1, WHEEL=dist/... fo
 		--numprocesses=$(JOBS) --dist=worksteal -m "not faults"
 	$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
 
-# One at a time: each has servers of its own, and counts what they lose.
+# Each has servers of its own, and prints what they lose. Several at a time print nothing.
 faults: export PYRAMID_TASKS_FAULTS := $(FAULTS)
 faults: $(STAMPS)/test  ## kill and stop things, and count what is lost; FAULTS=0.1 for a tenth
-	$(BIN)/pytest -m faults -s
+	$(BIN)/pytest -m faults \
+		$(if $(FAULTS_JOBS),--numprocesses=$(FAULTS_JOBS) --dist=worksteal,-s)
 
 mutants: $(STAMPS)/test  ## break the package in N=60 places, one at a time; SEED=1 for the same
 	$(BIN)/python tests/mutants.py --jobs=$(JOBS) $(if $(SEED),--seed=$(SEED)) $(N)
