@@ -30,6 +30,10 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+#: Ends a process that measures coverage, which then keeps what it has measured. Any other
+#: process just ends.
+SAVE = signal.SIGRTMIN + 7
+
 #: Modules that commands import, with all that these import in turn. Left out are those
 #: that read entry points or the command line, or start threads.
 IMPORTED = (
@@ -215,6 +219,7 @@ def _become(args: list[str], cwd: str, env: dict[str, str], *, script: bool) -> 
         import coverage
 
         coverage.process_startup()
+        signal.signal(SAVE, lambda *_: os._exit(1))  # coverage patches this
     status: list[int] = []
     atexit.register(_end_now, status)  # the first that is registered is the last to run
     try:

@@ -149,6 +149,10 @@ class Process:
 
     def kill(self) -> None:
         """Kill the process and those that it has started."""
+        with suppress(ProcessLookupError, TimeoutExpired):
+            if measured():
+                os.killpg(self.popen.pid, launcher.SAVE)
+                self.popen.wait(5)
         with suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
