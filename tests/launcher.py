@@ -30,9 +30,9 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-#: Ends a process that measures coverage, which then keeps what it has measured. Any other
-#: process just ends.
-SAVE = signal.SIGRTMIN + 7
+#: Ends a process. One that measures coverage keeps what it has measured. Nobody else
+#: uses this signal.
+SAVE = signal.SIGVTALRM
 
 #: Modules that commands import, with all that these import in turn. Left out are those
 #: that read entry points or the command line, or start threads.
