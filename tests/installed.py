@@ -7,6 +7,7 @@ tenth of a second.
 
 import importlib.metadata
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 try:
@@ -16,13 +17,16 @@ except ImportError:
 
 
 def read_once() -> None:
-    """Have the metadata of each package read and parsed once in this process."""
+    """Read and parse the metadata of each package, for this process and its forks."""
     for package in {importlib.metadata, importlib_metadata}:
         kind = package.PathDistribution
         for name in ("metadata", "entry_points"):
             setattr(kind, name, property(_once(getattr(kind, name).fget)))
         if hasattr(kind, "_has_metadata"):
             kind._has_metadata = _once(kind._has_metadata)
+        for distribution in package.distributions():
+            with suppress(FileNotFoundError):  # it has no metadata
+                _ = distribution.metadata, distribution.entry_points
 
 
 def _once(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
