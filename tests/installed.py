@@ -16,14 +16,23 @@ except ImportError:
     importlib_metadata = importlib.metadata  # type: ignore[assignment]
 
 
+PACKAGES = {importlib.metadata, importlib_metadata}
+
+
 def read_once() -> None:
-    """Read and parse the metadata of each package, for this process and its forks."""
-    for package in {importlib.metadata, importlib_metadata}:
+    """Have the metadata of each package read and parsed once, when it is asked for."""
+    for package in PACKAGES:
         kind = package.PathDistribution
         for name in ("metadata", "entry_points"):
             setattr(kind, name, property(_once(getattr(kind, name).fget)))
         if hasattr(kind, "_has_metadata"):
             kind._has_metadata = _once(kind._has_metadata)
+
+
+def read_for_forks() -> None:
+    """Do the same now, for the forks of this process."""
+    read_once()
+    for package in PACKAGES:
         for distribution in package.distributions():
             with suppress(FileNotFoundError):  # it has no metadata
                 _ = distribution.metadata, distribution.entry_points

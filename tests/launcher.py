@@ -139,10 +139,10 @@ def main() -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     sys.path.append(str(Path(__file__).parent))
-    importlib.import_module("installed").read_once()
+    importlib.import_module("installed").read_for_forks()
     sys.path.pop()
     inspect.stack()  # it looks at every module once, and venusian at the stack
-    gc.freeze()  # every child would free all objects at its end, in half a second
+    gc.freeze()  # every child would look for garbage among all these objects
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         request = _serve(requests)

@@ -394,6 +394,7 @@ USAGE = {
     "--ini config.ini --reload beat --detach": "leave --detach out",
     "--reload worker": "No configuration file: pass --ini config.ini",
     "worker --reload": "No configuration file: pass --ini config.ini",
+    "--ini config.ini --reload worker --no-such": "No such option",
     "--ini config.ini worker --reload --no-such": "No such option",
     "--ini config.ini --ini-var x --reload worker": "'x' is not NAME=VALUE.",
 }
