@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,24 +22,66 @@ def database(kind: str, folder: Path) -> Iterator[str]:
     if kind == "sqlite":
         yield f"sqlite:///{folder}/test.sqlite"
         return
+    name = unique()
     if kind == "postgresql":
         need_service("PostgreSQL", 5432, "service postgresql start")
-        server, force = "postgresql+psycopg://postgres@localhost", " WITH (FORCE)"
-        options = ""
-    else:
-        need_service("MariaDB", 3306, "service mariadb start")
-        server, force = "mysql+pymysql://root@127.0.0.1", ""
-        # Without this, the driver reads all certificates for each connection.
-        options = "?ssl_disabled=true"
-    name = unique()
-    engine = create_engine(
-        f"{server}/{options}", poolclass=NullPool, isolation_level="AUTOCOMMIT"
-    )
+        with _postgresql_database(name):
+            yield f"{POSTGRESQL}/{name}"
+        return
+    need_service("MariaDB", 3306, "service mariadb start")
+    # Without the option, the driver reads all certificates for each connection.
+    server, option = "mysql+pymysql://root@127.0.0.1", "?ssl_disabled=true"
+    engine = _administer(f"{server}/{option}")
     execute(engine, f"CREATE DATABASE {name}")
     try:
-        yield f"{server}/{name}{options}"
+        yield f"{server}/{name}{option}"
     finally:
-        execute(engine, f"DROP DATABASE {name}{force}")
+        execute(engine, f"DROP DATABASE {name}")
+
+
+POSTGRESQL = "postgresql+psycopg://postgres@localhost"
+
+#: The databases of PostgreSQL that are empty again. To make one takes as long as a test.
+_FREE: list[str] = []
+
+
+@contextmanager
+def _postgresql_database(name: str) -> Iterator[None]:
+    """Make a database, or give one that is empty again its name."""
+    server = _administer(f"{POSTGRESQL}/")
+    if _FREE:
+        # Whoever has a URL of the test before does not find it.
+        execute(server, f"ALTER DATABASE {_FREE.pop()} RENAME TO {name}")
+    else:
+        execute(server, f"CREATE DATABASE {name}")
+    try:
+        yield
+    finally:
+        execute(_administer(f"{POSTGRESQL}/{name}"), EMPTY)
+        _FREE.append(name)
+
+
+EMPTY = """
+DO $$ DECLARE found text; BEGIN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid();
+    FOR found IN SELECT nspname FROM pg_namespace
+        WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+    LOOP EXECUTE 'DROP SCHEMA ' || found || ' CASCADE'; END LOOP;
+    CREATE SCHEMA public;
+    GRANT USAGE ON SCHEMA public TO PUBLIC;
+END $$
+"""
+
+
+@atexit.register
+def _drop_free() -> None:
+    for name in _FREE:
+        execute(_administer(f"{POSTGRESQL}/"), f"DROP DATABASE {name}")
+
+
+def _administer(url: str) -> Engine:
+    return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
 
 def execute(engine: Engine, *statements: str) -> None:

@@ -23,7 +23,7 @@ def read_once() -> None:
     """Have the metadata of each package read and parsed once, when it is asked for."""
     for package in PACKAGES:
         kind = package.PathDistribution
-        for name in ("metadata", "entry_points"):
+        for name in ("metadata", "entry_points", "_normalized_name"):
             setattr(kind, name, property(_once(getattr(kind, name).fget)))
         if hasattr(kind, "_has_metadata"):
             kind._has_metadata = _once(kind._has_metadata)

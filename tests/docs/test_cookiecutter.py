@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from cookiecutter import apply_diff, write_project
 from documents import Block, Document, shell
-from support import BIN, as_ini, free_port, serve, start
+from support import as_ini, free_port, run, serve, start
 
 PAGE = Document("docs/howto/cookiecutter.md")
 for language in ("diff", "python", "sh", "text"):
@@ -42,7 +43,11 @@ class Project:
             (self.folder / name).write_text(text)
 
     def run(self, line: str) -> None:
-        done = shell(line.replace("env/bin", str(BIN)), self.folder, **self.env)
+        if line.startswith("env/bin/"):
+            command = shlex.split(line.removeprefix("env/bin/"))
+            done = run(*command, cwd=self.folder, fresh=False, **self.env)
+        else:
+            done = shell(line, self.folder)
         assert done.returncode == 0, done.stdout + done.stderr
         self.printed = done.stdout
 

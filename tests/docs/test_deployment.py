@@ -171,8 +171,10 @@ pyramid_tasks.delivery = outbox
         return self.celery("result", task_id).stdout.strip()
 
     def ping(self, line: str, **env: str) -> int:
-        """Run the check of the page in a shell, and return its status."""
-        return shell(line, self.folder, program="sh", **self.env | env).returncode
+        """Run the check of the page, as a shell expands it, and return its status."""
+        expand = f"printf '%s\\n' {line}"
+        words = shell(expand, self.folder, program="sh", **env).stdout.splitlines()
+        return run(*words, cwd=self.folder, **self.env | env).returncode
 
     def stop(self, worker: Process) -> None:
         """Tell a worker to stop, whose task ends only after that."""
