@@ -35,8 +35,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", line)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that have a server as a parameter."""
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Mark the tests that have a server as a parameter, and begin with the slow ones.
+
+    Each process that runs tests gets an equal part of the list. When it has run its
+    part, it takes from the end of another part, where only short tests are left.
+    """
+    slow = [item for item in items if item.get_closest_marker("acceptance")]
+    quick = [item for item in items if not item.get_closest_marker("acceptance")]
+    parts = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    items.clear()
+    for part in range(parts):
+        for kind in slow, quick:
+            begin, end = (len(kind) * each // parts for each in (part, part + 1))
+            items += kind[begin:end]
     for item in items:
         callspec = getattr(item, "callspec", None)
         values = callspec.params.values() if callspec else ()
