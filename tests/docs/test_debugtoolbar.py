@@ -83,6 +83,7 @@ def test_task_from_pending_to_success(
         page.clock.run_for(60_000)
         page.evaluate("fetch('/favicon.ico')")
         assert not [each for each in asked if each.endswith("/tasks")]
+        browser.close()  # the toolbar asks the server for as long as a page is open
 
 
 def test_server_that_starts_again(browser: Browser, serving: Serving) -> None:
@@ -94,4 +95,5 @@ def test_server_that_starts_again(browser: Browser, serving: Serving) -> None:
     with serving():
         problem = page.locator("#pTasksProblem")
         expect(problem).to_contain_text("lost", timeout=1000 * DEADLINE)
+        page.context.close()
     browser.errors.clear()  # of what could not be loaded meanwhile
