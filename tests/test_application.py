@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+import weakref
 
 import pytest
 from billiard.context import set_spawning_popen
@@ -112,10 +113,19 @@ def test_another_process(configure):
     assert any(loaded.loader._uid in key for key, _ in signals.beat_init.receivers)
     _state._register_app(loaded)
     assert pickle.loads(pickles[1]).app is loaded
-    two = [configure().make_celery_app() for _ in "12"]
-    unpickle, _ = two[0].__reduce__()
-    with pytest.raises(TypeError, match="not loaded from an ini"):
-        unpickle("from another process", None)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_another_process_without_an_ini(configure, monkeypatch, number):
+    """An application that no file made is the only one there, or nobody knows."""
+    monkeypatch.setattr(_state, "_apps", weakref.WeakSet())
+    apps = [configure().make_celery_app() for _ in range(number)]
+    unpickle, _ = apps[0].__reduce__()
+    if number == 1:
+        assert unpickle("from another process", None) is apps[0]
+    else:
+        with pytest.raises(TypeError, match="not loaded from an ini"):
+            unpickle("from another process", None)
 
 
 def test_django(configure, monkeypatch):
