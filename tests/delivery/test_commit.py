@@ -16,11 +16,13 @@ from pyramid.scripting import prepare
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 from sqlalchemy import create_engine
-from support import need_service, unique
+from support import DEADLINE, need_service, unique
 from transactional import Resource, TransactionalApp
 
 from pyramid_tasks.delivery.publisher import Publisher
 from pyramid_tasks.delivery.result_backends import BrokerDown, SendingBackend
+from pyramid_tasks.delivery.transports import is_alive
+from pyramid_tasks.delivery.transports import prepare as prepare_connection
 from pyramid_tasks.events import TaskDeliveryFailed
 from pyramid_tasks.exceptions import BrokerUnavailable
 
@@ -133,12 +135,14 @@ def test_dead_connection_is_replaced(app, proxy, monkeypatch):
     """What dies between two transactions, or at the commit, loses nothing.
 
     A connection declares the queue once, and a new one to RabbitMQ declares it again.
+    Kombu tries once: its own tries would not end within the time of the delivery.
     """
     declared, publish = [], Producer.publish
 
-    def note(*args, declare, **options):
+    def note(*args, declare, retry, **options):
+        assert not retry
         declared.append(len(declare))
-        return publish(*args, declare=declare, **options)
+        return publish(*args, declare=declare, retry=retry, **options)
 
     monkeypatch.setattr(Producer, "publish", note)
     app.defer(1)
@@ -151,6 +155,16 @@ def test_dead_connection_is_replaced(app, proxy, monkeypatch):
     assert declared[:2] == [1, 0]
     # The client may learn of a reset only when it has tried.
     assert 1 in declared[2:] or app.broker.port != 5672
+
+
+def test_connection_that_kombu_made_again(broker):
+    """RabbitMQ confirms no message on a channel that was not prepared for this."""
+    with Connection(broker.at(broker.port)) as connection:
+        prepare_connection(connection, DEADLINE)
+        assert is_alive(connection)
+        connection.close()
+        connection.connect()
+        assert is_alive(connection) == (broker.port != 5672)
 
 
 @pytest.mark.parametrize("how", ["silence", "refuse"])

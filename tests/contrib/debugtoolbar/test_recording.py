@@ -95,6 +95,19 @@ def test_queue(make_site):
     assert [row.queue for row in rows] == ["celery", "sums", "slow (key)"]
 
 
+def test_router_by_arguments(make_site):
+    """A router sees the arguments that the task was called with."""
+
+    def route(name, args, kwargs, options, task=None):
+        return {"queue": f"{args[0]}-{kwargs['width']}"}
+
+    def view(request):
+        request.defer_task("echo", "large", width=640)
+
+    (row,) = make_site(view, celery__task_routes=[route]).get().rows
+    assert row.queue == "large-640"
+
+
 def test_router_that_fails(make_site):
     """An error of a router is the application's, and not of the panel's making."""
     route = Mock(side_effect=LookupError)
