@@ -68,6 +68,10 @@ def test_create_status_run(engine, make_app):
     assert invoke(app, "retry", "--all") == (0, "To be tried again: 1\n")
     assert invoke(app, "run", "--once") == (0, "Sent: 1\n")
     make_app(engine, down=True).defer(5)
+    app.update(attempts=1)
+    for refused in 1, 0:  # the first time forgets that it was refused
+        again = f"To be tried again: {refused}\n"
+        assert invoke(app, "retry", "--all") == (0, again)
     (row,) = app.rows()
     assert invoke(app, "discard", str(row.id)) == (0, "Discarded: 1\n")
     assert app.rows() == []
