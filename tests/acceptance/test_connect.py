@@ -29,14 +29,14 @@ def connect(tmp_path):
     """Return a function that runs the command for some servers."""
     need_service("Redis", 6379, "redis-server --daemonize yes")
 
-    def connect(broker, url="", *options, queue="", results=REDIS):
+    def connect(broker, url="", *options, queue="", more="", results=REDIS):
         outbox = f"pyramid_tasks.delivery = {'outbox' if url else 'commit'}\n"
         outbox += "pyramid_tasks.inbox = true\n" if url else ""
         (tmp_path / "config.ini").write_text(
             "[app:main]\nuse = call:outboxapp:main\n"
             f"sqlalchemy.url = {url or 'sqlite://'}\n{outbox}"
             f"celery.broker_url = {broker}\ncelery.result_backend = {results}\n"
-            f"celery.task_default_queue = {queue or unique()}\n"
+            f"celery.task_default_queue = {queue or unique()}\n{more}\n"
         )
         command = ("ptasks", "--check", "--connect", *options, "config.ini")
         done = run(*command, cwd=tmp_path)
@@ -126,11 +126,16 @@ def failing(done):
 
 def test_redis_gives_no_right(connect, tmp_path):
     """A user who may not publish is told the command and the key."""
+    exchange = "celery.task_default_exchange = shop"
     with redis_server(tmp_path) as server, Redis(port=server.port) as client:
+        broker = f"redis://shop:secret@localhost:{server.port}"
         client.execute_command("ACL SETUSER shop on >secret ~* &* +@all -lpush")
-        done = connect(f"redis://shop:secret@localhost:{server.port}", queue="q")
+        done = connect(broker, queue="q")
+        client.execute_command("ACL SETUSER shop resetkeys ~q ~_kombu.binding.q +lpush")
+        other = connect(broker, queue="q", more=exchange)
         assert client.keys() == []
     assert re.search(r"LPUSH q: .*permission.* Give this right to", failing(done))
+    assert "SADD _kombu.binding.shop: " in failing(other)
 
 
 @pytest.mark.parametrize("rights", [("nothing", ".*"), (".*", "nothing")])

@@ -249,6 +249,16 @@ def test_body_of_no_type(value, told):
     assert bool(find_problem(message)) is told
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("content_type", ["json"]), ("content_encoding", 5)]
+)
+def test_property_of_another_type(name, value):
+    """Kombu cannot decode a message whose properties are no texts."""
+    message = received("id", "5")
+    setattr(message, name, value)
+    assert find_problem(message).startswith("A message cannot be decoded: ")
+
+
 def test_time_of_no_zone():
     """A time that the time zone of the application does not have is told."""
     message = received("expires", "0001-01-01T00:00:00")
