@@ -38,24 +38,28 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Mark the tests that have a server as a parameter, and begin with the slow ones.
-
-    Each process that runs tests gets an equal part of the list. When it has run its
-    part, it takes from the end of another part, where only short tests are left.
-    """
-    slow = [item for item in items if item.get_closest_marker("acceptance")]
-    quick = [item for item in items if not item.get_closest_marker("acceptance")]
-    parts = getattr(config, "workerinput", {"workercount": 1})["workercount"]
-    items.clear()
-    for part in range(parts):
-        for kind in slow, quick:
-            begin, end = (len(kind) * each // parts for each in (part, part + 1))
-            items += kind[begin:end]
+    """Mark the tests that have a server as a parameter; begin with the slow ones."""
     for item in items:
         callspec = getattr(item, "callspec", None)
         values = callspec.params.values() if callspec else ()
         if SERVERS.intersection(value for value in values if isinstance(value, str)):
             item.add_marker("server")
+    worker = getattr(config, "workerinput", {"workercount": 1})
+    items[:] = _slow_first(items, worker["workercount"])
+
+
+def _slow_first(items: list[pytest.Item], parts: int) -> Iterator[pytest.Item]:
+    """Give the tests in an order in which each equal part begins with slow ones.
+
+    A process that runs tests begins with its part. When it has run its part, it takes
+    from the end of another one, where only short tests are left.
+    """
+    slow = [item for item in items if item.get_closest_marker("acceptance")]
+    quick = [item for item in items if not item.get_closest_marker("acceptance")]
+    for part in range(parts):
+        for kind in slow, quick:
+            begin, end = (len(kind) * each // parts for each in (part, part + 1))
+            yield from kind[begin:end]
 
 
 def pytest_sessionstart() -> None:
