@@ -17,13 +17,15 @@ except ImportError:
 
 
 PACKAGES = {importlib.metadata, importlib_metadata}
+#: What is read of each installed package.
+PROPERTIES = ("metadata", "entry_points", "_normalized_name")
 
 
 def read_once() -> None:
     """Have the metadata of each package read and parsed once, when it is asked for."""
     for package in PACKAGES:
         kind = package.PathDistribution
-        for name in ("metadata", "entry_points", "_normalized_name"):
+        for name in PROPERTIES:
             setattr(kind, name, property(_once(getattr(kind, name).fget)))
         if hasattr(kind, "_has_metadata"):
             kind._has_metadata = _once(kind._has_metadata)
@@ -35,7 +37,8 @@ def read_for_forks() -> None:
     for package in PACKAGES:
         for distribution in package.distributions():
             with suppress(FileNotFoundError):  # it has no metadata
-                _ = distribution.metadata, distribution.entry_points
+                for name in PROPERTIES:
+                    getattr(distribution, name)
 
 
 def _once(read: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -218,6 +218,9 @@ def test_error_waits_for_next_change(project):
     path.unlink()
     with project.start(BEFORE, "--pool=solo", *QUICK, measured=True) as worker:
         wait_for(worker, "config.ini: there is no such file.", WAITING)
+        change(worker, path, good[path])
+        wait_for(worker, " ready.")
+        assert project.answers("old", "old")
         for name, text, message in BROKEN:
             path.write_text(good[path])
             path = project.folder / name

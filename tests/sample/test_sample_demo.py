@@ -77,16 +77,17 @@ def logs(process: Process) -> list[Path]:
     return [Path(word) for word in re.findall(r"/\S+\.log", line)]
 
 
-def test_serve(serving: Process) -> None:
-    """The demo names its logs and serves until it is told to stop, and stops both."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve(serving: Process, number: signal.Signals) -> None:
+    """The demo names its logs and serves until it is interrupted, and stops both."""
     assert [log.exists() for log in logs(serving)] == [True, True]
-    serving.popen.send_signal(signal.SIGTERM)
+    serving.popen.send_signal(number)
     assert serving.popen.wait(DEADLINE) == 0, serving.output
     assert all(text in serving.output for text in STOPPED), serving.output
 
 
 def test_second_interrupt(serving: Process, demo: Path) -> None:
-    """Ctrl-C does the same, and a second one kills all that the demo has started."""
+    """A second Ctrl-C kills both processes and what they have started."""
     folder = logs(serving)[0].parent
     serving.popen.send_signal(signal.SIGINT)
     serving.wait_for("\nStopping")
