@@ -41,6 +41,11 @@ def pytest_collectreport(report):
         outcomes[report.nodeid] = "failed"
 
 
+def pytest_collection_finish(session):
+    if session.config.option.collectonly:
+        outcomes.update((item.nodeid, "collected") for item in session.items)
+
+
 def pytest_runtest_logreport(report):
     # A test can report several times: its setup, its parts, its teardown.
     known = outcomes.get(report.nodeid)
