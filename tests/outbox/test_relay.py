@@ -178,10 +178,10 @@ def test_what_was_sent_is_deleted_first(engine, make_app):
 def test_relay_that_cannot_write_sends_nothing(sqlite, make_app):
     """Before a relay sends, it has written to the database."""
     app = make_app.with_rows(sqlite, 1)
-    relay = app.relay()
+    impatient = create_engine(sqlite.url, connect_args={"timeout": 0.01})
+    relay = Relay(app.registry, impatient)
     with sqlite.connect() as connection, connection.begin():
         connection.execute(text("UPDATE pyramid_tasks_outbox SET attempts = 0"))
-        relay.engine = create_engine(sqlite.url, connect_args={"timeout": 0.01})
         with pytest.raises(OperationalError, match="locked"):
             relay.send()
     assert app.values() == []
