@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import sys
@@ -28,14 +27,22 @@ KEY = "pyramid_tasks.fork_safe"
 @cache
 def watch_forks() -> None:
     """Make the children of this process leave its connections to it."""
-    os.register_at_fork(before=_warn, after_in_child=_leave_all_to_parent)
+    os.register_at_fork(before=_before_fork, after_in_child=_leave_all_to_parent)
     # Only a process of uWSGI has this module. uWSGI forks without Python's hooks.
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is not None:
         _watch_uwsgi(uwsgi)
 
 
+def _before_fork() -> None:
+    import ctypes  # noqa: F401 for the child, which imports nothing
+
+    _warn()
+
+
 def _watch_uwsgi(uwsgi: Any) -> None:
+    import ctypes  # noqa: F401 as before other forks
+
     before = getattr(uwsgi, "post_fork_hook", lambda: None)
 
     def after_fork() -> None:
@@ -95,6 +102,7 @@ def _leave_all_to_parent() -> None:
     # At its end, the process must not free them either. A driver may close a connection
     # that nobody refers to any more, and the parent suffers: mysqlclient says goodbye
     # to the server, and asyncpg takes it off the selector that both processes share.
+    ctypes = sys.modules["ctypes"]
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 

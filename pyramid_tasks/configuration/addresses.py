@@ -34,7 +34,7 @@ INSTEAD = {
 # A web process needs few of these patterns, and compiling one takes a while.
 
 #: What stands before ``://``; a colon only in the dotted name of a class for results.
-_SCHEME = r"(?i)([a-z][\w+.-]*(:\w[\w+.-]*)?)://"
+_SCHEME = r"([a-zA-Z][\w+.-]*(:\w[\w+.-]*)?)://"
 #: A scheme as kombu reads it when it leaves out the password.
 _PLAIN_SCHEME = r"(?ia)[a-z][a-z0-9+.-]*://"
 #: The name of a host, or of a class for results; one more server of memcached.
@@ -42,9 +42,9 @@ _NAME = r"[\w.:-]*/?"
 #: RabbitMQ on a host needs no more than the name of the host, or its number.
 _HOST = r"(?i)(?!(none|null)$)([\w.-]+|[\da-f:]*::[\da-f:.]*)"
 #: Redis databases are numbers.
-_REDIS = r"(redis|rediss|sentinel)\b"
+_REDIS = {"redis", "rediss", "sentinel"}
 #: Celery and kombu read these themselves: a key in them may have any character.
-_OWN_FORM = r"(azure|sqs|confluentkafka|gcpubsub)[\w.+-]*://"
+_OF_OWN_FORM = ("azure", "sqs", "confluentkafka", "gcpubsub")
 
 
 def check_address(value: Any) -> None:
@@ -102,8 +102,13 @@ def _several(value: Any) -> list[str]:
     return [
         url
         for urls in each
-        for url in ([urls] if re.match(_OWN_FORM, urls) else urls.split(";"))
+        for url in ([urls] if _has_own_form(urls) else urls.split(";"))
     ]
+
+
+def _has_own_form(url: str) -> bool:
+    scheme, separator, _ = url.partition("://")
+    return bool(separator) and scheme.startswith(_OF_OWN_FORM)
 
 
 def _shown(url: str) -> str:
@@ -127,18 +132,19 @@ def _can_be_read(url: str) -> bool:
         check_address(url)
     except ValueError:
         return False
-    return not re.match(_OWN_FORM, url)
+    return not _has_own_form(url)
 
 
 def _check(url: str) -> None:
-    if re.match(_OWN_FORM, url):
+    if _has_own_form(url):
         return
     scheme, separator, rest = url.partition("://")
     if not (re.match(_SCHEME, url) if separator else re.fullmatch(_NAME, url)):
         raise ValueError(_NO_BEGINNING)
     try:
         # As kombu does. MongoDB has several hosts, with a comma between them.
-        parts = urlsplit(f"http://{re.sub(',[^/]*', '', rest)}")
+        first = re.sub(",[^/]*", "", rest) if "," in rest else rest
+        parts = urlsplit(f"http://{first}")
         parts.port  # noqa: B018 the property reads the number
     except ValueError:
         raise ValueError(_NO_URL) from None
@@ -146,6 +152,5 @@ def _check(url: str) -> None:
     if "@" not in parts.netloc and ":" in parts.netloc and "@" in rest:
         raise ValueError(_NO_URL)
     database = parts.path.strip("/")
-    is_redis = re.match(_REDIS, scheme) and "socket" not in scheme
-    if is_redis and database and not database.isdecimal():
+    if scheme in _REDIS and database and not database.isdecimal():
         raise ValueError(_NO_NUMBER)

@@ -14,7 +14,6 @@ from typing import Any
 from celery import Celery, Task
 
 from ..exceptions import near_names
-from ..typing import CallOptions
 from .importable import check_symbol
 from .kinds import (
     MIN_SECONDS,
@@ -34,9 +33,6 @@ from .kinds import (
 )
 from .serializers import check_compression, check_serializer
 from .transport_options import check_publish_policy
-
-#: The names of the options that Celery or this package reads.
-CALL_OPTIONS = CallOptions.__optional_keys__
 
 _TEXT = of("text: put it in quotes", str)
 _NAME = of("a name: put it in double quotes if it is a number", str, like="name")
@@ -101,7 +97,11 @@ _CALL: dict[str, Check] = {
     "stamped_headers": of("a list of names", list, tuple, set, frozenset),
     "task_id": check_task_id,
 }
-
+#: The names of the options that Celery or this package reads: those of ``CallOptions``,
+#: whose module no web process needs.
+CALL_OPTIONS = frozenset(_CALL) | {
+    *("declare", "result_cls", "router", "task_type", "timestamp")
+}
 
 _ERRORS = that(
     "a tuple of exceptions, such as (OSError,)",
@@ -111,7 +111,6 @@ _ERRORS = that(
     ),
 )
 _RETRY = {**_CALL, "max_retries": of("a number", int, float)}
-_RETRY_OPTIONS = {*CALL_OPTIONS, *signature(Task.retry).parameters} - {"self"}
 
 
 def _check_retry(options: MutableMapping[str, Any]) -> None:
@@ -120,7 +119,8 @@ def _check_retry(options: MutableMapping[str, Any]) -> None:
     Raises:
         ValueError: Nobody reads an option, or Celery cannot use its value.
     """
-    for option, near in misspelt_options(options, _RETRY_OPTIONS):
+    known = {*CALL_OPTIONS, *signature(Task.retry).parameters} - {"self"}
+    for option, near in misspelt_options(options, known):
         raise ValueError(f"the unknown {option}. Did you mean {near}?")
     check_options(options, _RETRY)
 
@@ -166,9 +166,6 @@ TASK_OPTIONS = {
     *_TASK,
     *(name for name in dir(Task) if not name.startswith("_")),
 } - _NO_OPTIONS
-
-# The arguments of a call that Celery sends, whatever a route says.
-_NOT_OF_ROUTES = {"delivery", "ignore_result", *signature(Celery.send_task).parameters}
 
 
 def check_options(
@@ -235,7 +232,9 @@ def check_routed(options: MutableMapping[str, Any]) -> None:
     Raises:
         ValueError: No route has an option, or Celery cannot use its value.
     """
-    known = CALL_OPTIONS - _NOT_OF_ROUTES
+    # The arguments of a call are sent, whatever a route says.
+    arguments = {"delivery", "ignore_result", *signature(Celery.send_task).parameters}
+    known = CALL_OPTIONS - arguments
     for option, value in options.items():
         if option not in known:
             near = near_names(option, known)

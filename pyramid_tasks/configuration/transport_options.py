@@ -13,7 +13,6 @@ from typing import Any
 
 from kombu.connection import Connection
 from kombu.utils.functional import retry_over_time
-from kombu.utils.scheduling import CYCLE_ALIASES
 
 from ..coercion import TYPES, displayed
 from ..exceptions import SettingError, UnknownSetting, near_names
@@ -81,7 +80,8 @@ def check_publish_policy(value: Any) -> None:
         ValueError: It is not a dictionary, or it has an item that cannot be used.
     """
     of("a dictionary", Mapping)(value)
-    check_retry_policy(value, _PUBLISH_POLICY)
+    # After what is called, how often and why.
+    check_retry_policy(value, [*signature(Connection.ensure).parameters][3:])
 
 
 def _any(value: Any) -> Any:
@@ -133,6 +133,8 @@ def _numbers(value: Any) -> Any:
 
 
 def _strategy(value: Any) -> Any:
+    from kombu.utils.scheduling import CYCLE_ALIASES
+
     try:
         check_symbol(value, CYCLE_ALIASES)
     except ValueError as error:
@@ -165,8 +167,6 @@ _SECONDS = _number(0, int, float)
 _SECONDS_OR_NONE = _number(0, int, float, none=True)
 _COUNT = _number(0, int)
 _COUNT_OR_NONE = _number(0, int, none=True)
-# After what is called, how often and why.
-_PUBLISH_POLICY = [*signature(Connection.ensure).parameters][3:]
 READERS: dict[str, _Reader] = {
     "ack_emulation": _boolean,
     "authentication": _any,

@@ -25,6 +25,7 @@ from pyramid_tasks.exceptions import (
     TaskNotRegistered,
 )
 from pyramid_tasks.registry import get_tasks
+from pyramid_tasks.typing import CallOptions
 
 
 def add(request, x, y=1):
@@ -226,6 +227,7 @@ def test_options_are_those_of_celery():
         "create_sent_event",
     }
     assert found - not_options <= CALL_OPTIONS
+    assert CallOptions.__optional_keys__ == CALL_OPTIONS
 
 
 def test_broker_that_cannot_be_reached(configure):
