@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 
 from pyramid_tasks._celery import SETTING_TYPES
@@ -58,6 +61,13 @@ ROUNDS = [
     {name: values[number] for name, values in VALUES.items() if number < len(values)}
     for number in range(max(map(len, VALUES.values())))
 ]
+
+
+def test_module_that_a_program_made(configure, monkeypatch):
+    """A module that has no file, and so no spec, can be imported."""
+    monkeypatch.setitem(sys.modules, "made", ModuleType("made"))
+    app = configure(**{"celery.imports": "made"}).make_celery_app()
+    assert app.conf.imports == ["made"]
 
 
 @pytest.mark.filterwarnings("ignore:You're running the worker with superuser")

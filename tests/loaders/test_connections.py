@@ -260,14 +260,25 @@ def test_worker_and_web_process(write, names, lines):
     assert str(of_worker.value) == str(of_web.value) == told
 
 
-def test_address_in_the_environment(write, monkeypatch):
+@pytest.mark.parametrize(
+    ("variable", "url", "said"),
+    [
+        ("CELERY_RESULT_BACKEND", "redis://h?ssl_cert_reqs=none", "has ssl_cert_r"),
+        ("CELERY_RESULT_BACKEND", "db+sqlite:////nowhere/x", "is in a folder that is "),
+        ("CELERY_BROKER_URL", "sqla+sqlit:///x", "is of no database that SQLAlchemy"),
+    ],
+)
+def test_address_in_the_environment(write, monkeypatch, variable, url, said):
     """An address that wins over the ini is checked in its place."""
     ini = write("celery.result_backend = rediss://h")
-    monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://h?ssl_cert_reqs=none")
+    monkeypatch.setenv(variable, url)
     # Celery tells it, too, as it takes the variable.
-    problem, *_ = find_problems(ini, {})
-    assert problem["where"] == "the environment"
-    assert (problem["message"] or "").startswith("CELERY_RESULT_BACKEND has ssl_cert_r")
+    messages = [
+        problem["message"] or ""
+        for problem in find_problems(ini, {})
+        if problem["where"] == "the environment"
+    ]
+    assert messages[0].startswith(f"{variable} {said}")
 
 
 @pytest.mark.parametrize(

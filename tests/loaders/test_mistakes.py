@@ -130,6 +130,7 @@ def problem(write_ini):
                     "task_routes has a route for 'exampleapp.*' that cannot be read: w",
                 ),
                 ("imports = lost.x", "imports names a module that is not there: 'los"),
+                ("imports = .tasks", "imports names a module that is not there: '.ta"),
                 (
                     'task_publish_retry_policy = {"x": 1}',
                     "task_publish_retry_policy has the key x, not one of errback, max",
