@@ -263,7 +263,11 @@ def test_task_without_a_request(config, func, bind, missing):
 
 @pytest.mark.parametrize(
     ("func", "bind"),
-    [(lambda request, _days=30: request, True), (lambda self, request: self, False)],
+    [
+        (lambda request, _days=30: request, True),
+        (lambda self, request: self, False),
+        (lambda self, request, x: self, False),
+    ],
 )
 def test_self_of_the_other_kind(config, func, bind):
     """The names of the parameters tell that ``bind`` is not as the function needs."""

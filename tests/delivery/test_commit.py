@@ -20,7 +20,11 @@ from support import DEADLINE, need_service, unique
 from transactional import Resource, TransactionalApp
 
 from pyramid_tasks.delivery.publisher import Publisher
-from pyramid_tasks.delivery.result_backends import BrokerDown, SendingBackend
+from pyramid_tasks.delivery.result_backends import (
+    BrokerDown,
+    SendingBackend,
+    limited_backend,
+)
 from pyramid_tasks.delivery.transports import is_alive
 from pyramid_tasks.delivery.transports import prepare as prepare_connection
 from pyramid_tasks.events import TaskDeliveryFailed
@@ -258,6 +262,9 @@ def test_result_backend_with_a_sentinel_that_is_silent(broker, proxy):
     with pytest.raises(BrokerDown):
         SendingBackend(celery, 0.5).set_chord_size("id", 2)
     assert proxy.connections <= 2
+    # The sentinels have one half of the time, and the master the other one.
+    limited = limited_backend(celery, celery.backend, 0.5)
+    assert limited.connparams["socket_timeout"] == 0.5 / 2
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,7 @@ def test_result_backend_that_is_down(make_site):
 
 def test_result_backend_that_does_not_answer(make_site, monkeypatch):
     """The page waits a limited time, and one thread at most waits longer."""
+    assert states.TIMEOUT == 2  # as docs/howto/debugtoolbar.md says
     monkeypatch.setattr(states, "TIMEOUT", 0.05)
     site = make_site(defer).get()
     with socket.create_server(("localhost", 0)) as server:  # which accepts nothing
