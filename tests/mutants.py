@@ -91,8 +91,20 @@ def changes(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
             value, ast.Constant
         ):
             yield node, "return None"
-        case ast.Constant(value=bool() | int() | float() as value):
-            yield node, str(not value if isinstance(value, bool) else value + 1)
+        case ast.Constant(value=bool() as value):
+            yield node, str(not value)
+        case ast.Subscript():
+            yield from moves(node.slice)
+
+
+def moves(index: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+    """Give the numbers in an index, and the next ones.
+
+    Other numbers are times and limits: a test would only repeat them.
+    """
+    for node in ast.walk(index):
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            yield node, str(node.value + 1)
 
 
 def is_left_out(node: ast.AST) -> bool:
