@@ -249,6 +249,7 @@ PROBLEMS = [
     r"config.ini, \[app:main\]: pyramid_tasks.delivry is .*mean pyramid_tasks.delivery",
     r"config.ini, \[app:main\]: celery.beat_schedule has .*'text' .* is not a cron",
     r"config.ini.*beat_schedule has an entry 'dotted' .*Did you mean 'mail'\?",
+    r".*beat_schedule has an entry 'never' that cannot be used: no day is the 31st",
     r"config.ini.*task_routes has a route for 'no\.\*': no task has it",
     r".*listedapp.py:\d+: .* has no name of its own",
     r".*listedapp.py:\d+: .*add\(1, 2\): schedule '99 \* \* \* \*' is not a cron",
@@ -347,6 +348,7 @@ INBOX = [
     r"pyramid_tasks.delivery = commit for a task that defers defers: .* is lost if",
     r"pyramid_tasks.delivery = immediate for a task that defers defers: .* is sent al",
     r"pyramid_tasks.delivery = immediate for a task that sends defers",
+    r"inbox_keep = 3600 is less than the visibility_timeout of the broker \(3605 s\)",
     r"pyramid_tasks.inbox_keep = 3600 is less than the expires of the task sends \(36",
     r"pyramid_tasks.inbox_keep = 3600 is less than the countdown of the schedule .*\(7",
 ]
@@ -356,7 +358,9 @@ def test_inbox(write, check, ptasks):
     """Tasks with an inbox are listed; what keeps them from effects once is found."""
     pytest.importorskip("pyramid_tm")
     pytest.importorskip("sqlalchemy")
-    write("listedapp:with_inbox", app=f"{TM}pyramid_tasks.inbox_keep = 3600")
+    keep = "pyramid_tasks.inbox_keep = 3600"
+    unacknowledged = 'celery.broker_transport_options = {"visibility_timeout": 3605}'
+    write("listedapp:with_inbox", app=f"{TM}{keep}\n{unacknowledged}")
     found = check()
     assert len(found) == len(INBOX), found
     for pattern, line in zip(INBOX, found, strict=True):

@@ -2,7 +2,7 @@
 
 import sys
 
-from celery.schedules import crontab
+from celery.schedules import crontab, schedule
 from pyramid.config import Configurator
 
 from pyramid_tasks import task
@@ -29,6 +29,13 @@ def route(name, args, kwargs, options, task=None, **kw):
     return {"queue": args[0]} if name == "mail" else None
 
 
+class Never(schedule):
+    """A schedule that looks like any other one until beat asks it."""
+
+    def remaining_estimate(self, last_run_at):
+        raise RuntimeError("no day is the 31st of February")
+
+
 def configure(settings):
     config = Configurator(settings=settings)
     config.include("pyramid_tasks")
@@ -51,6 +58,7 @@ def unnamed(global_config, **settings):
     config.add_periodic_task("99 * * * *", add, (1, 2))
     config.add_periodic_task(30, "ad", (1, 2))
     config.add_periodic_task(30, add, (1, 2, 3))
+    config.add_periodic_task(Never(1), add, (1, 2), name="never")
     config.add_fork_safe(12)
     config.add_task_deriver(timed, name="TASK")
     return config.make_wsgi_app()

@@ -233,12 +233,17 @@ def test_delay(config, deferred):
     app = celery_app(config.registry)
     result = app.tasks[ADD].delay(1, y=2)
     numbers = [1]
-    app.send_task("of.another.application", (numbers,), queue="theirs")
+    with app.connection_for_write() as connection:
+        options = {"connection": connection, "countdown": None}
+        app.send_task("of.another.application", (numbers,), queue="theirs", **options)
     numbers.append(2)  # too late, as the task would be sent by now
     first, second = deferred.tasks
     assert (first.id, first.args, first.kwargs) == (result.id, (1,), {"y": 2})
     assert second.options["queue"] == "theirs"
     assert second.func is None
+    # What only says how to send it now is no part of it.
+    assert first.options.keys() == {"serializer", "ignore_result"}
+    assert second.options.keys() == {"queue"}
     assert deferred.find("of.another.application", [1]) == [second]
     assert deferred.run(1) == [3]
     with pytest.raises(exceptions.TaskNotRegistered, match=r"of\.another\.application"):
