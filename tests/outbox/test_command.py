@@ -12,7 +12,7 @@ import celery
 import pytest
 from databases import database, execute
 from sqlalchemy import create_engine
-from support import environment, run, start
+from support import environment, measured, run, start
 from transactional import fail, invoke
 
 from pyramid_tasks.contrib.outbox_table import OutboxMessage, metadata
@@ -153,7 +153,7 @@ time.sleep(600)
 
 def test_signal_ends_whatever_waits(tmp_path):
     """A wait that goes on after SIGTERM ends with the process, which says so."""
-    with start("python", "-c", WAITING, cwd=tmp_path) as process:
+    with start("python", "-c", WAITING, cwd=tmp_path, **measured()) as process:
         process.wait_for("ready")
         assert process.stop() == 1
         assert "did not answer for 0.1 s" in process.output
