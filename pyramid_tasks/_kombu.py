@@ -1,4 +1,4 @@
-"""The names of kombu that its documentation does not have.
+"""What the documentation of kombu does not have: names, and what becomes of errors.
 
 They were tried on kombu 5.3 to 5.7; ``tests/test_private_names.py`` fails when a new
 version changes one.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu import pools
+from kombu.exceptions import EncodeError
 
 
 def renew_pools() -> list[Any]:
@@ -27,3 +29,17 @@ def renew_pools() -> list[Any]:
         pool._resource, pool._dirty = type(pool._resource)(), set()
         pool.setup()
     return inherited
+
+
+def raise_limit(error: Exception) -> None:
+    """Raise the time limit of a task, if an error is the limit.
+
+    kombu makes an ``EncodeError`` of whatever strikes while it serializes.
+
+    Raises:
+        SoftTimeLimitExceeded: The time of the task is over.
+    """
+    if isinstance(error, EncodeError) and error.args:
+        error = error.args[0]
+    if isinstance(error, SoftTimeLimitExceeded):
+        raise error from None

@@ -12,8 +12,10 @@ from billiard.context import get_spawning_popen
 from celery import Celery
 from celery.signals import after_task_publish, before_task_publish
 from celery.utils import uuid
+from kombu.exceptions import EncodeError
 
 from ._celery import active_apps, as_current_app, own_backend
+from ._kombu import raise_limit
 
 if TYPE_CHECKING:
     from pyramid.registry import Registry
@@ -82,6 +84,9 @@ class PyramidCelery(Celery):
         token = self._sending.set((producer, backend))
         try:
             yield
+        except EncodeError as error:
+            raise_limit(error)
+            raise
         finally:
             self._sending.reset(token)
 

@@ -6,10 +6,10 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature
-from celery.exceptions import SoftTimeLimitExceeded
 from kombu.serialization import dumps, loads
 
 from .._celery import dump_models, takes_error
+from .._kombu import raise_limit
 from ..configuration.call_options import (
     CALL_OPTIONS,
     check_options,
@@ -172,9 +172,8 @@ def serialize_arguments(app: Celery, node: Node) -> None:
         return
     try:
         content_type, encoding, body = dumps((own, kwargs), serializer)
-    except SoftTimeLimitExceeded:  # of the task that defers
-        raise
     except Exception as error:
+        raise_limit(error)  # of the task that defers
         raise DeferError(
             f"The arguments of {name} cannot be sent as {serializer}: {error}"
         ) from error

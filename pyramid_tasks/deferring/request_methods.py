@@ -6,7 +6,9 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from celery.utils import uuid
+from kombu.exceptions import EncodeError
 
+from .._kombu import raise_limit
 from ..delivery.canvas import copy, nodes
 from ..delivery.results import DeferredGroupResult
 from ..exceptions import DeferError
@@ -129,7 +131,11 @@ def defer_task_with_options(
     announce(request, task, call, context_headers(tasks.contexts, request))
     delivery = tasks.get_delivery(options.pop("delivery", None))
     if delivery.is_direct(request):
-        return task.apply_async(call["args"], call["kwargs"], **options)
+        try:
+            return task.apply_async(call["args"], call["kwargs"], **options)
+        except EncodeError as error:
+            raise_limit(error)
+            raise
     signature = task.signature(call["args"], call["kwargs"], **options)
     check_call(next(nodes(signature)), task, tasks)
     return delivery.deliver(request, [signature])[0]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from celery.exceptions import SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
 from kombu.serialization import dumps
 
+from .._kombu import raise_limit
 from ..configuration.call_options import check_options
 from .canvas import nodes
 
@@ -71,9 +71,8 @@ def own_fault(app: Celery, canvas: Canvas) -> str | None:
                 serializer = call["options"].get("serializer")
                 body = call["args"], call["kwargs"]
                 dumps(body, serializer or app.conf.task_serializer)
-    except SoftTimeLimitExceeded:
-        raise
     except Exception as error:  # noqa: BLE001 whatever a message can cause
+        raise_limit(error)
         return in_words(error)
     return None
 

@@ -13,11 +13,13 @@ from uuid import NAMESPACE_OID, uuid5
 
 from celery.backends.base import DisabledBackend
 from celery.exceptions import TaskPredicate
+from kombu.exceptions import EncodeError
 from kombu.serialization import dumps, loads
 from sqlalchemy import QueuePool
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from zope.sqlalchemy import mark_changed
 
+from .._kombu import raise_limit
 from ..delivery.canvas import copy, fix_ids
 from ..worker.ending import REPEATED, is_left_open
 from ..worker.request import notify_before_task
@@ -204,5 +206,9 @@ def _store(task: Task, result: Any) -> Stored:
     if not (has_reader or followers):
         return None, None
     value = backend.prepare_value(result)
-    content_type, _, body = dumps(value, backend.serializer)
+    try:
+        content_type, _, body = dumps(value, backend.serializer)
+    except EncodeError as error:
+        raise_limit(error)
+        raise
     return content_type, body.encode() if isinstance(body, str) else body

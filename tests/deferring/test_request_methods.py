@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from celery import Celery, Task, chain
 from celery.app.amqp import AMQP
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import AsyncResult, EagerResult
 from kombu import Producer
 from kombu.exceptions import EncodeError, OperationalError
@@ -61,6 +62,13 @@ def configure_tasks(config):
     config.register_task(service.method, name="method")
     config.register_task("exampleapp.add")
     config.commit()
+
+
+class Slow:
+    """An argument that takes longer to write than the task that defers has."""
+
+    def __json__(self):
+        raise SoftTimeLimitExceeded
 
 
 @pytest.fixture
@@ -213,6 +221,20 @@ def test_misspelt_option(request_, receive):
     app.amqp.flush_routes()
     request_.defer_task_with_options("plus", (1,), que="x")
     assert [receive() is not None for _ in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "defer",
+    [
+        lambda request: request.defer_task("plus", Slow()),
+        lambda request: request.defer_tasks("plus", [(Slow(),)]),
+        lambda request: request.defer_canvas(request.task_signature("plus", Slow())),
+    ],
+)
+def test_limit_while_arguments_are_written(request_, defer):
+    """The time limit of the task that defers is no fault of what it defers."""
+    with pytest.raises(SoftTimeLimitExceeded):
+        defer(request_)
 
 
 def test_options_are_those_of_celery():

@@ -11,6 +11,7 @@ from unittest.mock import Mock, patch
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu import Connection, Producer
+from kombu.exceptions import EncodeError
 from proxy import Proxy
 from pyramid.scripting import prepare
 from redis import Redis
@@ -198,8 +199,16 @@ def test_broker_fails_after_the_commit(app, proxy, how, caplog):
     assert caplog.text.count("A subscriber of TaskDeliveryFailed failed") == 3
 
 
-@pytest.mark.parametrize("error", [SoftTimeLimitExceeded, KeyboardInterrupt])
-def test_time_limit_while_sending(app, monkeypatch, caplog, error):
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (SoftTimeLimitExceeded(), SoftTimeLimitExceeded),
+        (EncodeError(SoftTimeLimitExceeded()), SoftTimeLimitExceeded),  # as kombu does
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=repr,
+)
+def test_time_limit_while_sending(app, monkeypatch, caplog, error, raised):
     """It ends the task that defers, after each task that is not sent was told."""
     send_task, once = app.celery.send_task, [error]
 
@@ -211,7 +220,7 @@ def test_time_limit_while_sending(app, monkeypatch, caplog, error):
     app.defer(0)
     monkeypatch.setattr(app.celery, "send_task", send)
     caplog.set_level(logging.ERROR)
-    with pytest.raises(error):
+    with pytest.raises(raised):
         app.defer(1, 2, 3)
     assert [failure.args for failure in app.failures] == [(2,), (3,)]
     monkeypatch.undo()
@@ -221,7 +230,7 @@ def test_time_limit_while_sending(app, monkeypatch, caplog, error):
     del app.failures[:]
     errors = [ValueError, ValueError, ValueError, error]
     monkeypatch.setattr(app.celery, "send_task", Mock(side_effect=errors))
-    with pytest.raises(error):
+    with pytest.raises(raised):
         app.defer(5, 6)
     assert [failure.args for failure in app.failures] == [(5,), (6,)]
 

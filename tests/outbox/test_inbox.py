@@ -160,6 +160,15 @@ def test_no_row_without_a_commit(sqlite, task_id, ending):
     assert app.effects() == 1
 
 
+def test_limit_while_the_value_is_written(sqlite, task_id):
+    """The time limit of a task is its error, and nothing is committed."""
+    value = Mock(__json__=Mock(side_effect=SoftTimeLimitExceeded))
+    app = App(sqlite, lambda request: value)
+    state, error = app.run(task_id)
+    assert (state, type(error)) == ("FAILURE", SoftTimeLimitExceeded)
+    assert app.effects() == 0
+
+
 def test_call_by_another_task(sqlite, task_id):
     """It is a part of that task, and has no row of its own."""
     app = App(sqlite, lambda request: app.celery.tasks["next"](3))
