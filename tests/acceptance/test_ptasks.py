@@ -20,6 +20,7 @@ from support import (
     free_port,
     ini_form,
     logging_sections,
+    measured,
     run,
     serve,
     wait_until,
@@ -405,8 +406,10 @@ def test_outbox_without_sqlalchemy(write, tmp_path):
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("option", ["--json", "--check"])
-def test_reader_that_goes_away(option, write, tmp_path):
+@pytest.mark.parametrize(
+    ("option", "unbuffered"), [("--json", ""), ("--json", "1"), ("--check", "")]
+)
+def test_reader_that_goes_away(option, unbuffered, write, tmp_path):
     """A closed pipe, as in ``ptasks | head``, is no error of the application.
 
     Nor is it one for Python, which writes what it still has at its end.
@@ -418,7 +421,7 @@ def test_reader_that_goes_away(option, write, tmp_path):
         done = subprocess.run(
             [BIN / "ptasks", option, "config.ini"],
             cwd=tmp_path,
-            env=environment(PYTHONUNBUFFERED=""),
+            env=environment(PYTHONUNBUFFERED=unbuffered, **measured()),
             stdout=closed,
             stderr=subprocess.PIPE,
             timeout=60,

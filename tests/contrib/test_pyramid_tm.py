@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -125,6 +126,17 @@ def test_transaction_is_aborted(app, resource, ending):
     with app(join(resource, ending), celery__task_eager_propagates=False) as request:
         request.defer_task("work")
     assert resource.outcomes == ["aborted"]
+
+
+def test_inbox_without_sqlalchemy(app, monkeypatch):
+    """The error names the task, and what is to be installed."""
+    monkeypatch.setitem(sys.modules, "pyramid_tasks.outbox.inbox", None)
+    words = "'work' has an inbox, which needs SQLAlchemy: install pyramid-tasks.outbox"
+    with (
+        pytest.raises(ConfigurationError, match=words),
+        app(lambda request: None, options={"inbox": True}),
+    ):
+        pass
 
 
 def test_retry_aborts(app, resource):

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("pyramid_tm")
 pytest.importorskip("zope.sqlalchemy")
 from celery import Celery
+from celery.backends.cache import CacheBackend
 from sqlalchemy import create_engine, event
 from transactional import TransactionalApp
 
@@ -85,6 +86,17 @@ def test_no_session(engine):
     answer = connect(app.celery)[-1]
     assert answer["server"] == "The database of the outbox"
     assert "there is no request.db" in answer["message"]
+    assert not answer["ok"]
+
+
+def test_results_that_are_not_kept(engine, monkeypatch):
+    """A backend that keeps none by intent will do, one that loses some will not."""
+    disabled = {"celery.result_backend": "disabled"}
+    *_, answer = connect(App(engine, disabled, None).celery)
+    assert (answer["message"], answer["ok"]) == ("keeps no results.", True)
+    monkeypatch.setattr(CacheBackend, "set", lambda *args: None)
+    *_, answer = connect(App(engine, RESULTS, None).celery)
+    assert answer["message"].startswith("fails: A result that was stored is not found.")
     assert not answer["ok"]
 
 

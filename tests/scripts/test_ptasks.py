@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import listedapp
@@ -27,6 +27,7 @@ from pyramid_tasks.exceptions import (
 from pyramid_tasks.registry import get_tasks
 from pyramid_tasks.scripts import listing
 from pyramid_tasks.scripts.checks import check_app
+from pyramid_tasks.scripts.inbox_checks import check_inbox
 from pyramid_tasks.scripts.ptasks import main
 from pyramid_tasks.settings import extract_celery_settings
 
@@ -136,15 +137,17 @@ def test_without_introspection(write, listed):
 
 
 def test_celery_application_of_another_package():
-    """One that is not of Pyramid is listed all the same."""
+    """One that is not of Pyramid is listed and checked all the same."""
     app = Celery("other", broker="memory://", set_as_current=False)
     app.task(add, name="it", shared=False)
-    entry = {"task": "it", "schedule": 3, "args": (1,), "kwargs": {"y": 2}}
+    entry = {"task": "it", "schedule": 3, "args": (1, 2), "kwargs": {"y": 3}}
     app.conf.beat_schedule = {"often": entry}
     assert "it" in {task["name"] for task in listing.list_tasks(app)}
     (found,) = listing.list_schedule(app)
     assert found["registered"] is None
-    assert (found["args"], found["kwargs"]) == ([1], {"y": 2})
+    assert (found["args"], found["kwargs"]) == ([1, 2], {"y": 3})
+    app.conf.result_backend = "cache+memory://"
+    assert problems_of(app) == []
 
 
 def test_no_tasks(write, listed):
@@ -180,10 +183,14 @@ def test_quiet(write, capsys):
         (schedule(0.5), "0.5 s"),
         (crontab(hour="*/2", day_of_week="mon"), "* */2 * * mon"),
         (crontab("1", "2", "3", "4", "5"), "1 2 4 5 3"),
+        (listedapp.Never(3), repr(schedule(3))),
     ],
 )
 def test_schedule_as_written(app_of, value, expected):
-    """A schedule is shown as an ini has it: crontab() takes the weekday third."""
+    """A schedule is shown as an ini has it: crontab() takes the weekday third.
+
+    One that no ini can have is shown as Python does.
+    """
     app = app_of("it", beat_schedule={"x": {"task": "it", "schedule": value}})
     assert [entry["schedule"] for entry in listing.list_schedule(app)] == [expected]
 
@@ -196,6 +203,13 @@ def test_next_run(app_of):
     assert timedelta(minutes=50) < left <= timedelta(minutes=60, seconds=1)
     entry = listing.entry_of(app, "x", {"task": "it", "schedule": crontab(minute="30")})
     assert f"{listing.next_run(entry):%M:%S.%f}" == "30:00.000000"
+
+
+def test_schedule_that_cannot_say_when(app_of):
+    """It is listed, and has no next run."""
+    app = app_of("it")
+    app.conf.beat_schedule = {"x": {"task": "it", "schedule": listedapp.Never(3)}}
+    assert [found["next_run"] for found in listing.list_schedule(app)] == [None]
 
 
 def test_entry_that_is_one(app_of):
@@ -228,9 +242,14 @@ def test_entry_of_the_code(app_of, entry, said):
     "entry", ["text", {}, {"task": "it", "schedule": "3"}, {"task": "it", "x": 1}]
 )
 def test_entry_that_cannot_be_read(app_of, entry):
-    """What beat could not read is an error that names the entry."""
-    with pytest.raises(SettingError, match="beat_schedule has an entry 'x'"):
-        listing.entry_of(app_of(), "x", entry)
+    """What beat could not read is an error that names the entry, in the check too."""
+    app = app_of()
+    said = "beat_schedule has an entry 'x' that cannot be read: "
+    with pytest.raises(SettingError, match=said):
+        listing.entry_of(app, "x", entry)
+    app.conf.beat_schedule = {"x": entry}
+    (found,) = problems_of(app)
+    assert said in found
 
 
 def test_schedule_that_cannot_be_read(write, listed):
@@ -277,8 +296,11 @@ def test_place_of_a_setting_of_the_worker(app_of):
 
 
 def test_routes_that_are_taken(app_of):
-    """Routes in every form that Celery knows are no problem where tasks take them."""
-    app = app_of("it")
+    """Routes in every form that Celery knows are no problem where tasks take them.
+
+    Nor is a router that needs a call of the task.
+    """
+    app = app_of("it", "mail")
     routes = {"it": "a", "i*": {"queue": "b"}, re.compile("i."): {"queue": "c"}}
     pairs = [("it", {"queue": "a"}), ("i*", {"queue": "b"})]
     router = "listedapp.route"
@@ -333,6 +355,35 @@ def test_results_that_go_nowhere(app_of, names, expected):
     app.conf.result_backend = "rpc://"
     (found,) = problems_of(app)
     assert "= rpc:// sends a result to the process that deferred" in found
+
+
+def test_results_of_a_backend_of_the_code(app_of):
+    """A backend that the code of an application sets needs no setting."""
+    app = app_of("it", result_backend=None)
+    app.backend_cls = "cache+memory://"
+    assert problems_of(app) == []
+
+
+def test_limit_that_is_never_reached(app_of):
+    """The check tells what a worker would."""
+    (found,) = problems_of(app_of("it", task_soft_time_limit=60, task_time_limit=30))
+    said = "config.ini: celery.task_soft_time_limit = 60 is never reached, as "
+    assert found.startswith(said)
+
+
+@pytest.mark.parametrize("zone", [UTC, None])
+def test_time_that_outlives_a_row_of_the_inbox(configure, zone):
+    """A message that can arrive later than its row is kept is found."""
+    pytest.importorskip("pyramid_tm")
+    pytest.importorskip("sqlalchemy")
+    options = {"eta": datetime.now(zone) + timedelta(days=30)}
+    entry = {"task": "it", "schedule": 5, "options": options}
+    includes = {"pyramid.includes": "pyramid_tasks.contrib.pyramid_tm"}
+    config = configure(**includes, **{"celery.beat_schedule": {"x": entry}})
+    config.register_task(lambda request: None, name="it", inbox=True)
+    *_, found = map(str, check_inbox(config.make_celery_app()))
+    said = "inbox_keep = 604800 is less than the eta of the schedule x (2"
+    assert said in found
 
 
 @pytest.mark.parametrize(

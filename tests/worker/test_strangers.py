@@ -250,13 +250,25 @@ def test_body_of_no_type(value, told):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("content_type", ["json"]), ("content_encoding", 5)]
+    ("name", "value", "told"),
+    [
+        ("content_type", ["json"], "A message cannot be decoded: "),
+        ("content_encoding", 5, "A message cannot be decoded: "),
+        ("delivery_info", 5, "A message .* the property 'delivery_info' 5, which is "),
+    ],
 )
-def test_property_of_another_type(name, value):
-    """Kombu cannot decode a message whose properties are no texts."""
+def test_property_of_another_type(name, value, told):
+    """Properties that Kombu cannot decode, or Celery cannot use, are told."""
     message = received("id", "5")
     setattr(message, name, value)
-    assert find_problem(message).startswith("A message cannot be decoded: ")
+    assert re.match(told, find_problem(message))
+
+
+def test_no_task():
+    """Celery tells of a message for no task, whatever else is wrong with it."""
+    message = received("id", ...)
+    del message.headers["task"]
+    assert find_problem(message) is None
 
 
 def test_time_of_no_zone():

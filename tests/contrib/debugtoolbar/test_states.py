@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from operator import methodcaller
+from unittest.mock import Mock
 
 import pytest
 
@@ -113,6 +114,19 @@ def test_result_backend_that_is_down(make_site):
     assert not answer["done"]
     assert answer["problem"] == "The result backend cannot be read: ConnectionError."
     assert "secret" not in site.page
+
+
+def test_no_more_threads(make_site, monkeypatch):
+    """The page says that nothing can ask, and asks again when something can."""
+    site = make_site(defer).get()
+    with monkeypatch.context() as patch:
+        error = RuntimeError("can't start new thread")
+        thread = Mock(**{"return_value.start.side_effect": error})
+        patch.setattr(states, "Thread", thread)
+        answer = site.states
+    said = "The result backend cannot be asked: can't start new thread."
+    assert (answer["problem"], answer["done"]) == (said, False)
+    assert site.states["problem"] == ""
 
 
 def test_result_backend_that_does_not_answer(make_site, monkeypatch):
