@@ -268,7 +268,9 @@ def test_uwsgi(has_master, monkeypatch):
     decorators = SimpleNamespace(postfork=chain.append) if has_master else None
     monkeypatch.setitem(sys.modules, "uwsgidecorators", decorators)
     monkeypatch.setattr(forking, "_leave_all_to_parent", lambda: called.append("ours"))
-    forking._watch_uwsgi(uwsgi)
+    monkeypatch.setattr(os, "register_at_fork", lambda **_: None)
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    forking.watch_forks.__wrapped__()
     for hook in (*chain, uwsgi.post_fork_hook):
         hook()
     assert called == ["ours", "before"]

@@ -6,6 +6,8 @@ import logging.config
 
 from pyramid.config import Configurator
 
+from pyramid_tasks.exceptions import SettingError
+
 
 def attribute_error(global_config, **settings):
     return None.missing
@@ -42,6 +44,15 @@ def configparser_error(global_config, **settings):
 
 def logging_error(global_config, **settings):
     logging.config.dictConfig({"version": "none"})
+
+
+def setting_error(global_config, **settings):
+    def refuse():
+        raise SettingError("own.key", "is wrong.")
+
+    config = Configurator(settings=settings)
+    config.action(None, refuse)
+    return config.make_wsgi_app()
 
 
 def factory_error(loader, global_config, **settings):

@@ -40,6 +40,15 @@ def test_functions(config):
     assert called == [("first", config.registry), config.registry]
 
 
+def test_builtin(config):
+    """A builtin that does not tell its arguments is called, too."""
+    copied = {}
+    config.add_fork_safe(copied.update)
+    config.commit()
+    leave_to_parent(config.registry)
+    assert copied == config.registry
+
+
 def forget(registry):
     registry["forgotten"] = True
 

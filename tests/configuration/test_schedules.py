@@ -108,3 +108,9 @@ def test_object_that_is_due_all_the_time(entry):
     """Beat would send without a pause."""
     with pytest.raises(ScheduleError, match="'x' that cannot be read: .* is due all"):
         read_schedule({"x": entry})
+
+
+def test_entry_as_beat_has_it():
+    """It stays what it is."""
+    entry = ScheduleEntry(name="x", task="a", schedule=schedule(5))
+    assert read_schedule({"x": entry})["x"] is entry

@@ -156,6 +156,12 @@ OF_BROKER = [
     ("$URL = redis://h?timeout=5", "$URL", "is unknown. Did you mean connect_timeout?"),
     ("$URL = redis://h?connect_timeout=5", "$URL", "Set broker_connection_timeout in"),
     ("$URL = sqla+sqlit:///x", "$URL", "is of no database that SQLAlchemy knows"),
+    ("$URL = sqla+:///x", "$URL", "cannot be read by SQLAlchemy: write "),
+    (
+        "$URL = sqla+oracle+cx_oracle://h",
+        "$URL",
+        "needs the module cx_Oracle, which ",
+    ),
     ("$URL = amqps://h?ssl_ca_certs=x", "$URL", "no TLS. Write $TLS.ca_certs instead."),
     ("$URL = redis://h;rediss://i?ssl_cert_reqs=x", "$URL", "is not one of none"),
     *(
@@ -335,16 +341,24 @@ def test_other_values(write, files):
     assert app.conf.broker_use_ssl == expected
 
 
-def test_options_of_transports(write):
+def test_switch_in_a_query(write):
+    """It is a word that the clients take, whichever of those for it is written."""
+    app = open_app(write("$URL = rediss://h?ssl_check_hostname=No"))
+    assert app.conf.broker_url == "rediss://h?ssl_check_hostname=false"
+
+
+@pytest.mark.parametrize(("prefix", "read_prefix"), [("no", False), ("/{db}.",) * 2])
+def test_options_of_transports(write, prefix, read_prefix):
     """They are what the clients take, and one that is near to no other stays."""
     options = {
-        "fanout_prefix": ("no", False),
+        "fanout_prefix": (prefix, read_prefix),
         "fanout_patterns": ("false", False),
         "global_keyprefix": ("5", "5"),
         "max_retries": ("null", None),
         "own_option": ("x", "x"),
         "priority_steps": ("[0, 9]", [0, 9]),
         "queue_order_strategy": ("priority", "priority"),
+        "retry_policy": ('{"timeout": 5.0}', {"timeout": 5.0}),
         "socket_keepalive_options.TCP_NODELAY": ("1", {socket.TCP_NODELAY: 1}),
         "unacked_key": ("un", "un"),
     }

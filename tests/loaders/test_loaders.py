@@ -17,6 +17,7 @@ from pyramid_tasks import PyramidTasksError
 from pyramid_tasks.exceptions import ConfigFileNotFound, LoadError, SettingError
 from pyramid_tasks.loaders import get_celery_app
 from pyramid_tasks.loaders.protocol import find_loader
+from pyramid_tasks.loaders.watched import find_ignored
 from pyramid_tasks.scripts.problems import find_problems
 from pyramid_tasks.worker.loader import PyramidLoader
 
@@ -428,6 +429,13 @@ def test_wrong_setting(load, tmp_path, lines, source, key):
     assert str(caught.value).startswith(f"{tmp_path}/config.ini, {source}: {key} ")
 
 
+def test_setting_that_the_application_refuses(load, tmp_path):
+    """An error about a setting of its own, at the commit, names the place, too."""
+    with pytest.raises(SettingError) as caught:
+        load("[app:main]\nuse = call:failing:setting_error\n")
+    assert str(caught.value) == f"{tmp_path}/config.ini, [app:main]: own.key is wrong."
+
+
 # Errors of the application itself.
 
 
@@ -623,6 +631,12 @@ def test_loader_of_another_package(write_ini, scheme):
     assert app.main == "name = native"
     assert app.conf.arguments == ("a name", {"a": "b"})
     assert get_celery_app(f"{path}#x").conf.arguments == (None, None)
+
+
+@pytest.mark.usefixtures("distribution")
+def test_files_that_another_loader_ignores(write_ini):
+    """A loader that only speaks the protocol for Celery has no section for pserve."""
+    assert find_ignored(str(write_ini("native", "config.native")), {}) == []
 
 
 # YAML, through plaster-yaml.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 from celery import beat, signals
 from celery.schedules import BaseSchedule
@@ -143,6 +145,10 @@ def problem(write_ini):
                 (
                     'beat_schedule = {"x": {"task": "a", "schedule": true}}',
                     "beat_schedule has an entry 'x' that cannot be read: schedule 'tru",
+                ),
+                (
+                    'beat_schedule = {"x": {"task": "a", "schedule": {"hour": 3}}}',
+                    "beat_schedule has an entry 'x' that cannot be read: schedule is a",
                 ),
                 (
                     'beat_schedule = {"x": {"task": "a", "schedule": 5, "kwarg": {}}}',
@@ -309,6 +315,32 @@ def problem(write_ini):
         ),
         (logged("[handlers]\nkeys = console\n", ""), ", [handlers] keys is missing."),
         (
+            logged("keys = root", "keys ="),
+            ", [loggers] keys has no root: add root, ",
+        ),
+        (
+            logged("handlers = console\n", ""),
+            ", [logger_root] handlers is missing; it may be empty.",
+        ),
+        (
+            logged("class = StreamHandler\n", ""),
+            ", [handler_console] class is missing.",
+        ),
+        (
+            logged("StreamHandler", "handlers.MemoryHandler\ntarget = consol").replace(
+                "sys.stderr", "10"
+            ),
+            ", [handler_console] target = consol is not one of console. Did you mean",
+        ),
+        (
+            logged("[formatter_generic]", "[formatter_generic]\nclass = x.Y"),
+            ", [formatter_generic] class = x.Y cannot be imported: there is no module",
+        ),
+        (
+            APP + logging_sections("plain"),
+            ", [formatter_generic] format cannot be used: ",
+        ),
+        (
             logged("= root", "= root, x") + "[logger_x]\nhandlers =\n",
             ", [logger_x] qualname is missing.",
         ),
@@ -366,6 +398,23 @@ def test_address_that_cannot_be_read(told, web, tmp_path, url, name):
     with pytest.raises(SettingError) as caught:
         web(text)
     assert str(caught.value) == f"{tmp_path}/config.ini{sentence}"
+
+
+@pytest.mark.parametrize(
+    ("line", "module", "package"),
+    [
+        ("event_serializer = msgpack", "msgpack", "msgpack"),
+        ("event_serializer = yaml", "yaml", "pyyaml"),
+        ("worker_pool = eventlet", "eventlet", "eventlet"),
+        ("worker_pool = gevent", "gevent", "gevent"),
+    ],
+)
+def test_package_that_is_missing(told, line, module, package):
+    """What needs it is told with the name of the package."""
+    if find_spec(module):
+        pytest.skip(f"{module} is installed")
+    said = f", [app:main]: celery.{line} needs a package: pip install {package}."
+    assert told(f"{APP}celery.{line}\n") == [said]
 
 
 @pytest.mark.parametrize("name", ["None", "null", "redis:localhost", "a/b"])
@@ -483,6 +532,7 @@ def test_address_in_the_environment(told, monkeypatch, variable, url, said):
         "sentinel://:pw@one:26379;sentinel://two:26379/1",
         "db+sqlite:///a@b.sqlite",
         "rpc://",
+        "redis://localhost:6379/1?",
     ],
 )
 def test_address_that_can_be_read(opened, url):
@@ -504,6 +554,15 @@ def test_import_error_inside_a_handler(problem, capsys):
     said = problem(logged("StreamHandler", "failing_import.Handler"))
     assert "see the traceback above" in said
     assert "No module named 'missing_dependency'" in capsys.readouterr().err
+
+
+def test_attribute_error_inside_a_handler(problem, capsys, tmp_path, monkeypatch):
+    """So does an attribute that the module of the handler looks up in vain."""
+    (tmp_path / "lost_attribute.py").write_text("import sys\n\nsys.lost\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    said = problem(logged("StreamHandler", "lost_attribute.Handler"))
+    assert "see the traceback above" in said
+    assert "module 'sys' has no attribute 'lost'" in capsys.readouterr().err
 
 
 # What is only a warning for a worker.
@@ -638,6 +697,9 @@ LOGGING = "logging: {version: 1, handlers: {x: {class: logging.Lost}}}\n"
     [
         ("", " has no sections"),
         ("app: [1, 2]\n", ", section 'app' has no settings"),
+        ("app:\n  a: b\n", ": 'use' is missing."),
+        (f"{YAML}  a: '%(here)s/%(port)s'\n", ": 'port' is missing."),
+        (f"{YAML}logging: {{handlers: {{}}}}\n", "doesn't specify a version."),
         ("app:\n  use: call:x:y\n", ": Entrypoint paste.app_factory is missing for"),
         (f"{YAML}celery:\n", ", section 'celery' has no settings"),
         (f"{YAML}  celery: {{timezone: UTC}}\n", ': "celery.timezone".'),

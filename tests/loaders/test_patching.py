@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from types import ModuleType
 
 import click
+import hupper
 import pytest
 from celery import Celery
 
 from pyramid_tasks.loaders import keys
 from pyramid_tasks.loaders.commandline import app_for_command
 from pyramid_tasks.loaders.patching import start_with_patching_pool
+from pyramid_tasks.loaders.reload import reloading, start_reloader
 
 
 @pytest.fixture
@@ -73,3 +76,29 @@ def test_file_of_the_command(command, write_example, started, monkeypatch):
     monkeypatch.delenv(keys.ENVIRON_KEY, raising=False)
     with pytest.raises(SystemExit, match="2"):  # imported, without a command or file
         app_for_command()
+
+
+def test_reloader_of_a_patched_command(started, monkeypatch):
+    """It runs the same command in a Python that no pool has patched."""
+    ran = []
+    command = ["celery", "worker", "--reload"]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(sys, "path", sys.path)
+    monkeypatch.setitem(sys.modules, "gevent", ModuleType("gevent"))
+    monkeypatch.setattr(hupper, "start_reloader", lambda *_, **__: ran.append(sys.argv))
+    start_reloader(None, {})
+    ((python, option, code),) = started
+    assert (python, option) == (sys.executable, "-c")
+    ran.clear()  # where os.execv() would not have returned
+    exec(code, {})
+    assert ran == [command]
+
+
+def test_wrong_usage_with_the_reloader():
+    """It stays one, unlike the error of a module, which a change can mend."""
+
+    def refuse():
+        raise click.UsageError("wrong")
+
+    with click.Context(click.Command("celery")), pytest.raises(click.UsageError):
+        reloading(refuse)()
