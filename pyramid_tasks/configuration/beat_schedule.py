@@ -96,7 +96,7 @@ class ScheduleError(ValueError):
         self.readable = readable
 
 
-def read_schedule(entries: Any) -> dict[str, Any]:
+def read_schedule(entries: Mapping[str, Any]) -> dict[str, Any]:
     """Return the value of ``beat_schedule``, with what beat needs as its schedules.
 
     Args:
@@ -107,9 +107,6 @@ def read_schedule(entries: Any) -> dict[str, Any]:
         ScheduleError: An entry cannot be read.
     """
     problems, readable = [], {}
-    if not isinstance(entries, Mapping):
-        problems.append('is no dictionary: write {"NAME": {"task": ..., ...}}.')
-        entries = {}
     for name, entry in entries.items():
         try:
             readable[name] = _read_entry(entry)

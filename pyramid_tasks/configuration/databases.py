@@ -60,8 +60,8 @@ def _problem_of_address(address: str) -> str | None:
         )
     except Exception:  # noqa: BLE001 of any dialect
         return (
-            "cannot be read by SQLAlchemy: write postgresql://user@host/name after the "
-            "+, or such."
+            "cannot be read by SQLAlchemy: write postgresql://host/name after the +, "
+            "or such."
         )
     file = url.database or ""
     folder = Path(file).parent

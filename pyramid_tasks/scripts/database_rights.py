@@ -15,6 +15,9 @@ from ..outbox.table import OutboxMessage, OutboxRelay, check_table
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+# Words of MariaDB and MySQL, and of SQLite. PostgreSQL has an error of its own.
+_NO_COLUMN = ("Unknown column", "has no column named", "no such column")
+
 # No relay would send it.
 _MESSAGE = {"message": "{}", "created": 0.0, "not_before": 0.0, "set_aside": True}
 
@@ -70,7 +73,9 @@ def database_remedy(engine: Engine, error: Exception) -> str:
             f"Grant the user {name} SELECT, INSERT, UPDATE and DELETE on the tables"
             f"{also}."
         )
-    if isinstance(error, ProgrammingError):
+    if isinstance(error, ProgrammingError) or any(
+        words in str(error) for words in _NO_COLUMN
+    ):
         return "Are the tables those of this version?"
     return "Is the URL of the engine right, does the server run, and is it reachable?"
 

@@ -79,7 +79,8 @@ def entry_of(app: Celery, name: str, entry: Any) -> ScheduleEntry:
             raise TypeError(f"{entry.schedule!r} is not a schedule")
     except (AttributeError, TypeError) as error:
         raise SettingError(
-            "beat_schedule", f"has an entry {name!r} that cannot be read: {error}"
+            "celery.beat_schedule",
+            f"has an entry {name!r} that cannot be read: {error}",
         ) from error
     return entry
 

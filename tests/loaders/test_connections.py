@@ -156,7 +156,7 @@ OF_BROKER = [
     ("$URL = redis://h?timeout=5", "$URL", "is unknown. Did you mean connect_timeout?"),
     ("$URL = redis://h?connect_timeout=5", "$URL", "Set broker_connection_timeout in"),
     ("$URL = sqla+sqlit:///x", "$URL", "is of no database that SQLAlchemy knows"),
-    ("$URL = sqla+:///x", "$URL", "cannot be read by SQLAlchemy: write "),
+    ("$URL = sqla+:///x", "$URL", "by SQLAlchemy: write postgresql://"),
     (
         "$URL = sqla+oracle+cx_oracle://h",
         "$URL",

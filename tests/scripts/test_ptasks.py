@@ -244,7 +244,7 @@ def test_entry_of_the_code(app_of, entry, said):
 def test_entry_that_cannot_be_read(app_of, entry):
     """What beat could not read is an error that names the entry, in the check too."""
     app = app_of()
-    said = "beat_schedule has an entry 'x' that cannot be read: "
+    said = "celery.beat_schedule has an entry 'x' that cannot be read: "
     with pytest.raises(SettingError, match=said):
         listing.entry_of(app, "x", entry)
     app.conf.beat_schedule = {"x": entry}
