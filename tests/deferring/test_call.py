@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import celery
 import pytest
 from celery import chain, chord, group, signature
+from celery.exceptions import SoftTimeLimitExceeded
 from support import unique
 
 from pyramid_tasks import BeforeDeferTask
@@ -200,6 +203,14 @@ def test_wrong_call(app, transactional):
             with pytest.raises(TypeError, match=words):
                 request.defer_task_with_options("add", args, delivery=transactional)
     assert app.has_sent_nothing()
+
+
+def test_limit_of_the_task_that_defers(app, monkeypatch):
+    """Its time can be over in a call, which is no fault of the arguments."""
+    over = Mock(side_effect=SoftTimeLimitExceeded)
+    monkeypatch.setattr("pyramid_tasks.deferring.call.dumps", over)
+    with app.request() as request, pytest.raises(SoftTimeLimitExceeded):
+        request.defer_task("total", [1])
 
 
 def test_arguments_are_those_of_the_moment(app, transactional):

@@ -9,8 +9,9 @@ from functools import partial
 from itertools import count
 
 import pytest
-from celery import Celery, chain, chord, group
+from celery import Celery, chain, chord, current_app, group
 from celery.result import GroupResult
+from celery.signals import before_task_publish
 from databases import database
 from sqlalchemy import create_engine, event
 from support import unique
@@ -49,6 +50,35 @@ def test_canvas_is_left_as_it_is(app, delivery):
         assert results[0].id != results[1].id
     ids = {message.headers["id"] for message in app.received()}
     assert len(ids) == 5
+
+
+def test_chord_that_celery_has_prepared(app, delivery):
+    """The header of a chord can be a group, as Celery makes it when it fixes ids."""
+    with app.request() as request:
+        s = request.task_signature
+        canvas = chord([s("add", 1), s("add", 2)], s("total"))
+        canvas.freeze()
+        assert isinstance(canvas.tasks, group)
+        request.defer_canvas(canvas, delivery=delivery)
+    assert [message.payload[0] for message in app.received()] == [[1], [2]]
+
+
+def test_signal_that_uses_the_result_backend(app, delivery):
+    """A receiver of Celery's signals about sending can note the state of a task."""
+
+    def note(headers, **_):
+        current_app.backend.store_result(headers["id"], None, "SENT")
+
+    before_task_publish.connect(note)
+    try:
+        with app.request() as request:
+            result = request.defer_canvas(
+                request.task_signature("add", 1), delivery=delivery
+            )
+        app.flush()
+    finally:
+        before_task_publish.disconnect(note)
+    assert result.state == "SENT"
 
 
 CELERY_RESULTS = {

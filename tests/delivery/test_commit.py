@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from threading import Timer
 from typing import NamedTuple
 from unittest.mock import Mock, patch
@@ -235,6 +236,45 @@ def test_time_limit_while_sending(app, monkeypatch, caplog, error, raised):
     assert [failure.args for failure in app.failures] == [(5,), (6,)]
 
 
+def test_time_limit_of_a_subscriber(app, proxy):
+    """A subscriber whose time is over ends the task, and the others are told."""
+    times = Mock(side_effect=[SoftTimeLimitExceeded, None])
+    app.registry.registerHandler(times, [TaskDeliveryFailed])
+    with pytest.raises(SoftTimeLimitExceeded):
+        app.defer(1, 2, at_vote=proxy.refuse)
+    assert [call.args[0].args for call in times.mock_calls] == [(1,), (2,)]
+
+
+def test_time_is_up(app, monkeypatch):
+    """What the time of the delivery is too short for is told, with the setting."""
+    monkeypatch.setattr("pyramid_tasks.delivery.commit._MOMENT", -60)
+    app.defer(1)
+    (failure,) = app.failures
+    assert str(failure.exception) == "pyramid_tasks.delivery_timeout is over"
+    assert app.sent() == []
+
+
+def test_broker_fails_before_the_hooks_of_an_abort(app, proxy):
+    """Each task of an after-abort hook is told, and the broker is asked once."""
+    with prepare(registry=app.registry) as env:
+        request = env["request"]
+        request.tm.begin().addAfterAbortHook(
+            lambda: request.defer_tasks("record", [(1,), (2,)])
+        )
+        proxy.silence()
+        request.tm.abort()
+    assert [failure.args for failure in app.failures] == [(1,), (2,)]
+    assert {type(failure.exception) for failure in app.failures} == {BrokerDown}
+    assert proxy.connections == 1
+
+
+def test_without_sqlalchemy(app, monkeypatch):
+    """An application without SQLAlchemy has no savepoints to look for."""
+    monkeypatch.setitem(sys.modules, "sqlalchemy.orm", None)
+    app.defer(1)
+    assert app.sent() == [1]
+
+
 def test_first_host_is_silent(broker, proxy):
     """A host that does not answer leaves the next one time to."""
     proxy.silence()
@@ -291,13 +331,21 @@ def test_result_backend_that_is_down(broker, backend):
 
 
 @REDIS
-def test_result_backend_without_memory(broker):
-    """A chord waits for a backend that takes nothing: the chord is not the cause."""
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OutOfMemoryError("full"), (BrokerDown, "backend, which chords need: full")),
+        (SoftTimeLimitExceeded("over"), (SoftTimeLimitExceeded, "over")),
+    ],
+    ids=repr,
+)
+def test_result_backend_that_fails(broker, error, expected):
+    """A chord waits for a backend that takes nothing, and for no other error."""
     celery = App(broker, celery__result_backend="redis://localhost/0").celery
-    full = OutOfMemoryError("command not allowed")
+    expected, words = expected
     with (
-        patch.object(type(celery.result_backend), "set_chord_size", side_effect=full),
-        pytest.raises(BrokerDown, match="result backend, which chords need: command"),
+        patch.object(type(celery.result_backend), "set_chord_size", side_effect=error),
+        pytest.raises(expected, match=words),
     ):
         SendingBackend(celery, 0.5).set_chord_size("id", 2)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 from celery import Celery, group
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
 from redis import exceptions as redis
 
@@ -37,3 +40,12 @@ def test_own_fault():
     for wrong in calls[1], group(calls):
         assert "object" in own_fault(app, wrong)
     assert own_fault(app, calls[1].set(serializer="pickle")) is None
+
+
+def test_time_limit_is_no_fault(monkeypatch):
+    """The time limit of the task that sends is no fault of the message."""
+    over = Mock(side_effect=SoftTimeLimitExceeded)
+    monkeypatch.setattr("pyramid_tasks.delivery.faults.dumps", over)
+    app = Celery(set_as_current=False)
+    with pytest.raises(SoftTimeLimitExceeded):
+        own_fault(app, app.signature("any"))

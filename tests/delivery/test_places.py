@@ -12,7 +12,12 @@ from databases import database
 from pyramid.scripting import prepare
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
-from transaction.interfaces import DoomedTransaction, ISynchronizer, TransientError
+from transaction.interfaces import (
+    DoomedTransaction,
+    ISynchronizer,
+    TransactionFailedError,
+    TransientError,
+)
 from transactional import Resource, TransactionalApp
 from zope.interface import implementer
 
@@ -178,6 +183,17 @@ def test_hook_after_a_commit_that_fails(app, request_, defer):
         request_.tm.commit()
     request_.tm.abort()
     assert app.sent() == [2]
+
+
+def test_after_a_commit_that_fails(app, request_, defer):
+    """Until somebody aborts it, the transaction takes no task, and says why."""
+    request_.tm.begin().join(Resource("tpc_vote", lambda: 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        request_.tm.commit()
+    with pytest.raises(TransactionFailedError, match="ZeroDivisionError"):
+        defer(1)
+    request_.tm.abort()
+    assert app.sent() == []
 
 
 @implementer(ISynchronizer)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
 
 import pytest
 from celery import Task
+from kombu.exceptions import OperationalError
 from kombu.utils.json import loads
 from redis import Redis
 from servers import redis_server, virtual_host
@@ -74,6 +76,17 @@ def test_one_reason_for_all(sqlite, make_app):
     with pytest.raises(OutboxError, match="takes no message: a router that is broken"):
         app.relay().run_once()
     assert {row.attempts for row in app.rows()} == {0}
+
+
+@pytest.mark.parametrize("good", [[], [2]])
+def test_error_that_does_not_say_whose_fault_it_is(sqlite, make_app, good):
+    """It is the message's, if the broker takes another one, and the broker's if not."""
+    app = make_app.with_rows(sqlite, 1, *good)
+    app.fail_to_send(*[OperationalError("broken")] * 3)
+    with nullcontext() if good else pytest.raises(OutboxError, match="message: broken"):
+        app.relay().run_once()
+    assert app.values() == good
+    assert [row.attempts for row in app.rows()] == [len(good)]
 
 
 class Special(Task):

@@ -62,6 +62,7 @@ def test_create_status_run(engine, make_app):
     for which in (), ("--all", str(last.id)):
         assert "or --all" in fail(app, "retry", *which, status=2)
     assert "Missing argument" in fail(app, "discard", status=2)
+    assert 'x is not an id of "outbox list"' in fail(app, "discard", "x", status=2)
     for command in "retry", "discard":
         output = fail(app, command, "0", "7000", "0")
         assert 'Not in the outbox: 0, 7000. See "outbox list".' in output

@@ -18,6 +18,7 @@ from celery.exceptions import (
 from databases import engine_with_schemas, execute
 from pyramid.exceptions import ConfigurationError
 from sqlalchemy import create_engine, event, func, insert, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from support import unique
 from transactional import TransactionalApp, invoke
@@ -316,6 +317,16 @@ def test_lost_processes(engine, task_id):
     app.hook = lambda request: "done"
     for _ in range(4):
         assert app.run("other", redelivered=True) == ("SUCCESS", "done")
+
+
+def test_inbox_that_cannot_be_read(engine, task_id):
+    """A task fails before it runs if the database cannot say whether it has run."""
+    hook = Mock()
+    app = App(engine, hook)
+    execute(engine, "ALTER TABLE pyramid_tasks_inbox RENAME COLUMN result TO other")
+    state, error = app.run(task_id)
+    assert (state, hook.mock_calls) == ("FAILURE", [])
+    assert isinstance(error, DBAPIError)
 
 
 def test_worker_that_starts_before_the_database(sqlite, caplog):

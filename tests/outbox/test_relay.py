@@ -332,6 +332,40 @@ def test_waiter_that_cannot_listen(make_app):
         assert waiter._listener is None
 
 
+def test_waiter_that_is_refused(postgresql, make_app, monkeypatch, caplog):
+    """A connection that may not listen is closed, and the relay polls."""
+    caplog.set_level("DEBUG", "pyramid_tasks")
+    monkeypatch.setattr("pyramid_tasks.outbox.waiter.TABLE_NAME", "no name")
+    connections = []
+    event.listen(postgresql, "connect", lambda each, _: connections.append(each))
+    waiter = make_app(postgresql).relay().waiter
+    postgresql.dispose()
+    waiter.listen()
+    assert not waiter.listens
+    assert '"name"' in caplog.text  # the error of the database says where
+    assert connections[-1].closed
+
+
+def test_waiter_that_is_stopped(postgresql, make_app, caplog):
+    """A relay that is told to stop does not doubt that it would be woken."""
+    waiter = make_app(postgresql).relay().waiter
+    waiter.stop()
+    waiter.listen()
+    assert waiter.listens
+    assert caplog.text == ""
+    waiter.close()
+
+
+def test_pause_ends_with_the_relay(sqlite, make_app):
+    """Whoever pauses goes on when the relay is told to stop, and not before."""
+    waiter = make_app(sqlite).relay().waiter
+    stopper = threading.Timer(0.1, waiter.stop)
+    stopper.start()
+    waiter.pause(DEADLINE)
+    assert waiter.stopped
+    waiter.close()
+
+
 @pytest.mark.server
 @pytest.mark.parametrize(("mode", "woken"), [("transaction", False), ("session", True)])
 def test_relay_behind_pgbouncer(

@@ -162,6 +162,16 @@ def test_where_no_relay_looks(send, setting, tmp_path, make_tenants, caplog):
             assert values_in(app, "one") == []
 
 
+def test_database_of_the_relay_is_down(postgresql, make_app, caplog):
+    """Then nobody knows where the relay looks, and the request goes on."""
+    caplog.set_level("DEBUG", "pyramid_tasks")
+    down = create_engine("postgresql+psycopg://localhost:1/x")
+    app = make_app(postgresql, lambda config: config.set_task_outbox(engine=down))
+    app.defer(1)
+    assert "Whether a relay looks in public is unknown: " in caplog.text
+    assert app.values() == [1]
+
+
 def test_rows_that_another_connection_does_not_find(tmp_path, make_tenants, caplog):
     """Where the database does not say where rows are, as MySQL, they are missed."""
     with engine_with_schemas("mariadb", tmp_path, "one") as (pooled, names):

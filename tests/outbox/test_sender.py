@@ -108,6 +108,19 @@ def test_more_than_fits(sqlite, make_app, monkeypatch):
     assert app.values() == [5]
 
 
+def test_request_without_time_to_wait(sqlite, make_app):
+    """While another one sends, it leaves its rows to a relay, and so does the next."""
+    settings = {"pyramid_tasks.outbox_send": "request"}
+    app = make_app(sqlite, pyramid_tasks__delivery_timeout="0.2", **settings)
+    with get_outbox(app.registry).sender._lock:
+        app.defer(1)
+    app.defer(2)
+    assert app.values() == []
+    app.make_due()
+    assert app.relay().run_once() == 2
+    assert app.values() == [1, 2]
+
+
 def test_no_thread_can_start(sqlite, make_app, monkeypatch):
     """Without a thread, as at the end of the interpreter, the relay has all."""
     app = make_app(sqlite)
