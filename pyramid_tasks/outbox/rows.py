@@ -88,10 +88,16 @@ def is_written(connection: Connection, row: Row, options: Options) -> bool:
     return connection.scalar(found, execution_options=options) is not None
 
 
-def is_waiting(connection: Connection, row: Row) -> bool:
-    """Whether a row that was left to the relays was neither sent nor refused."""
-    found = select(_columns.id).where(*_are([row]), _columns.attempts == 0)
-    return connection.scalar(found) is not None
+def is_leased(connection: Connection, row: Row) -> bool | None:
+    """Whether a row that is left to the relays is not due for them yet.
+
+    Returns:
+        ``None`` if it was sent or refused meanwhile.
+    """
+    is_later = _columns.not_before > database_time()
+    found = select(is_later).where(*_are([row]), _columns.attempts == 0)
+    leased: bool | None = connection.scalar(found)
+    return leased
 
 
 def delete_sent(connection: Connection, rows: Iterable[Row]) -> int:

@@ -17,7 +17,7 @@ from celery.signals import worker_process_shutdown
 from .backlog import Backlog
 from .fork_lock import ForkLock
 from .lost import report_lost
-from .rows import begin, is_waiting, leave_to_relay
+from .rows import begin, is_leased, leave_to_relay
 from .sending import Round, send, settle
 from .table import reason_of
 
@@ -87,7 +87,7 @@ class Sender:
             if self._has_thread() and self._waiting.add(engine, rows):
                 self._condition.notify()
             else:
-                self._left[engine] = rows[-1]
+                self._leave(engine, rows[-1])
 
     def send_now(self, engine: Engine, rows: list[Row]) -> None:
         """Send rows, within the time limit of the publisher, and delete them.
@@ -100,7 +100,7 @@ class Sender:
             row.deadline = min(row.deadline, deadline)
         # One after the other, for the order. Who has no time to wait leaves the rows.
         if not self._lock.acquire(timeout=self._publisher.timeout):
-            self._left[engine] = rows[-1]
+            self._leave(engine, rows[-1])
             return
         try:
             with self._sending:
@@ -204,9 +204,14 @@ class Sender:
     def _handle(self, engine: Engine, rows: list[Row]) -> None:
         known = self._rounds.get(engine)
         last = self._left.get(engine)
-        self._left[engine] = rows[-1]  # after an error, these are left too
-        if last is not None and self._is_waiting(engine, last):
-            # A task must not overtake those that this process deferred earlier.
+        leased = None if last is None else self._is_leased(engine, last)
+        if last is not None and leased is None:
+            self._forget(engine, last)
+        self._leave(engine, rows[-1])  # after an error, these are left too
+        # A task must not overtake those that this process deferred earlier.
+        if leased:
+            return  # as their lease ends after that of the last one
+        if leased is not None:
             result = Round(left=rows)
         else:
             result = send(
@@ -222,7 +227,7 @@ class Sender:
                 result.broker_down,
             )
         if not result.left:
-            self._left.pop(engine)
+            self._forget(engine, rows[-1])
         if known is not None:
             result.add(known)
         self._rounds[engine] = result
@@ -243,9 +248,22 @@ class Sender:
         if producer is not None:
             producer.release()
 
-    def _is_waiting(self, engine: Engine, row: Row) -> bool:
+    def _leave(self, engine: Engine, row: Row) -> None:
+        """Remember the last row that is left, so that no later one overtakes it."""
+        with self._condition:
+            last = self._left.get(engine)
+            if last is None or last.id < row.id:
+                self._left[engine] = row
+
+    def _forget(self, engine: Engine, row: Row) -> None:
+        """Forget a row that was left, unless one was left after it."""
+        with self._condition:
+            if self._left.get(engine) is row:
+                del self._left[engine]
+
+    def _is_leased(self, engine: Engine, row: Row) -> bool | None:
         with begin(engine) as connection:
-            return is_waiting(connection, row)
+            return is_leased(connection, row)
 
     def _note(self) -> None:
         for engine, result in list(self._rounds.items()):

@@ -135,6 +135,29 @@ def test_order_of_a_process_is_kept(engine, make_app, caplog, send):
     assert app.rows() == []
 
 
+@pytest.mark.parametrize("send", ["thread", "request"])
+def test_order_while_a_process_sends(engine, make_app, monkeypatch, send):
+    """Nor does it overtake a row that it leaves to a relay while it sends another."""
+    monkeypatch.setattr("pyramid_tasks.outbox.backlog._MAX_ROWS", 1)
+    app = make_app(
+        engine, pyramid_tasks__outbox_send=send, pyramid_tasks__delivery_timeout="0.2"
+    )
+
+    def defer_more(x):
+        if x == 1:
+            with app.request() as request, request.tm:
+                request.defer_tasks("record", [(2,), (3,)])
+
+    app.before_sending(defer_more)
+    app.defer(1)
+    app.defer(4)
+    assert app.values() == [1]
+    assert app.relay().run_once() == 0
+    app.update(not_before=0)  # as the leases end
+    assert app.relay().run_once() == 3
+    assert app.values() == [2, 3, 4]
+
+
 def test_refused_row_holds_nobody_up(sqlite, make_app):
     """A refusal counts, and does not reach the request; then the process goes on."""
     app = make_app(sqlite)
