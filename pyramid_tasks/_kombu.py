@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu import pools
-from kombu.exceptions import EncodeError
+from kombu.exceptions import DecodeError, EncodeError
 
 
 def renew_pools() -> list[Any]:
@@ -34,12 +34,12 @@ def renew_pools() -> list[Any]:
 def raise_limit(error: Exception) -> None:
     """Raise the time limit of a task, if an error is the limit.
 
-    kombu makes an ``EncodeError`` of whatever strikes while it serializes.
+    kombu makes an error of its own of whatever strikes while it encodes or decodes.
 
     Raises:
         SoftTimeLimitExceeded: The time of the task is over.
     """
-    if isinstance(error, EncodeError) and error.args:
+    if isinstance(error, (EncodeError, DecodeError)) and error.args:
         error = error.args[0]
     if isinstance(error, SoftTimeLimitExceeded):
         raise error from None

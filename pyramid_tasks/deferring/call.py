@@ -172,14 +172,14 @@ def serialize_arguments(app: Celery, node: Node) -> None:
         return
     try:
         content_type, encoding, body = dumps((own, kwargs), serializer)
+        call["args"], call["kwargs"] = loads(
+            body, content_type, encoding, accept={content_type}
+        )
     except Exception as error:
         raise_limit(error)  # of the task that defers
         raise DeferError(
             f"The arguments of {name} cannot be sent as {serializer}: {error}"
         ) from error
-    call["args"], call["kwargs"] = loads(
-        body, content_type, encoding, accept={content_type}
-    )
 
 
 def _is_flat(args: list[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +13,7 @@ from kombu import pools
 from kombu.exceptions import LimitExceeded
 
 from .._celery import is_celerys
+from .._kombu import raise_limit
 from ..registry import check_arguments
 from .batch import Batch
 from .canvas import as_signature, is_canvas
@@ -159,8 +160,10 @@ class Publisher:
                     yield batch
                 except BaseException:
                     # What has been added is ready to be sent.
-                    with suppress(Exception):
+                    try:
                         batch.finish()
+                    except Exception as error:  # noqa: BLE001 the first one counts
+                        raise_limit(error)
                     raise
                 batch.finish()
         except BaseException as error:

@@ -165,15 +165,17 @@ class Outbox:
         Raises:
             OutboxError: The request has no session.
         """
-        session: Session
+        from sqlalchemy.orm import scoped_session
+
+        found: Session | scoped_session[Session]
         if callable(self.session):
-            session = self.session(request)
-            return session
-        try:
-            session = getattr(request, self.session)
-        except AttributeError:
-            raise no_session(self.session) from None
-        return session
+            found = self.session(request)
+        else:
+            try:
+                found = getattr(request, self.session)
+            except AttributeError:
+                raise no_session(self.session) from None
+        return found() if isinstance(found, scoped_session) else found
 
     def get_engine(self) -> Engine:
         """Return the engine for a process that serves no request."""

@@ -13,7 +13,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from celery.backends.base import DisabledBackend
 from celery.exceptions import TaskPredicate
-from kombu.exceptions import EncodeError
+from kombu.exceptions import DecodeError, EncodeError
 from kombu.serialization import dumps, loads
 from sqlalchemy import QueuePool
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -187,7 +187,11 @@ def _repeat(request: Request, stored: Stored) -> Any:
     content_type, result = stored
     if content_type is None:
         return None
-    return loads(result, content_type, "utf-8", accept={content_type})
+    try:
+        return loads(result, content_type, "utf-8", accept={content_type})
+    except DecodeError as error:
+        raise_limit(error)
+        raise
 
 
 def _store(task: Task, result: Any) -> Stored:

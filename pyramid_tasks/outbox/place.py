@@ -10,6 +10,7 @@ from zope.sqlalchemy import mark_changed
 from zope.sqlalchemy.datamanager import join_transaction
 
 from ..delivery._transaction import resources
+from ..exceptions import OutboxError
 from .rows import Row, is_written, renew_lease, wake_relays
 from .table import OutboxMessage
 from .writing import by_schema, write
@@ -88,7 +89,11 @@ class Place:
         for resource in resources(self._manager.get()):
             if getattr(resource, "session", None) is self._session:
                 return getattr(resource, "tx", None) in {None, self._transaction}
-        return True
+        raise OutboxError(
+            "The session of the request takes part in the transactions of another "
+            "manager than request.tm, which would commit the outbox without the rest. "
+            "Give zope.sqlalchemy.register() transaction_manager=request.tm."
+        )
 
 
 class OwnTransaction:

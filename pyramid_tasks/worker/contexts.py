@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import dumps, loads
 
+from .._kombu import raise_limit
+
 if TYPE_CHECKING:
     from pyramid.request import Request
 
@@ -89,6 +91,7 @@ def _from_json(text: Any) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise TypeError(f"it is of type {type(values).__name__}")
     except Exception as error:
+        raise_limit(error)
         raise ValueError(
             f"The header {HEADER!r} is no JSON object: {reprlib.repr(text)}"
         ) from error

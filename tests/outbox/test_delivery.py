@@ -9,11 +9,14 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
+import transaction
+import zope.sqlalchemy
 from celery.canvas import Signature, chain, group
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.utils.json import dumps, loads
 from pyramid.exceptions import ConfigurationError
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from support import unique
 
 from pyramid_tasks.exceptions import OutboxError, OutboxTableMissing, ResultNotReady
@@ -156,6 +159,33 @@ def test_order_while_a_process_sends(engine, make_app, monkeypatch, send):
     app.update(not_before=0)  # as the leases end
     assert app.relay().run_once() == 3
     assert app.values() == [2, 3, 4]
+
+
+def test_scoped_session(sqlite, make_app):
+    """The session of the request may be one that each thread has."""
+    app = make_app(sqlite)
+    scoped = scoped_session(sessionmaker(sqlite))
+    with app.request() as request:
+        request.dbsession = scoped
+        zope.sqlalchemy.register(scoped, transaction_manager=request.tm)
+        with request.tm:
+            request.defer_task("record", 1)
+            assert app.values() == []
+    app.flush()
+    assert app.values() == [1]
+
+
+def test_session_of_another_manager(sqlite, make_app):
+    """No task is deferred where request.tm does not commit the session."""
+    app = make_app(sqlite)
+    with app.request() as request:
+        request.dbsession = session = Session(sqlite)
+        zope.sqlalchemy.register(session)  # with the manager of the thread
+        session.execute(text("SELECT 1"))
+        said = "transaction_manager=request.tm"
+        with pytest.raises(OutboxError, match=said), request.tm:
+            request.defer_task("record", 1)
+        transaction.abort()
 
 
 def test_refused_row_holds_nobody_up(sqlite, make_app):
