@@ -35,6 +35,9 @@ from pyramid_tasks.outbox.relay import Relay
 from pyramid_tasks.outbox.table import OutboxMessage, database_time
 from pyramid_tasks.outbox.tables import create_tables
 
+#: A name that is longer than the column of the table.
+LONG = "x" * 256
+
 
 class App(TransactionalApp):
     """An application with a task, ``work``, that adds a row to a table and returns."""
@@ -55,6 +58,7 @@ class App(TransactionalApp):
     def add_tasks(self, config):
         config.register_task(self.work, name="work", **self.options)
         config.register_task(lambda request, *args: args, name="next", inbox=True)
+        config.register_task(lambda request: "long", name=LONG, inbox=True)
         config.register_task(lambda request, task_id: None, name="after an error")
 
     def work(self, request, n=1):
@@ -115,6 +119,7 @@ def test_effects_once(engine, task_id, caplog):
     app.run(task_id.upper())
     assert app.effects() == 2
     assert app.run(task_id, name="next", redelivered=True) == ("SUCCESS", ())
+    assert app.run(task_id, name=LONG) == ("SUCCESS", "long")
 
 
 def test_two_at_the_same_time(engine, task_id, caplog):

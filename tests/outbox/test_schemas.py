@@ -13,6 +13,7 @@ from transactional import fail, invoke
 from pyramid_tasks.contrib.outbox_table import OutboxMessage, outbox_table
 from pyramid_tasks.exceptions import OutboxTableMissing
 from pyramid_tasks.outbox.configuration import get_outbox
+from pyramid_tasks.outbox.manage import Status, together
 from pyramid_tasks.outbox.schemas import Schemas
 
 
@@ -21,6 +22,13 @@ def values_in(app, schema):
     app.flush()
     with get_outbox(app.registry).schemas.at(app.engine, schema).connect() as found:
         return list(found.scalars(select(OutboxMessage.task_id)))
+
+
+@pytest.mark.parametrize("relays", [["a", "b"], ["a", None]])
+def test_status_of_several(relays):
+    """The outboxes of an application are counted together; each needs a relay."""
+    parts = [Status(1, age, 2, relay) for age, relay in enumerate(relays)]
+    assert together(parts) == Status(2, 1, 4, "a" if all(relays) else None)
 
 
 def listed(app):
