@@ -16,8 +16,9 @@ from celery.signals import worker_process_shutdown
 
 from .backlog import Backlog
 from .fork_lock import ForkLock
+from .left import LeftRows
 from .lost import report_lost
-from .rows import begin, is_leased, leave_to_relay
+from .rows import begin, leave_to_relay
 from .sending import Round, send, settle
 from .table import reason_of
 
@@ -78,8 +79,7 @@ class Sender:
         self._rounds: dict[Engine, Round] = {}
         self._note_at = math.inf
         self._take_at = 0.0
-        # The last row that was left to the relays, for each database.
-        self._left: dict[Engine, Row] = {}
+        self._left = LeftRows()
 
     def put(self, engine: Engine, rows: Sequence[Row]) -> None:
         """Hand over rows of a database. This neither waits nor raises an error."""
@@ -87,7 +87,7 @@ class Sender:
             if self._has_thread() and self._waiting.add(engine, rows):
                 self._condition.notify()
             else:
-                self._leave(engine, rows[-1])
+                self._left.add(engine, rows[-1])
 
     def send_now(self, engine: Engine, rows: list[Row]) -> None:
         """Send rows, within the time limit of the publisher, and delete them.
@@ -100,7 +100,7 @@ class Sender:
             row.deadline = min(row.deadline, deadline)
         # One after the other, for the order. Who has no time to wait leaves the rows.
         if not self._lock.acquire(timeout=self._publisher.timeout):
-            self._leave(engine, rows[-1])
+            self._left.add(engine, rows[-1])
             return
         try:
             with self._sending:
@@ -203,11 +203,8 @@ class Sender:
 
     def _handle(self, engine: Engine, rows: list[Row]) -> None:
         known = self._rounds.get(engine)
-        last = self._left.get(engine)
-        leased = None if last is None else self._is_leased(engine, last)
-        if last is not None and leased is None:
-            self._forget(engine, last)
-        self._leave(engine, rows[-1])  # after an error, these are left too
+        leased = self._left.is_leased(engine)
+        self._left.add(engine, rows[-1])  # after an error, these are left too
         # A task must not overtake those that this process deferred earlier.
         if leased:
             return  # as their lease ends after that of the last one
@@ -227,7 +224,7 @@ class Sender:
                 result.broker_down,
             )
         if not result.left:
-            self._forget(engine, rows[-1])
+            self._left.remove(engine, rows[-1])
         if known is not None:
             result.add(known)
         self._rounds[engine] = result
@@ -247,23 +244,6 @@ class Sender:
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.release()
-
-    def _leave(self, engine: Engine, row: Row) -> None:
-        """Remember the last row that is left, so that no later one overtakes it."""
-        with self._condition:
-            last = self._left.get(engine)
-            if last is None or last.id < row.id:
-                self._left[engine] = row
-
-    def _forget(self, engine: Engine, row: Row) -> None:
-        """Forget a row that was left, unless one was left after it."""
-        with self._condition:
-            if self._left.get(engine) is row:
-                del self._left[engine]
-
-    def _is_leased(self, engine: Engine, row: Row) -> bool | None:
-        with begin(engine) as connection:
-            return is_leased(connection, row)
 
     def _note(self) -> None:
         for engine, result in list(self._rounds.items()):
