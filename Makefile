@@ -38,6 +38,8 @@ demo: $(STAMPS)/demo  ## run the sample once: a web process, a worker, one impor
 serve: $(STAMPS)/demo  ## run the sample until Ctrl-C, on http://localhost:6543
 	$(BIN)/python sample/demo.py --serve
 
+# These tests wait for no process.
+check: JOBS := 3
 check: style  ## while working: style, types, the tests without processes and servers
 	$(BIN)/pytest --quiet --numprocesses=$(JOBS) --dist=worksteal \
 		-m "not acceptance and not faults and not server"

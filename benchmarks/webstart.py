@@ -9,7 +9,7 @@ from .report import Section
 from .scripts import time_script
 
 NOTE = """\
-Milliseconds from exec to exit of a process that makes a WSGI application: with a plain
+Milliseconds from exec until a process has made its WSGI application: with a plain
 Celery application of one task beside it, with this package included and the same task,
 and with neither."""
 
