@@ -99,9 +99,9 @@ _CALL: dict[str, Check] = {
 }
 #: The names of the options that Celery or this package reads: those of ``CallOptions``,
 #: whose module no web process needs.
-CALL_OPTIONS = frozenset(_CALL) | {
-    *("declare", "result_cls", "router", "task_type", "timestamp")
-}
+CALL_OPTIONS = frozenset(
+    {*_CALL, "declare", "result_cls", "router", "task_type", "timestamp"}
+)
 
 _ERRORS = that(
     "a tuple of exceptions, such as (OSError,)",
