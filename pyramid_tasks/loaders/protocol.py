@@ -186,9 +186,17 @@ class AdaptedLoader:
             with plain_errors(self._uri, self._readers):
                 return dict(self._loader.get_settings(section, defaults))
         except LoadError as error:
-            if not isinstance(error.__cause__, (AttributeError, TypeError)):
+            cause = error.__cause__
+            if isinstance(cause, KeyError) or " format" in str(cause):
+                problem = (
+                    "has a value with %(here)s and another percent sign: only "
+                    "%(here)s and %(__file__)s stand for something there, and each "
+                    "other percent sign must be doubled: %%."
+                )
+            elif isinstance(cause, (AttributeError, TypeError)):
+                problem = "has no settings. Write each below it, as NAME: VALUE."
+            else:
                 raise
-            problem = "has no settings. Write each below it, as NAME: VALUE."
             raise LoadError(
                 f"{self._uri}, section {section!r} {problem}", self._uri
             ) from error

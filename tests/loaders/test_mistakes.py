@@ -698,7 +698,13 @@ LOGGING = "logging: {version: 1, handlers: {x: {class: logging.Lost}}}\n"
         ("", " has no sections"),
         ("app: [1, 2]\n", ", section 'app' has no settings"),
         ("app:\n  a: b\n", ": 'use' is missing."),
-        (f"{YAML}  a: '%(here)s/%(port)s'\n", ": 'port' is missing."),
+        *(
+            (
+                f"{YAML}celery:\n  a: '%(here)s/{value}'\n",
+                ", section 'celery' has a value with %(here)s and another percent sign",
+            )
+            for value in ["%(port)s", "%d", "100%"]
+        ),
         (f"{YAML}logging: {{handlers: {{}}}}\n", "doesn't specify a version."),
         ("app:\n  use: call:x:y\n", ": Entrypoint paste.app_factory is missing for"),
         (f"{YAML}celery:\n", ", section 'celery' has no settings"),
