@@ -210,8 +210,9 @@ def _unknown(key: str, prefix: str) -> UnknownSetting:
 def merge_settings(base: Settings, override: Settings) -> Settings:
     """Return ``base`` with ``override`` on top.
 
-    Dictionaries merge key by key. Celery also takes routes in other forms than a
-    dictionary; a dictionary of routes then comes before them.
+    Dictionaries merge key by key. Routes come before those of ``base``, whatever their
+    form, as Celery takes the first pattern that fits. An entry of a schedule that names
+    its task replaces an entry, as its arguments belong to its task.
     """
     merged = dict(base)
     for key, value in override.items():
@@ -219,7 +220,13 @@ def merge_settings(base: Settings, override: Settings) -> Settings:
         if not isinstance(value, dict) or not below:
             merged[key] = value
         elif isinstance(below, dict):
-            merged[key] = merge_settings(below, value)
+            merged[key] = both = merge_settings(below, value)
+            if key == "task_routes":
+                merged[key] = {name: both[name] for name in (*value, *below)}
+            elif key == "beat_schedule":
+                for name, entry in value.items():
+                    if isinstance(entry, dict) and "task" in entry:
+                        both[name] = entry
         elif key == "task_routes":
             others = below if isinstance(below, (list, tuple)) else [below]
             merged[key] = [value, *others]

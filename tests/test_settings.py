@@ -10,6 +10,7 @@ from pathlib import Path
 
 import plaster
 import pytest
+from celery import Celery
 from celery.app.defaults import _TO_NEW_KEY, NAMESPACES, flatten
 from pyramid.exceptions import ConfigurationError
 
@@ -440,11 +441,33 @@ def test_secrets_are_not_shown(key, value):
         ({"a": {"x": 1}}, {"a": None}, {"a": None}),
         ({"a": True}, {"a": {"x": 1}}, {"a": {"x": 1}}),
         ({"a": [1]}, {"a": [2]}, {"a": [2]}),
+        (
+            {"beat_schedule": {"x": {"task": "a", "args": [1]}, "y": 1}},
+            {"beat_schedule": {"x": {"task": "b"}}},
+            {"beat_schedule": {"x": {"task": "b"}, "y": 1}},
+        ),
+        (
+            {"beat_schedule": {"x": {"task": "a", "args": [1]}}},
+            {"beat_schedule": {"x": {"args": [2]}}},
+            {"beat_schedule": {"x": {"task": "a", "args": [2]}}},
+        ),
     ],
 )
 def test_merge(base, override, merged):
     """The override wins; dictionaries merge key by key."""
     assert merge_settings(base, override) == merged
+
+
+@pytest.mark.parametrize("form", [dict, lambda routes: [routes]])
+def test_merge_of_routes(form):
+    """The first pattern that fits is one of those that win."""
+    base = form({"ad*": {"queue": "below"}, "b": {"priority": 1}})
+    override = {"a*": {"queue": "above"}, "b": {"queue": "above"}}
+    merged = merge_settings({"task_routes": base}, {"task_routes": override})
+    app = Celery(set_as_current=False, task_routes=merged["task_routes"])
+    for name in "add", "b":
+        route = app.amqp.router.route({}, name)
+        assert route["queue"].name == "above"
 
 
 def test_merge_leaves_both_alone():

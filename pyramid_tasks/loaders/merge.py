@@ -26,15 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def merge_sections(settings: Settings, sections: Settings) -> Settings:
-    """Return Celery settings with the schedules and routes of a file on top."""
-    merged = merge_settings(settings, sections)
-    if schedule := sections.get("beat_schedule"):
-        # An entry replaces an entry as a whole: its arguments belong to its task.
-        merged["beat_schedule"] = {**(settings.get("beat_schedule") or {}), **schedule}
-    return merged
-
-
 def add_sections(app: Celery, filename: str, sections: Settings) -> None:
     """Add the schedules and routes of a file to a Celery application.
 
@@ -57,7 +48,7 @@ def add_sections(app: Celery, filename: str, sections: Settings) -> None:
         sections["beat_schedule"] = schedule
     if "task_routes" in sections and isinstance(app, PyramidCelery):
         _warn_of_web_process(app, filename)
-    app.conf.update(merge_sections({key: app.conf[key] for key in sections}, sections))
+    app.conf.update(merge_settings({key: app.conf[key] for key in sections}, sections))
 
 
 def find_task(app: Celery, name: str) -> Task:

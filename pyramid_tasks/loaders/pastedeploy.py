@@ -16,11 +16,11 @@ from celery import Celery
 from ..application import PyramidCelery
 from ..configuration.load import begin_load, report, report_setting, warn
 from ..exceptions import LoadError, near_names
-from ..settings import Settings, coerce_settings
+from ..settings import Settings, coerce_settings, merge_settings
 from ._pastedeploy import APP_PREFIXES, CELERY, CeleryConfigLoader
 from .errors import as_text, plain_errors, setting_source
 from .logging_sections import find_misspelt, find_mistake, read_logging
-from .merge import add_sections, merge_sections
+from .merge import add_sections
 from .protocol import Defaults, the_only
 from .sections import check_defaults, check_sections, read_sections
 
@@ -133,7 +133,7 @@ class Loader(plaster_pastedeploy.Loader):
                 conf.pop("app", None)
                 with setting_source(f"{self.uri.path}, [{section}]"):
                     settings = coerce_settings(conf, report=report_setting)
-            return merge_sections(settings, read_sections(reader))
+            return merge_settings(settings, read_sections(reader))
 
     def get_sections(self) -> list[str]:
         """Return the names of the sections."""

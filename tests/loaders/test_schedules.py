@@ -145,6 +145,28 @@ def test_route_sections_come_before_the_settings(load, setting, merged):
     assert app.conf.task_routes == merged
 
 
+@pytest.mark.parametrize("section", ["[celerybeat:x]", "[celery:main]"])
+def test_worker_and_web_process_merge_alike(load, web, section):
+    """The sections win, then the worker's settings; an entry replaces an entry."""
+    above = {"task": "exampleapp.now", "schedule": 9}
+    below = {"task": "exampleapp.add", "schedule": 5, "args": [1], "options": {"a": 1}}
+    lines = "task = exampleapp.now\nschedule = 9"
+    if section == "[celery:main]":
+        lines = f"beat_schedule = {json.dumps({'x': above})}"
+    text = f"""{APP}pyramid_tasks.config_uri = %(__file__)s
+celery.beat_schedule = {json.dumps({"x": below})}
+celery.task_routes = {{"exampleapp.*": {{"queue": "below"}}}}
+{section}
+{lines}
+[celeryroute:e*]
+queue = above
+"""
+    for app in load(text), web(text):
+        assert app.conf.beat_schedule == {"x": above}
+        route = app.amqp.router.route({}, "exampleapp.add")
+        assert route["queue"].name == "above"
+
+
 @pytest.mark.parametrize("value", ["[1", "{broken", "{'a': 1}"])
 def test_route_section_errors(refused, value):
     """A value that looks like JSON and is not names file, section and key."""
