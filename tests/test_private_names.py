@@ -21,6 +21,7 @@ from amqp.transport import SSLTransport
 from celery import Celery, _state, current_app
 from celery.app import defaults
 from kombu.exceptions import ConnectionLimitExceeded
+from paste.deploy import loadwsgi
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.scripting import prepare
@@ -29,6 +30,7 @@ from sources import MODULES
 
 from pyramid_tasks import _celery, _kombu, _pyramid
 from pyramid_tasks.configuration import _amqp
+from pyramid_tasks.configuration._pastedeploy import find_section
 from pyramid_tasks.loaders import _click_plugins, _pastedeploy
 
 # The functions that take the name of an attribute as a string.
@@ -379,6 +381,18 @@ def test_pastedeploy_sections(section, loader_of):
     assert context.protocol == "paste.celery_factory"
     context.object = lambda loader, global_conf, key: (loader, key)
     assert context.create() == (loader, "value")
+
+
+@look_at("loadapp(uri, name) and ConfigLoader.get_app(name) in paste.deploy.loadwsgi")
+@pytest.mark.parametrize("name", ["main", "x"])
+def test_pastedeploy_section_that_is_loaded(write_ini, monkeypatch, name):
+    """An application finds the file and the section that it is loaded from."""
+    app = SimpleNamespace(make=lambda _: find_section())
+    monkeypatch.setitem(sys.modules, "made", app)
+    ini = write_ini(f"[app:{name}]\npaste.app_factory = made:make\n")
+    assert loadwsgi.loadapp(f"config:{ini}", name) == f"{ini}, [app:{name}]"
+    loader = loadwsgi.ConfigLoader(str(ini))
+    assert loader.get_app(name) == f"{ini}, [app:{name}]"
 
 
 @look_at("ConfigLoader.update_defaults() and get_context() in paste.deploy.loadwsgi")

@@ -1,6 +1,6 @@
 """The names of PasteDeploy that its documentation does not have.
 
-Nothing else in the package uses them. PasteDeploy has no public way to add a kind of
+Nothing else in the package uses these. PasteDeploy has no public way to add a kind of
 section. The module was tried on PasteDeploy 3.0 and 3.1. It needs:
 
 - ``loadwsgi._ObjectType``, the base class of every kind of section, with the attributes
