@@ -97,7 +97,7 @@ def includeme(config: Configurator) -> None:
     config.add_request_method(".worker.request.current_task", property=True)
     config.add_request_method(".worker.request.deferred_by", property=True)
 
-    # What tasks know of the requests that deferred them.
+    # Telling tasks about the requests that deferred them.
     config.add_directive("add_task_context", rooms + "contexts.add_task_context")
     if {"pyramid_tasks.context", "pyramid_tasks.base_url"} & {*config.get_settings()}:
         config.include(".configuration.builtin_contexts")

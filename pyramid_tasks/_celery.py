@@ -115,7 +115,7 @@ def renew_backend(app: Celery) -> list[Any]:
     that has no connection either.
 
     Returns:
-        What has the connections of the parent.
+        The objects that have the connections of the parent.
     """
     backend = app._backend
     inherited = [backend, app._local]

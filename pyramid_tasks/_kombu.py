@@ -1,4 +1,4 @@
-"""What the documentation of kombu does not have: names, and what becomes of errors.
+"""Facts that kombu does not document: names, and what becomes of errors.
 
 They were tried on kombu 5.3 to 5.7; ``tests/test_private_names.py`` fails when a new
 version changes one.
@@ -21,7 +21,7 @@ def renew_pools() -> list[Any]:
     them. Their locks are new: a thread of the parent may have held one.
 
     Returns:
-        What was in the pools.
+        The former contents of the pools.
     """
     inherited = []
     for pool in (*pools.connections.values(), *pools.producers.values()):

@@ -210,9 +210,9 @@ def _unknown(key: str, prefix: str) -> UnknownSetting:
 def merge_settings(base: Settings, override: Settings) -> Settings:
     """Return ``base`` with ``override`` on top.
 
-    Dictionaries merge key by key. Routes come before those of ``base``, whatever their
-    form, as Celery takes the first pattern that fits. An entry of a schedule that names
-    its task replaces an entry, as its arguments belong to its task.
+    Dictionaries merge key by key. Routes come before the routes of ``base``, whatever
+    their form, as Celery takes the first pattern that fits. An entry of a schedule that
+    names its task replaces an entry, as its arguments belong to its task.
     """
     merged = dict(base)
     for key, value in override.items():

@@ -23,7 +23,7 @@ _NO_BEGINNING = (
 )
 _NO_NUMBER = "has a database that is not a number: write redis://localhost/1, or such."
 
-#: What goes on in the place of a wrong address, so that one mistake is told once.
+#: The addresses that replace wrong addresses, so that one mistake is told once.
 INSTEAD = {
     "broker_url": "memory://",
     "broker_read_url": "memory://",
@@ -33,7 +33,7 @@ INSTEAD = {
 
 # A web process needs few of these patterns, and compiling one takes a while.
 
-#: What stands before ``://``; a colon only in the dotted name of a class for results.
+#: The scheme before ``://``; a colon only in the dotted name of a class for results.
 _SCHEME = r"([a-zA-Z][\w+.-]*(:\w[\w+.-]*)?)://"
 #: A scheme as kombu reads it when it leaves out the password.
 _PLAIN_SCHEME = r"(?ia)[a-z][a-z0-9+.-]*://"
@@ -85,7 +85,7 @@ def without_secrets(
     Args:
         text: The error, as Celery has it.
         value: The address.
-        unreadable: What to say if nobody knows which part is a password.
+        unreadable: The text to return if nobody knows which part is a password.
     """
     for url in _several(value):
         if not _can_be_read(url):

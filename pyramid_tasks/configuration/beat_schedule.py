@@ -86,7 +86,7 @@ class ScheduleError(ValueError):
     """Entries of ``beat_schedule`` cannot be read.
 
     Attributes:
-        problems: What is wrong with each.
+        problems: The problem of each entry.
         readable: The other entries.
     """
 

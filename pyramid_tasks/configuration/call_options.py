@@ -49,7 +49,7 @@ _EXPIRES = that(
     ),
 )
 
-#: What the options may be that a task has for its calls, and a call for itself.
+#: Allowed values of the options that tasks and calls share.
 _SHARED: dict[str, Check] = {
     "compression": check_compression,
     "delivery_mode": check_delivery_mode,
@@ -97,8 +97,8 @@ _CALL: dict[str, Check] = {
     "stamped_headers": of("a list of names", list, tuple, set, frozenset),
     "task_id": check_task_id,
 }
-#: The names of the options that Celery or this package reads: those of ``CallOptions``,
-#: whose module no web process needs.
+#: The names of the options that Celery or this package reads: the names in
+#: ``CallOptions``, whose module no web process needs.
 CALL_OPTIONS = frozenset(
     {*_CALL, "declare", "result_cls", "router", "task_type", "timestamp"}
 )
@@ -156,7 +156,7 @@ _TASK: dict[str, Check] = {
         lambda value: isinstance(None, value) in {True, False},
     ),
 }
-# What Celery makes of the function and the application.
+# The attributes that Celery makes from the function and the application.
 _NO_OPTIONS = {"app", "name", "run"}
 # An application can replace these. getattr() would bind the class to an application.
 _METHODS = {name for name, each in vars(Task).items() if callable(each)} - {*_TASK}
@@ -171,9 +171,9 @@ TASK_OPTIONS = {
 def check_options(
     options: MutableMapping[str, Any], kinds: Mapping[str, Check] = _CALL
 ) -> None:
-    """Check the values of options, by default those of a call.
+    """Check the values of options, by default the options of a call.
 
-    Celery takes a value that is empty for none.
+    Celery treats an empty value as not given.
 
     Raises:
         ValueError: Celery cannot use a value. The message begins with the option.
@@ -207,7 +207,7 @@ def misspelt_options(
 ) -> Iterator[tuple[str, str]]:
     """Yield the options that nobody reads, each with the option that it is near to.
 
-    An option that is near to no other one may be for the application, as may a stamp.
+    An option without a similar known one may be the application's, as may a stamp.
     """
     for option in options:
         if option not in known:
@@ -230,7 +230,8 @@ def check_routed(options: MutableMapping[str, Any]) -> None:
     """Check the options of a route, their names and their values.
 
     Raises:
-        ValueError: No route has an option, or Celery cannot use its value.
+        ValueError: A route cannot have one of the options, or Celery cannot use its
+            value.
     """
     # The arguments of a call are sent, whatever a route says.
     arguments = {"delivery", "ignore_result", *signature(Celery.send_task).parameters}

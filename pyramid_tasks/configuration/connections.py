@@ -31,7 +31,7 @@ def check_connections(
     report: Callable[[str, SettingError], None],
     key_of: Callable[[str], str],
 ) -> None:
-    """Report the settings with which no client connects, or not as they say.
+    """Report settings that make a client fail, or that it ignores.
 
     The options of TLS become what the clients take.
 
@@ -88,7 +88,7 @@ class _Side:
                     self.settings[name] = INSTEAD[name]
 
     def default(self) -> set[str]:
-        """Return the kinds of the addresses that nobody gives."""
+        """Return the kinds of server used when no address is set."""
         return set()
 
     def address(self, kind: str, url: str, tell: Tell) -> str:
@@ -101,7 +101,7 @@ class _Side:
         return read_query(kind, url, tls_key, tell, broker=self.is_broker)
 
     def value(self, name: str) -> Any:
-        """Return an address, or several; those of the environment win."""
+        """Return an address, or several; addresses in the environment win."""
         return os.environ.get(f"CELERY_{name.upper()}") or self.settings.get(name)
 
     def nested(self, setting: str, option: str) -> str:
@@ -109,7 +109,7 @@ class _Side:
         return f"{self.key_of(setting)}.{option}"
 
     def tell(self, name: str, source: str | None = None) -> Tell:
-        """Return what tells of a mistake in a setting."""
+        """Return a function that reports a mistake in a setting."""
 
         def tell(problem: str) -> None:
             self.wrong = True

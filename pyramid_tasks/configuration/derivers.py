@@ -65,12 +65,15 @@ def add_task_deriver(
             is an :class:`~pyramid_tasks.interfaces.ITaskDeriverInfo`. A dotted name
             is allowed.
         name: The name of the deriver; default, the name of the callable.
-        under: The derivers (or ``INGRESS``) that this one is closer to the task than.
-        over: The derivers (or ``TASK``) that this one is further from the task than.
+        under: This deriver goes closer to the task than these derivers (or
+            ``INGRESS``).
+        over: This deriver goes further from the task than these derivers (or
+            ``TASK``).
 
     Raises:
         pyramid.exceptions.ConfigurationError: The name or the position is reserved, or
-            the deriver cannot be called so, is async or has no name.
+            the deriver cannot be called with ``(task, info)``, is async or has no
+            name.
     """
     found: Any = maybe_dotted(config, deriver)
     if not callable(found):

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..exceptions import TaskError
 
-#: What gives no result when it is called: a test for it, and what it is.
+#: The callables that give no result when called: a test, and the words for the error.
 _REFUSED: dict[Callable[[Any], bool], str] = {
     inspect.isclass: "a class: register a function, which can use the class",
     inspect.isgeneratorfunction: "a generator function, and nobody would iterate over "
@@ -44,7 +44,7 @@ def check_callback(what: str, func: Callable[..., Any], *arguments: str) -> None
     """Check that a function can be called with some arguments, and then does its work.
 
     Args:
-        what: What the function is for, as the error begins.
+        what: The purpose of the function, as the beginning of the error.
         func: The function.
         arguments: The names of its arguments, all of them positional.
 

@@ -145,5 +145,5 @@ def _is_there(name: str) -> bool:
 
 
 def _names(dotted: str, module: str | None) -> bool:
-    """Whether a dotted name is that of a module, or of something inside it."""
+    """Whether a dotted name belongs to a module, or to something inside the module."""
     return f"{dotted}.".startswith(f"{module}.")

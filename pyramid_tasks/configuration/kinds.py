@@ -1,4 +1,4 @@
-"""What a value may be, whether it is that of a setting or that of an option."""
+"""The allowed values of settings and of options."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def of(expected: str, *types: type, like: str = "") -> Check:
     """Return the check for a type.
 
     Args:
-        expected: What the value is to be, for messages.
+        expected: A description of the right values, for messages.
         types: The types.
         like: An attribute that objects of other types have which can stand in.
     """
@@ -93,7 +93,7 @@ def that(expected: str, is_so: Callable[[Any], object]) -> Check:
     """Return the check for what a function says, or raises an error about.
 
     Args:
-        expected: What the value is to be, for messages.
+        expected: A description of the right values, for messages.
         is_so: The function.
     """
 

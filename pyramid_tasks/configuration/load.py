@@ -34,11 +34,12 @@ class Load:
     """An application being loaded for a worker.
 
     Attributes:
-        settings: The Celery settings of the worker, which win over those of the
-            application.
+        settings: The Celery settings of the worker, which win over the application's
+            settings.
         section: The file and the section of these settings, for messages.
         created: The Celery applications created so far, with their registries.
-        problems: The problems found so far, or ``None`` when the first one is raised.
+        problems: The problems found so far, or ``None`` if the load ends at the first
+            problem.
     """
 
     def __init__(
@@ -149,10 +150,10 @@ class _Mistake(Introspectable):
 def check_at_commit(
     config: Configurator, name: object, check: Callable[[], object], order: int = 0
 ) -> None:
-    """Call a function at the commit, whose mistakes are about settings.
+    """Call a function at the commit; its errors are about settings.
 
-    Pyramid wraps an error of an action in one that names the call of a directive. Here
-    there is none, and the sentence about the setting is to stand alone.
+    Pyramid wraps an error of an action in one that names the call of a directive. No
+    directive was called here, so the sentence about the setting stands alone.
 
     Args:
         config: The configurator.

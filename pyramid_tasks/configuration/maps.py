@@ -109,7 +109,7 @@ def check_tables(value: Mapping[str, Any]) -> None:
 
 
 def _check_annotation(name: Any, options: Mapping[str, Any]) -> None:
-    # What begins with "@" goes around a method of the task.
+    # An option whose name begins with "@" goes around a method of the task.
     own = {key: each for key, each in options.items() if not key.startswith("@")}
     try:
         check_task_options(own)

@@ -87,7 +87,7 @@ def names_setting(
     Args:
         settings: The settings of a Pyramid application.
         name: The setting without its prefix ``pyramid_tasks.``.
-        expected: What the value is to be, for messages.
+        expected: A description of the right values, for messages.
 
     Raises:
         SettingError: The value is not a list of names.

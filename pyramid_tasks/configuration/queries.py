@@ -10,11 +10,11 @@ from kombu.connection import Connection
 
 from .tls import Tell, hint, read_option, redis_options
 
-#: What kombu takes from the query of an address.
+#: The keys that kombu takes from the query of an address.
 _KOMBU = {*signature(Connection).parameters} - {
     *("alternates", "failover_strategy", "kwargs", "transport_options", "uri_prefix")
 }
-#: What Celery and kombu take from the query of an address, and the client does not.
+#: The keys that Celery and kombu take from the query, and the client does not.
 _OF_CELERY = {"credential_provider", "virtual_host"}
 
 #: The kinds of addresses whose query may have options of TLS, for brokers and results.

@@ -1,4 +1,4 @@
-"""The settings that nobody reads, but whose names are nearly those of settings.
+"""The settings that nobody reads, but whose names are nearly names of settings.
 
 An application has the settings of many packages. So a name counts only if its prefix is
 nearly one of ours and its rest is a setting, or if it is one that only Celery has.

@@ -26,8 +26,8 @@ Settings:
     The schema of the tables; or a list of schemas, one for each tenant, which the relay
     works through. By default, the tables are where a session finds them.
 ``pyramid_tasks.outbox_send``
-    What sends committed rows: ``thread``, the default; ``request``, which sends before
-    it ends; or ``relay``, so that the process never talks to the broker.
+    The sender of committed rows: ``thread``, the default; ``request``, which sends
+    before it ends; or ``relay``, so that the process never talks to the broker.
 ``pyramid_tasks.delivery_timeout``
     How many seconds the process has, at its end, to send what it has committed, and how
     many a ``request`` has; default 2.

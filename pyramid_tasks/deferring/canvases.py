@@ -35,7 +35,7 @@ def defer_canvas(
 
     Celery runs a ``link_error`` with the id of the task that failed, or with what
     failed, as its signature says. If that task is in the header of a chord, the id is
-    that of the body.
+    the id of the body.
 
     Args:
         canvas: A `canvas

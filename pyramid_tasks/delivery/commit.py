@@ -43,7 +43,7 @@ class CommitDelivery(TransactionalDelivery):
 
     @cached_property
     def publisher(self) -> Publisher:
-        """What sends, within ``pyramid_tasks.delivery_timeout``."""
+        """The publisher, with the limit ``pyramid_tasks.delivery_timeout``."""
         timeout = number_setting(self.registry.settings, "delivery_timeout")
         return Publisher(self.app, timeout)
 
@@ -72,7 +72,7 @@ class _CommitDataManager(TaskDataManager[Message]):
 
         Raises:
             SoftTimeLimitExceeded: The time of the task that defers is over. Each task
-                has been sent, or told.
+                has been sent, or reported as not sent.
         """
         limit = self.publisher.timeout - self._spent + _MOMENT * len(messages)
         deadline = time.monotonic() + limit

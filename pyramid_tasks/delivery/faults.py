@@ -1,4 +1,4 @@
-"""Whose fault an error is: that of the broker, or that of a message."""
+"""The cause of an error: the broker, or a message."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def names_content(error: Exception) -> bool:
 def own_fault(app: Celery, canvas: Canvas) -> str | None:
     """Return why a canvas cannot be a message at all, if that is so.
 
-    Clients of brokers let some of these errors look like those of the connection.
+    Clients of brokers let some of these errors look like errors of the connection.
     """
     try:
         for node in nodes(canvas):

@@ -18,8 +18,8 @@ class SteadyProducer:
 
     Args:
         producer: A producer of a pool.
-        declared: What has been declared on its connection before.
-        options: The options of ``publish`` that win over those of a call.
+        declared: The entities declared on the producer's connection before.
+        options: The options of ``publish`` that win over the options of a call.
     """
 
     def __init__(

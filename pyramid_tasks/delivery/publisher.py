@@ -106,7 +106,7 @@ class Publisher:
 
         Args:
             canvas: The task, chain, group or chord.
-            producer: What :meth:`acquire` returned.
+            producer: The return value of :meth:`acquire`.
 
         Raises:
             BrokerDown: The broker cannot be reached, or takes no message.
@@ -143,7 +143,7 @@ class Publisher:
         """Give a :class:`Batch`, and send what has been added to it.
 
         Args:
-            producer: What :meth:`acquire` returned.
+            producer: The return value of :meth:`acquire`.
 
         Raises:
             Exception: No error of the broker.
@@ -159,7 +159,7 @@ class Publisher:
                 try:
                     yield batch
                 except BaseException:
-                    # What has been added is ready to be sent.
+                    # The messages added so far are ready to be sent.
                     try:
                         batch.finish()
                     except Exception as error:  # noqa: BLE001 the first one counts
@@ -181,7 +181,7 @@ class Publisher:
                 batch.broker_down = down
 
     def send(self, canvas: Canvas, producer: SteadyProducer) -> None:
-        """Hand a canvas to kombu. The errors are those of Celery, kombu and clients."""
+        """Hand a canvas to kombu. Celery, kombu and clients raise the errors."""
         app = self.app
         with app.sending(producer, SendingBackend(app, self.timeout)):
             if is_canvas(canvas) or _is_special(app, canvas):

@@ -112,7 +112,7 @@ def freeze(signature: Signature, task_id: str | None = None, **ids: Any) -> Any:
     """Fix the ids of a canvas, and return the result that sending it would return."""
     result = signature.freeze(task_id, **ids)
     if isinstance(signature, group):
-        # group(a | group(b, c)) has two results, those of b and c.
+        # group(a | group(b, c)) has two results, the results of b and c.
         if len(result) == 1 and isinstance(result[0], GroupResult):
             return result[0]
     elif isinstance(signature, chord):

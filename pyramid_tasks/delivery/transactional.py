@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class Held(Protocol):
-    """What is held until a transaction commits."""
+    """An item that is held until a transaction commits."""
 
     def drop(self) -> None:
         """Take note that the transaction did not commit."""

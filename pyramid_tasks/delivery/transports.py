@@ -21,7 +21,7 @@ _REDIS = {"redis", "rediss", "sentinel"}
 
 
 class MessageNacked(OperationalError):  # noqa: N818 as py-amqp has it
-    """RabbitMQ has no room for a message; the name is that of py-amqp's error."""
+    """RabbitMQ has no room for a message; py-amqp's error has the same name."""
 
 
 class Together(Protocol):

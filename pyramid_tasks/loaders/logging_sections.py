@@ -1,6 +1,7 @@
-"""What is wrong with the logging sections of an ini: the section and the key.
+"""The mistakes in the logging sections of an ini: the section and the key.
 
-The errors of ``logging.config`` name neither. Nothing here runs unless there is one.
+The errors of ``logging.config`` name neither. This code runs only after an error, or if
+the ini has logging sections.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The schedules and routes of a file are merged with the settings of its application.
 
-In a worker and in a web process, the settings of the application come first, then those
-of ``[celery:NAME]``, then the sections ``[celerybeat:NAME]`` and
+In a worker and in a web process, the application's settings come first, then the
+settings of ``[celery:NAME]``, then the sections ``[celerybeat:NAME]`` and
 ``[celeryroute:TASK]``. The later ones win.
 """
 

@@ -40,7 +40,7 @@ class CeleryLoader(Protocol):
     def get_celery_app_settings(
         self, name: str | None = None, defaults: Defaults = None
     ) -> Settings:
-        """Return the Celery settings of the file, without those of the application.
+        """Return the Celery settings of the file, without the application's settings.
 
         A web process reads them by ``pyramid_tasks.config_uri``.
         """
@@ -107,8 +107,8 @@ def the_only(load: Load, config_uri: str, section: str) -> Celery:
 class AdaptedLoader:
     """The protocol for any loader that can load a WSGI application.
 
-    The section ``celery:NAME`` of the file, or ``celery``, has Celery settings and the
-    key ``app``, as ``[celery:NAME]`` has in an ini.
+    The section ``celery:NAME`` or ``celery`` holds Celery settings, and the key
+    ``app``, as ``[celery:NAME]`` does in an ini.
     """
 
     def __init__(self, url: plaster.PlasterURL) -> None:

@@ -40,7 +40,8 @@ def reloading(callback: Callable[..., Any]) -> Callable[..., Any]:
             if error.__context__ is None:
                 raise
             # Celery turns every error in the module of -A into a usage error. A change
-            # of the code can mend it, so the status must not be that of wrong usage.
+            # of the code can mend the error, so the status must not be the status of
+            # wrong usage.
             error.show()
             sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""What a process has committed and not yet sent, bounded in number and in size."""
+"""The committed rows that a process has not sent yet, bounded in number and size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from .rows import Row
 
-# What waits in memory. A relay has the rest.
+# The limits of the rows that wait in memory. A relay has the rest.
 _MAX_ROWS = 10_000
 _MAX_CHARACTERS = 16_000_000
 

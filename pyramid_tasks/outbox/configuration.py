@@ -44,9 +44,9 @@ def set_task_outbox(
         session: The SQLAlchemy session of a request, which is part of its transaction:
             the name of an attribute of the request, or a callable (or its dotted name)
             that takes a request and returns the session.
-        engine: What the relay connects with: an engine, or a callable (or its dotted
-            name) that takes the registry and returns one. By default, the relay takes
-            the engine of the session of a request.
+        engine: The engine that the relay connects with, or a callable (or its dotted
+            name) that takes the registry and returns an engine. By default, the relay
+            takes the engine of the session of a request.
     """
     if isinstance(session, str) and not session.isidentifier():
         session = config.maybe_dotted(session)
@@ -120,7 +120,7 @@ class Outbox:
 
     @cached_property
     def send(self) -> str:
-        """What sends committed rows: the setting ``pyramid_tasks.outbox_send``."""
+        """The kind of sender of committed rows: ``pyramid_tasks.outbox_send``."""
         send: str = self.registry.settings.get(SEND_KEY, "thread")
         if send == "thread" and not _has_threads():
             logger.error(
@@ -143,7 +143,7 @@ class Outbox:
 
     @property
     def sender(self) -> Sender:
-        """What sends the rows that this process has committed."""
+        """The sender of the rows that this process has committed."""
         # Not made at the fork: gunicorn replaces threads by greenlets later.
         process = os.getpid()
         if process not in self._senders:

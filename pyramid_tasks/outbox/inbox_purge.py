@@ -1,4 +1,4 @@
-"""What a relay does for the inbox: it deletes old rows."""
+"""The work of a relay for the inbox: the relay deletes old rows."""
 
 from __future__ import annotations
 

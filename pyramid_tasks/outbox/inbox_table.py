@@ -1,4 +1,4 @@
-"""The table of the inbox, on the same ``MetaData`` as that of the outbox."""
+"""The table of the inbox, on the same ``MetaData`` as the table of the outbox."""
 
 from __future__ import annotations
 

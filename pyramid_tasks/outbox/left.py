@@ -1,4 +1,4 @@
-"""What a process has left to the relays, so that nothing later overtakes it."""
+"""The rows that a process left to the relays, so that no later row overtakes them."""
 
 from __future__ import annotations
 

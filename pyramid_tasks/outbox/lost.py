@@ -18,18 +18,18 @@ logger = logging.getLogger(__name__)
 
 
 def report_lost(engine: Engine, result: Round, count: int) -> None:
-    """Log an error if rows are not found that nobody else can have deleted.
+    """Log an error if rows are missing that no other process can have deleted.
 
     Args:
         engine: Where the rows were looked for.
-        result: What their process did with the rows.
+        result: The outcome for the rows in their process.
         count: How many were not found.
     """
     now = time.monotonic()
     if all(now < row.deadline for row in result.sent + result.left):
         logger.error(
             "%s tasks that were just committed are not found in %s of %s, with another "
-            "connection than that of the request. A relay does not find them either: "
+            "connection than the request has. A relay does not find them either: "
             "%s",
             count,
             table_in(schema_of(engine)),

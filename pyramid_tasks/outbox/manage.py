@@ -1,4 +1,4 @@
-"""What the commands show and change of the messages in the outbox."""
+"""The functions with which commands show and change messages in the outbox."""
 
 from __future__ import annotations
 

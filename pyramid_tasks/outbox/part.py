@@ -1,4 +1,4 @@
-"""What a relay does with the outbox of one schema."""
+"""The work of a relay on the outbox of one schema."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RelayPart:
     Args:
         registry: The registry of the application.
         engine: An engine that finds the tables in the schema.
-        publisher: What sends.
+        publisher: The publisher that sends the rows.
         max_attempts: How many refusals set a message aside.
         stopped: A function that says whether the relay is to end.
     """

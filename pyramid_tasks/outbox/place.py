@@ -97,7 +97,7 @@ class Place:
 
 
 class OwnTransaction:
-    """A transaction beside those of the sessions, for rows that a session lost."""
+    """A transaction beside the sessions' transactions, for rows that a session lost."""
 
     def __init__(self, outbox: Outbox, engine: Engine) -> None:
         self._outbox = outbox
@@ -118,7 +118,7 @@ class OwnTransaction:
         self._connection.commit()
 
     def close(self) -> None:
-        """Give the connection back. What is not committed is undone."""
+        """Give the connection back. Work that is not committed is undone."""
         self._connection.close()
 
 

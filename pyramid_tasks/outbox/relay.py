@@ -84,8 +84,8 @@ class Relay:
             The outcome, or ``None`` if other relays work.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: The database cannot be used. What was sent will
-                be deleted before anything else is sent.
+            sqlalchemy.exc.DBAPIError: The database cannot be used. Before the relay
+                sends anything else, it will delete the rows that it has sent.
         """
         outcome: Round | None = None
         for part in self._parts:

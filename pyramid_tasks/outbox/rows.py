@@ -124,7 +124,7 @@ def wake_relays(connection: Connection, word: str = "") -> None:
     """Wake the relays when this is committed, if the database can.
 
     Args:
-        word: What the relays hear.
+        word: The word that the relays hear.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"NOTIFY {TABLE_NAME}, '{word}'"))

@@ -24,7 +24,7 @@ Options = Mapping[str, Any]
 
 logger = logging.getLogger(__name__)
 
-#: What a message about a wrong schema says last.
+#: The end of a message about a wrong schema.
 REMEDY = (
     "tasks that the process of the request does not send itself are never sent. Name "
     "the schemas that sessions write to in pyramid_tasks.outbox_schema."
@@ -58,13 +58,13 @@ class Schemas:
     """The schemas of an application.
 
     Attributes:
-        names: Those of the setting ``pyramid_tasks.outbox_schema``.
+        names: The names in the setting ``pyramid_tasks.outbox_schema``.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
         self._options: dict[str | None, Options] = {None: {}}
-        # By the dialect, which is that of one database: an application may make an
+        # By the dialect, which belongs to one database: an application may make an
         # engine with other execution options for each request.
         self._engines: dict[tuple[Dialect, str | None], Engine] = {}
         # SQLAlchemy refuses to run a compiled statement with a map of other keys. So

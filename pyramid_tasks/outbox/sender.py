@@ -52,11 +52,11 @@ class Sender:
     """Sends committed rows, in their order, in a thread that starts when needed.
 
     The thread does not read the rows again, as nobody else sends them before their
-    lease ends. What it cannot send it leaves to a relay, and so does a process that
-    dies.
+    lease ends. The thread leaves to a relay the rows that it cannot send. So does a
+    process that dies.
 
     Args:
-        publisher: What sends.
+        publisher: The publisher that sends the rows.
         lease: For how many seconds a row belongs to its process.
         max_attempts: How many refusals set a message aside.
     """
@@ -75,7 +75,7 @@ class Sender:
         self._is_flushing = False
         self._producer: SteadyProducer | None = None
         self._failures = 0
-        # What happened to rows since it was last noted in their database.
+        # The outcomes that are not yet noted in the database of their rows.
         self._rounds: dict[Engine, Round] = {}
         self._note_at = math.inf
         self._take_at = 0.0
@@ -205,9 +205,9 @@ class Sender:
         known = self._rounds.get(engine)
         leased = self._left.is_leased(engine)
         self._left.add(engine, rows[-1])  # after an error, these are left too
-        # A task must not overtake those that this process deferred earlier.
+        # A task must not overtake tasks that this process deferred earlier.
         if leased:
-            return  # as their lease ends after that of the last one
+            return  # as their lease ends after the lease of the last one
         if leased is not None:
             result = Round(left=rows)
         else:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..delivery.publisher import Publisher
     from .rows import Row
 
-#: What gives a producer for a while.
+#: A function whose result lends a producer to a ``with`` block.
 Connected = Callable[[], "AbstractContextManager[SteadyProducer | None]"]
 
 # So many messages that are refused for one reason are not its cause.
@@ -55,7 +55,8 @@ def send(
     Args:
         may_send: A function that is called with each row before it is sent. If it
             returns ``False``, this row and the rest are left.
-        connected: What gives a producer; default, :meth:`Publisher.producer`.
+        connected: The function that lends a producer; default,
+            :meth:`Publisher.producer`.
     """
     result = Round()
     doubtful: SendingFailed | None = None

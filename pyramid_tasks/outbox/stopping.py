@@ -22,7 +22,7 @@ def stop_on_signals(stop: Callable[..., None], within: float) -> None:
     Python calls no signal handler while the code of a driver waits.
 
     Args:
-        stop: What has the process end by itself.
+        stop: The signal handler that makes the process end by itself.
         within: How many seconds that may take.
     """
     reader, writer = socket.socketpair()

@@ -132,7 +132,7 @@ def check_table(
     """Find out whether the database has the tables of the outbox, or others.
 
     Args:
-        bind: What asks the database.
+        bind: The engine or the connection that asks the database.
         schema: Where the tables are to be; default, where the bind looks for them.
         names: The names of the tables.
 

@@ -1,4 +1,4 @@
-"""All tables of this package: those of the outbox and that of the inbox."""
+"""All tables of this package: the tables of the outbox and the table of the inbox."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def outbox_table(target: MetaData, schema: str | None = None) -> Table:
     Args:
         target: The ``target_metadata`` of Alembic's ``env.py``.
         schema: The schema of the tables, as in ``pyramid_tasks.outbox_schema``;
-            default, that of the metadata.
+            default, the schema of the metadata.
 
     Returns:
         The table of the outbox in that metadata.

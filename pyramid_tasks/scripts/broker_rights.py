@@ -29,7 +29,7 @@ def ask_broker(app: PyramidCelery, wait: float) -> str:
         wait: The number of seconds that each wait for the broker may take.
 
     Returns:
-        What the broker answered.
+        The answer of the broker.
 
     Raises:
         Exception: The client of the broker raised it.

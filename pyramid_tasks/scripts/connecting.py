@@ -45,14 +45,14 @@ Answer = dict[str, Any]
 
 @dataclass
 class _Question:
-    """What a server is asked, by a thread of its own.
+    """A question to a server, asked by a thread of its own.
 
     Attributes:
-        server: What the server is for, and its address without its password.
+        server: The purpose of the server, and its address without its password.
         ask: A function that says what the server answered, or raises an error.
         remedy: A function that says what to do about an error.
         secret: The address with its password.
-        answer: What the server answered, and whether that is enough.
+        answer: The answer of the server, and whether the answer is enough.
     """
 
     server: str
@@ -64,7 +64,7 @@ class _Question:
     def run(self) -> None:
         try:
             self.answer = self.ask(), True
-        except Exception as error:  # noqa: BLE001 that of any client
+        except Exception as error:  # noqa: BLE001 the error of any client
             reason = getattr(error, "orig", None) or error
             kind = type(reason).__name__
             words = " ".join(str(reason).split()) or kind
@@ -142,7 +142,7 @@ def _ask_results(app: PyramidCelery) -> str:
 
 
 def _databases(app: PyramidCelery) -> Iterator[_Question]:
-    """Yield a question for the database of requests, and for that of the relay.
+    """Yield a question for the requests' database, and for the relay's database.
 
     Each schema with tables is a question of its own.
     """

@@ -31,7 +31,7 @@ def ask_database(engine: Engine, *, outbox: bool, inbox: bool) -> str:
         inbox: Whether a task has an inbox.
 
     Returns:
-        What the database answered.
+        The answer of the database.
 
     Raises:
         OutboxTableMissing: The database has no such table.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_worker(app: Celery) -> Iterator[SettingError]:
-    """Yield what a worker tells as it starts.
+    """Yield the warnings that a worker logs when it starts.
 
     Args:
         app: The application.

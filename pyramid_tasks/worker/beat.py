@@ -1,4 +1,4 @@
-"""What beat checks, and says, before it queues anything."""
+"""The checks and the messages of beat before it queues anything."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pyramid.config import Configurator
     from pyramid.request import Request
 
-# By process and thread. A forked child keeps those of its parent: to close one would
-# take its file descriptors off the selector that both processes share.
+# By process and thread. A forked child keeps the loops of its parent: to close one
+# would take its file descriptors off the selector that both processes share.
 _runners: dict[tuple[int, int], asyncio.Runner] = {}
 
 
@@ -112,7 +112,7 @@ class _Run:
     def close(self) -> None:
         """Close the event loop, in which the run has left something."""
         if self._main is not None and self._main.done():
-            # What is left does not end when it is cancelled: nobody waits for it.
+            # The tasks left do not end when they are cancelled: nobody waits for them.
             self._runner.get_loop().close()
         else:
             self._runner.close()
@@ -170,7 +170,7 @@ def _type_of_closing() -> type:
     return type(closing)
 
 
-#: What closes an async generator.
+#: The type of the object that closes an async generator.
 _CLOSING = _type_of_closing()
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def is_refused(serializer: Any, accepted: Collection[str]) -> bool:
     """Whether the content of a serializer is none that a setting accepts."""
     types = {serializers.name_to_type.get(each, each) for each in accepted}
-    # Content of no serializer, such as that of raw, is accepted always.
+    # Content of no serializer, such as the content of raw, is always accepted.
     return serializers.name_to_type.get(serializer) not in {None, *types}
 
 

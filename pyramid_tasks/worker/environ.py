@@ -1,4 +1,4 @@
-"""What a message may set in the environ of a request: what URLs are made of.
+"""The keys that a message may set in a request's environ: the parts of URLs.
 
 A message could come from anyone. So the keys are listed, and each value is checked.
 """

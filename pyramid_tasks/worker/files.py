@@ -1,4 +1,4 @@
-"""The files in which a worker or beat keeps something."""
+"""The files where a worker or beat keeps its state."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ _OF_SIGNATURE: dict[str, type | tuple[type, ...]] = {
     "options": dict,
 }
 
-#: What Celery uses outside the task, and must be able to use: the check, and its words.
+#: The values that Celery must be able to use outside the task: a check, and its words.
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "task": (_is_text, "the name of a task"),
     "id": (_is_text, "a string"),
