@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def report_lost(engine: Engine, result: Round, count: int) -> None:
-    """Log an error if rows are missing that no other process can have deleted.
+    """Log an error if rows are missing that nobody else can have deleted.
 
     Args:
         engine: Where the rows were looked for.

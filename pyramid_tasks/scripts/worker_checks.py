@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_worker(app: Celery) -> Iterator[SettingError]:
-    """Yield the warnings that a worker logs when it starts.
+    """Yield the problems that a worker reports when it starts.
 
     Args:
         app: The application.
