@@ -168,8 +168,9 @@ def test_results_before_the_commit(app, transactional):
                 with pytest.raises(ResultNotReady):
                     result.get(timeout=1)
             for wait in results[2].join, results[2].join_native, results[2].iter_native:
-                with pytest.raises(ResultNotReady):
+                with pytest.raises(ResultNotReady) as caught:
                     wait(timeout=1)
+                assert caught.value.task_id == results[2].id
             assert app.received() == []
         assert all(result.sent for result in waiting)
     sent = [message.headers["id"] for message in app.received()]
