@@ -96,7 +96,8 @@ dist: $(STAMPS)/test  ## build the sdist, and the wheel from it, in dist/
 # With the TAG of a release, it must be that of this version. CHECKOUT is what the README
 # has its readers set: what to install, in a new environment.
 release-check: $(STAMPS)/release dist  ## build, and try what would be published
-	$(if $(TAG),ls dist/pyramid_tasks-$(TAG:v%=%).tar.gz)
+	$(if $(TAG),@ls dist/pyramid_tasks-$(TAG:v%=%).tar.gz || \
+		{ echo "Error: $(TAG) is not the version in pyproject.toml." >&2; exit 1; })
 	$(BIN)/twine check --strict dist/*
 	CHECKOUT="$$(ls $(CURDIR)/dist/*.whl)" $(BIN)/pytest tests/docs/test_readme.py -k quickstart
 

@@ -132,7 +132,7 @@ def end(write_ini, listener, tmp_path):
     return end
 
 
-@pytest.mark.parametrize(("mistake", "after"), zip(MISTAKES, BY_TURNS, strict=False))
+@pytest.mark.parametrize(("mistake", "after"), [*zip(MISTAKES, BY_TURNS, strict=False)])
 def test_mistake_in_ini(mistake, end, after):
     """A mistake in the file is one sentence that names where it is; no connection."""
     text, names = MISTAKES[mistake]
@@ -186,7 +186,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("section", ["", "[celery:main]\n"], ids=["app", "celery"])
-@pytest.mark.parametrize(("factory", "after"), zip(BROKEN, BY_TURNS, strict=False))
+@pytest.mark.parametrize(("factory", "after"), [*zip(BROKEN, BY_TURNS, strict=False)])
 def test_error_of_application_keeps_traceback(factory, section, end, after):
     """An error in the application's own code is shown whole; no worker, no broker."""
     text = APP.replace("exampleapp:main", f"failing:{factory}")
