@@ -16,7 +16,7 @@ from kombu.exceptions import EncodeError
 from proxy import Proxy
 from pyramid.scripting import prepare
 from redis import Redis
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import ResponseError
 from sqlalchemy import create_engine
 from support import DEADLINE, need_service, unique
 from transactional import Resource, TransactionalApp
@@ -334,7 +334,7 @@ def test_result_backend_that_is_down(broker, backend):
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (OutOfMemoryError("full"), (BrokerDown, "backend, which chords need: full")),
+        (ResponseError("OOM full"), (BrokerDown, "which chords need: OOM full")),
         (SoftTimeLimitExceeded("over"), (SoftTimeLimitExceeded, "over")),
     ],
     ids=repr,

@@ -6,12 +6,14 @@ import ast
 import sys
 import tomllib
 from collections.abc import Iterator
+from configparser import ConfigParser
 from importlib.metadata import distributions
 from itertools import chain
 
 from documents import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Who imports the module of the plugin has it.
@@ -62,3 +64,28 @@ def test_imports_are_declared() -> None:
     assert undeclared == set(LOADED_BY)
     assert {(LOADED_BY[name], name) for name in undeclared} <= imported
     assert declared - names == {PROJECT["name"]}  # [outbox] needs [tm]
+
+
+def test_lowest_versions_are_tried() -> None:
+    """tox runs the lowest version that each bound of a requirement allows."""
+    lines = chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    bounds = {
+        canonicalize_name(each.name): Version(bound.version)
+        for each in map(Requirement, lines)
+        for bound in each.specifier
+        if bound.operator == ">="
+    }
+    tox = ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    pins = map(Requirement, _requirements(tox["testenv:py311-lowest"]["deps"]))
+    tried = {
+        canonicalize_name(each.name): Version(bound.version)
+        for each in pins
+        for bound in each.specifier
+        if bound.operator == "=="
+    }
+    assert bounds.items() <= tried.items()
+
+
+def _requirements(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
