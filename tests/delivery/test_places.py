@@ -141,6 +141,18 @@ def test_session_that_is_emptied(app, request_, defer, how):
         getattr(request_.dbsession, how)()
         defer(2)
     assert app.sent() == [1, 2]
+    assert app.engine.pool.checkedout() == 0
+
+
+def test_session_that_is_committed(app, request_, defer):
+    """A task is sent once if the application commits the session by itself."""
+    with request_.tm:
+        request_.dbsession = Session(app.engine)  # which zope.sqlalchemy does not guard
+        defer(1)
+        request_.dbsession.commit()
+    assert app.sent() == [1]
+    assert app.waiting() == 0
+    assert app.engine.pool.checkedout() == 0
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["after a task", "alone"])

@@ -298,9 +298,14 @@ def test_relay_is_woken(postgresql, make_app):
     assert app.values() == [1, 1]
 
 
-def test_waiter_listens(postgresql, make_app):
+def test_waiter_listens(postgresql, make_app, monkeypatch):
     """It hears each NOTIFY once, with a connection that the pool does not count."""
     waiter = make_app(postgresql).relay().waiter
+    with monkeypatch.context() as patch:
+        error = OperationalError("SELECT", {}, Exception("gone"))
+        patch.setattr(waiter, "_hears_itself", Mock(side_effect=error))
+        waiter.listen()
+        assert not waiter.listens  # and so it looks at the table
     waiter.listen()
     listener = waiter._listener
     waiter.listen()
