@@ -187,7 +187,7 @@ class AdaptedLoader:
                 return dict(self._loader.get_settings(section, defaults))
         except LoadError as error:
             cause = error.__cause__
-            if isinstance(cause, KeyError) or " format" in str(cause):
+            if isinstance(cause, KeyError) or "format" in str(cause):
                 problem = (
                     "has a value with %(here)s and another percent sign: only "
                     "%(here)s and %(__file__)s stand for something there, and each "
