@@ -213,6 +213,10 @@ def merge_settings(base: Settings, override: Settings) -> Settings:
     Dictionaries merge key by key. Routes come before the routes of ``base``, whatever
     their form, as Celery takes the first pattern that fits. An entry of a schedule that
     names its task replaces an entry, as its arguments belong to its task.
+
+    Args:
+        base: Settings of Celery, which the function leaves as they are.
+        override: The settings that win.
     """
     merged = dict(base)
     for key, value in override.items():

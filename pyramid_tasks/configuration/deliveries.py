@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 @action_method
 def add_delivery(config: Configurator, name: str, delivery: Delivery) -> None:
-    """Register a delivery under a name."""
+    """Register a delivery under a name.
+
+    Args:
+        name: The value of ``pyramid_tasks.delivery``, and of the option ``delivery``.
+        delivery: An object with the methods of
+            :class:`~pyramid_tasks.registry.Delivery`.
+    """
     tasks = get_tasks(config.registry)
     tasks.deliveries[name] = delivery
     introspectable = config.introspectable(
