@@ -42,7 +42,7 @@ _NAME = r"[\w.:-]*/?"
 #: RabbitMQ on a host needs no more than the name of the host, or its number.
 _HOST = r"(?i)(?!(none|null)$)([\w.-]+|[\da-f:]*::[\da-f:.]*)"
 #: Redis databases are numbers.
-_REDIS = {"redis", "rediss", "sentinel"}
+_REDIS = r"(redis|rediss|sentinel)\b"
 #: Celery and kombu read these themselves: a key in them may have any character.
 _OF_OWN_FORM = ("azure", "sqs", "confluentkafka", "gcpubsub")
 
@@ -107,8 +107,8 @@ def _several(value: Any) -> list[str]:
 
 
 def _has_own_form(url: str) -> bool:
-    scheme, separator, _ = url.partition("://")
-    return bool(separator) and scheme.startswith(_OF_OWN_FORM)
+    begins = url.startswith(_OF_OWN_FORM)
+    return begins and re.match(r"[\w.+-]*://", url) is not None
 
 
 def _shown(url: str) -> str:
@@ -152,5 +152,7 @@ def _check(url: str) -> None:
     if "@" not in parts.netloc and ":" in parts.netloc and "@" in rest:
         raise ValueError(_NO_URL)
     database = parts.path.strip("/")
-    if scheme in _REDIS and database and not database.isdecimal():
+    is_redis = scheme.startswith(("redis", "sentinel")) and re.match(_REDIS, scheme)
+    is_file = "socket" in scheme
+    if is_redis and not is_file and database and not database.isdecimal():
         raise ValueError(_NO_NUMBER)

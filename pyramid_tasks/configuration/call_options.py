@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from datetime import datetime
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -226,6 +227,13 @@ def check_scheduled(options: MutableMapping[str, Any]) -> None:
     check_options(options)
 
 
+@cache
+def _options_of_routes() -> frozenset[str]:
+    # The arguments of a call are sent, whatever a route says.
+    arguments = signature(Celery.send_task).parameters
+    return CALL_OPTIONS - {"delivery", "ignore_result", *arguments}
+
+
 def check_routed(options: MutableMapping[str, Any]) -> None:
     """Check the options of a route, their names and their values.
 
@@ -233,9 +241,7 @@ def check_routed(options: MutableMapping[str, Any]) -> None:
         ValueError: A route cannot have one of the options, or Celery cannot use its
             value.
     """
-    # The arguments of a call are sent, whatever a route says.
-    arguments = {"delivery", "ignore_result", *signature(Celery.send_task).parameters}
-    known = CALL_OPTIONS - arguments
+    known = _options_of_routes()
     for option, value in options.items():
         if option not in known:
             near = near_names(option, known)

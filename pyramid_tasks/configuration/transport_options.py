@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -80,8 +81,13 @@ def check_publish_policy(value: Any) -> None:
         ValueError: It is not a dictionary, or it has an item that cannot be used.
     """
     of("a dictionary", Mapping)(value)
+    check_retry_policy(value, _publish_policy())
+
+
+@cache
+def _publish_policy() -> list[str]:
     # After what is called, how often and why.
-    check_retry_policy(value, [*signature(Connection.ensure).parameters][3:])
+    return [*signature(Connection.ensure).parameters][3:]
 
 
 def _any(value: Any) -> Any:

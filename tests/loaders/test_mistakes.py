@@ -385,6 +385,8 @@ def test_mistakes(told, text, said):
         f"redis//:{SECRET}@localhost",
         f"redis:{SECRET}@localhost:6379/13",
         f"redis://localhost; redis://:{SECRET}@localhost",
+        f"sqs;redis://:{SECRET}@localhost/x",
+        f"redis+x://:{SECRET}@localhost/x",
     ],
 )
 def test_address_that_cannot_be_read(told, web, tmp_path, url, name):
