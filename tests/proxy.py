@@ -21,6 +21,7 @@ class Proxy:
         self._word: bytes | None = None
         self._passes_word = False
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._lock = threading.RLock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def silence(self) -> None:
@@ -38,38 +39,50 @@ class Proxy:
 
     def reset(self) -> None:
         """Cut all connections, as a router that restarts does."""
-        for pair in self._pairs:
-            for side in pair:
-                # With no time to linger, the kernel sends RST.
-                linger = struct.pack("ii", 1, 0)
-                with suppress(OSError):
-                    side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                    side.shutdown(socket.SHUT_RD)
-                side.close()
-        self._pairs = []
+        with self._lock:
+            # The client believes to be connected before the proxy accepts.
+            self._accept_waiting()
+            for pair in self._pairs:
+                for side in pair:
+                    # With no time to linger, the kernel sends RST.
+                    linger = struct.pack("ii", 1, 0)
+                    with suppress(OSError):
+                        side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                        side.shutdown(socket.SHUT_RD)
+                    side.close()
+            self._pairs = []
 
     def refuse(self) -> None:
         """Cut all connections, and listen no more."""
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.reset()
+        with self._lock:
+            self.reset()
+            with suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
 
     close = refuse
 
     def _accept(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             while True:
-                client, _ = self._listener.accept()
-                self.connections += 1
-                try:
-                    server = socket.create_connection(self._target)
-                except OSError:
-                    client.close()
-                    continue
-                pair = client, server
-                self._pairs.append(pair)
-                threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+                select.select([self._listener], [], [])
+                with self._lock:
+                    self._accept_waiting()
+
+    def _accept_waiting(self) -> None:
+        while self._listener.fileno() >= 0:
+            if not select.select([self._listener], [], [], 0)[0]:
+                return
+            client, _ = self._listener.accept()
+            self.connections += 1
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                client.close()
+                continue
+            pair = client, server
+            self._pairs.append(pair)
+            threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
 
     def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
         other = {client: server, server: client}
