@@ -679,18 +679,19 @@ def test_yaml_without_a_section(fragment):
     ("uri", "error", "said"),
     [
         (
-            f"{CONFIGS}/celery.yaml#broken",
+            "celery.yaml#broken",
             SettingError,
-            f"{CONFIGS}/celery.yaml.*'celery:broken': result_expires = '1 day'",
+            "celery.yaml.*'celery:broken': result_expires = '1 day'",
         ),
-        (f"{CONFIGS}/missing.yaml", ConfigFileNotFound, "there is no such file"),
-        (f"{CONFIGS}/plain.yaml#without", LoadError, "'without' does not include"),
-        (f"{CONFIGS}/plain.yaml#x", LoadError, "no section 'x'; it has app, without"),
+        ("missing.yaml", ConfigFileNotFound, "there is no such file"),
+        ("plain.yaml#without", LoadError, "'without' does not include"),
+        ("plain.yaml#x", LoadError, "no section 'x'; it has app, without"),
         ("egg:exampleapp#without_tasks", LoadError, "does not include pyramid_tasks"),
     ],
 )
-def test_mistakes_in_other_forms(uri, error, said):
+def test_mistakes_in_other_forms(uri, error, said, monkeypatch):
     """A mistake in YAML or of a distribution is told as that in an ini."""
+    monkeypatch.chdir(CONFIGS)
     with pytest.raises(error, match=said):
         get_celery_app(uri)
 
