@@ -131,6 +131,18 @@ def test_outbox_table_in_a_schema(args, words):
         assert vars(one) == vars(error)
 
 
+@pytest.mark.parametrize(
+    "name", [each for each in ERRORS if "__init__" in vars(getattr(exceptions, each))]
+)
+def test_error_made_by_keywords(name):
+    """An error that was made with keywords can be carried as well."""
+    make = getattr(exceptions, name)
+    error = make(**inspect.signature(make).bind(*ERRORS[name][0]).arguments)
+    for one in carried(error):
+        assert str(one) == str(error) == ERRORS[name][1]
+        assert vars(one) == vars(error)
+
+
 def test_what_a_setting_error_may_lack():
     """A loader adds the source later, to pickles too; not each name has a near one."""
     error = exceptions.SettingError("celery.x", "is wrong.")
