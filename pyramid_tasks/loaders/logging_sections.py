@@ -29,9 +29,9 @@ _KINDS = {
 _RAW = {"format", "datefmt", "style"}
 
 
-def read_logging(path: str, defaults: dict[str, str]) -> ConfigParser:
+def read_logging(path: str, variables: dict[str, str]) -> ConfigParser:
     """Return the sections of a file, as ``logging.config.fileConfig`` reads them."""
-    parser = ConfigParser(defaults)
+    parser = ConfigParser(variables)
     parser.read(path)
     return parser
 

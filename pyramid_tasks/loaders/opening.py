@@ -17,7 +17,7 @@ from ..configuration.addresses import shown, without_secrets
 from ..configuration.load import reporting
 from ..configuration.values import check_environment
 from ..exceptions import LoadError
-from .protocol import Defaults, find_loader
+from .protocol import Variables, find_loader
 
 # The name of the section in an ini, and in the formats of other loaders.
 _LOGGING_SECTIONS = {"loggers", "logging"}
@@ -28,7 +28,7 @@ _LOGFILE = "pyramid_tasks.logfile"
 def open_app(
     config_uri: str,
     name: str | None = None,
-    variables: Defaults = None,
+    variables: Variables = None,
     *,
     setup_logging: bool = True,
 ) -> Celery:

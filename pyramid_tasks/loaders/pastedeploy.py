@@ -21,7 +21,7 @@ from ._pastedeploy import APP_PREFIXES, CELERY, CeleryConfigLoader
 from .errors import as_text, plain_errors, setting_source
 from .logging_sections import find_misspelt, find_mistake, read_logging
 from .merge import add_sections
-from .protocol import Defaults, the_only
+from .protocol import Variables, the_only
 from .sections import check_defaults, check_sections, read_sections
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Loader(plaster_pastedeploy.Loader):
     """The loader of PasteDeploy files, speaking the ``celery`` protocol."""
 
     def get_celery_app(
-        self, name: str | None = None, defaults: Defaults = None
+        self, name: str | None = None, defaults: Variables = None
     ) -> Celery:
         """Load ``[celery:NAME]``, or ``[app:NAME]`` if the file has no other."""
         name = name or self.uri.fragment or "main"
@@ -120,7 +120,7 @@ class Loader(plaster_pastedeploy.Loader):
         return app
 
     def get_celery_app_settings(
-        self, name: str | None = None, defaults: Defaults = None
+        self, name: str | None = None, defaults: Variables = None
     ) -> Settings:
         """Return the Celery settings of ``[celery:NAME]``, schedules and routes too."""
         name = name or self.uri.fragment or "main"
@@ -140,7 +140,7 @@ class Loader(plaster_pastedeploy.Loader):
         with plain_errors(self.uri.path):
             return list(super().get_sections())
 
-    def setup_logging(self, defaults: Defaults = None) -> None:
+    def setup_logging(self, defaults: Variables = None) -> None:
         """Set up logging from the file, as ``pserve`` does."""
         path = self.uri.path
         with plain_errors(path):
@@ -157,14 +157,14 @@ class Loader(plaster_pastedeploy.Loader):
                 for mistake in find_misspelt(self._logging_sections(defaults)):
                     warn(logger, LoadError(f"{path}, {mistake}", path))
 
-    def _logging_sections(self, defaults: Defaults) -> ConfigParser:
+    def _logging_sections(self, variables: Variables) -> ConfigParser:
         here = {"__file__": self.filepath, "here": str(Path(self.filepath).parent)}
-        variables = {**here, **self.uri.options, **(defaults or {})}
+        variables = {**here, **self.uri.options, **(variables or {})}
         return read_logging(self.uri.path, variables)
 
-    def _read(self, defaults: Defaults) -> tuple[CeleryConfigLoader, dict[str, str]]:
+    def _read(self, variables: Variables) -> tuple[CeleryConfigLoader, dict[str, str]]:
         reader = CeleryConfigLoader(self.uri.path)
-        global_conf = {**self.uri.options, **(defaults or {})}
+        global_conf = {**self.uri.options, **(variables or {})}
         reader.update_defaults(as_text(global_conf), overwrite=False)
         _check_variables(reader, global_conf)
         check_sections(reader)

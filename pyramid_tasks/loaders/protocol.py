@@ -18,7 +18,8 @@ from .sections import check_others
 if TYPE_CHECKING:
     from celery import Celery
 
-Defaults = dict[str, str] | None
+#: Variables for ``%(variable)s`` in a file. Plaster calls them defaults.
+Variables = dict[str, str] | None
 
 
 class CeleryLoader(Protocol):
@@ -33,12 +34,12 @@ class CeleryLoader(Protocol):
     """
 
     def get_celery_app(
-        self, name: str | None = None, defaults: Defaults = None
+        self, name: str | None = None, defaults: Variables = None
     ) -> Celery:
         """Load the application and return its Celery application."""
 
     def get_celery_app_settings(
-        self, name: str | None = None, defaults: Defaults = None
+        self, name: str | None = None, defaults: Variables = None
     ) -> Settings:
         """Return the Celery settings of the file, without the application's settings.
 
@@ -48,7 +49,7 @@ class CeleryLoader(Protocol):
     def get_sections(self) -> list[str]:
         """Return the names of the sections."""
 
-    def setup_logging(self, defaults: Defaults = None) -> None:
+    def setup_logging(self, defaults: Variables = None) -> None:
         """Set up logging from the file."""
 
 
@@ -127,7 +128,7 @@ class AdaptedLoader:
             problem = "has no sections. Write app:, and below it the settings."
             raise LoadError(f"{self._uri} {problem}", self._uri) from error
 
-    def setup_logging(self, defaults: Defaults = None) -> None:
+    def setup_logging(self, defaults: Variables = None) -> None:
         with plain_errors(self._uri, self._readers):
             try:
                 self._loader.setup_logging(defaults)
@@ -137,7 +138,7 @@ class AdaptedLoader:
                 raise ValueError(f"{error}: {error.__cause__}") from error
 
     def get_celery_app(
-        self, name: str | None = None, defaults: Defaults = None
+        self, name: str | None = None, defaults: Variables = None
     ) -> Celery:
         name = name or self._name
         section = self._section(name)
@@ -170,7 +171,7 @@ class AdaptedLoader:
         return the_only(load, self._uri, f"app {app_name or 'main'!r}")
 
     def get_celery_app_settings(
-        self, name: str | None = None, defaults: Defaults = None
+        self, name: str | None = None, defaults: Variables = None
     ) -> Settings:
         section = self._section(name or self._name)
         if section is None:
@@ -181,10 +182,10 @@ class AdaptedLoader:
         with setting_source(f"{self._uri}, section {section!r}"):
             return coerce_settings(conf, report=report_setting)
 
-    def _settings(self, section: str, defaults: Defaults) -> Settings:
+    def _settings(self, section: str, variables: Variables) -> Settings:
         try:
             with plain_errors(self._uri, self._readers):
-                return dict(self._loader.get_settings(section, defaults))
+                return dict(self._loader.get_settings(section, variables))
         except LoadError as error:
             cause = error.__cause__
             if isinstance(cause, KeyError) or "format" in str(cause):
