@@ -21,7 +21,7 @@ from ._pastedeploy import APP_PREFIXES, CELERY, CeleryConfigLoader
 from .errors import as_text, plain_errors, setting_source
 from .logging_sections import find_misspelt, find_mistake, read_logging
 from .merge import add_sections
-from .protocol import Variables, the_only
+from .protocol import Variables, loaded_app
 from .sections import check_defaults, check_sections, read_sections
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def celery_factory(
         section = f"[app:{app}]"
         with setting_source(f"{loader.filename}, {section}"):
             _load_app(loader, app, global_conf)
-    return the_only(load, loader.filename, section)
+    return loaded_app(load, loader.filename, section)
 
 
 def _check_variables(reader: CeleryConfigLoader, variables: dict[str, str]) -> None:

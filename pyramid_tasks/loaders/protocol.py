@@ -81,7 +81,7 @@ def find_loader(config_uri: str) -> CeleryLoader:
     return loader if hasattr(loader, "get_celery_app") else AdaptedLoader(url)
 
 
-def the_only(load: Load, config_uri: str, section: str) -> Celery:
+def loaded_app(load: Load, config_uri: str, section: str) -> Celery:
     """Return the Celery application of a finished load.
 
     Raises:
@@ -168,7 +168,7 @@ class AdaptedLoader:
             else nullcontext(),
         ):
             self._loader.get_wsgi_app(app_name, defaults)
-        return the_only(load, self._uri, f"app {app_name or 'main'!r}")
+        return loaded_app(load, self._uri, f"app {app_name or 'main'!r}")
 
     def get_celery_app_settings(
         self, name: str | None = None, defaults: Variables = None

@@ -65,11 +65,11 @@ def check_app(app: Celery, sections: Iterable[str], config_uri: str) -> None:
     )
     for problem in chain(*own):
         if isinstance(problem, SettingError) and not problem.source:
-            _place(problem, app, config_uri)
+            _add_source(problem, app, config_uri)
         report(problem)
 
 
-def _place(problem: SettingError, app: Celery, config_uri: str) -> None:
+def _add_source(problem: SettingError, app: Celery, config_uri: str) -> None:
     """Say where a setting stands: in the section of the worker, or in the file."""
     problem.source = config_uri
     if isinstance(app, PyramidCelery):

@@ -45,7 +45,7 @@ def _describe_task(app: Celery, task: Task) -> dict[str, Any]:
         "queue": _queue_of(app, task),
         "derivers": found.get("derivers", []),
         "options": _changed(app, task, options),
-        "registered": _place(found),
+        "registered": _file_and_line(found),
     }
 
 
@@ -116,7 +116,7 @@ def _describe_entry(app: Celery, entry: ScheduleEntry) -> dict[str, Any]:
         "args": list(entry.args or ()),
         "kwargs": dict(entry.kwargs or {}),
         "options": dict(entry.options or {}),
-        "registered": _place(found),
+        "registered": _file_and_line(found),
     }
 
 
@@ -160,6 +160,6 @@ def _changed(app: Celery, task: Task, options: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _place(found: Introspectable | None) -> dict[str, Any] | None:
+def _file_and_line(found: Introspectable | None) -> dict[str, Any] | None:
     info = None if found is None else found.action_info
     return {"file": info.file, "line": info.line} if info else None
