@@ -50,7 +50,7 @@ class TasksPanel(DebugPanel):
                 return handler(request)
             finally:
                 # The toolbar is outside pyramid_tm, so the transaction has ended.
-                self.recorded.settle()
+                self.recorded.mark_unsent()
 
         return wrapper
 

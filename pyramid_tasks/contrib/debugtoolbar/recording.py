@@ -36,7 +36,7 @@ class RecordedTasks:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.count = 0
-        self._unsettled: list[tuple[list[Row], Any]] | None = []
+        self._expected: list[tuple[list[Row], Any]] | None = []
 
     def expect(self, rows: list[Row], result: Any) -> None:
         """Remember a result, which will know whether its tasks were sent.
@@ -45,19 +45,19 @@ class RecordedTasks:
             rows: The rows of these tasks.
             result: The result that the delivery returned for them.
         """
-        if self._unsettled is not None:
-            self._unsettled.append((rows, result))
+        if self._expected is not None:
+            self._expected.append((rows, result))
 
-    def settle(self) -> None:
+    def mark_unsent(self) -> None:
         """Mark the tasks that were not sent, now that the transaction has ended.
 
         A response callback defers tasks later and outside the transaction.
         """
-        for rows, result in self._unsettled or ():
+        for rows, result in self._expected or ():
             if not getattr(result, "sent", True):
                 for row in rows:
                     row.state = NOT_SENT
-        self._unsettled = None  # the history of the toolbar keeps text alone
+        self._expected = None  # the history of the toolbar keeps text alone
 
 
 class RecordingDelivery:

@@ -283,7 +283,7 @@ def test_kept_is_text_only(make_site):
         request.defer_canvas(group(request.task_signature("echo")))
 
     panel = make_site(view, "commit").get().panel
-    assert panel.recorded._unsettled is None
+    assert panel.recorded._expected is None
     assert vars(panel).keys() == {"recorded", "request_id", "is_active"}
     for row in panel.recorded.rows:
         texts = [*vars(row.place).values()]
