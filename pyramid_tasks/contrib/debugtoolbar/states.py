@@ -89,18 +89,18 @@ class StateReader:
 
         # Not every backend has a time limit, so a thread asks. As long as it gets no
         # answer, no other thread asks.
-        is_free = self._lock.acquire(timeout=TIMEOUT)
-        if is_free:
-            thread = Thread(target=ask, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:  # the process may have no more threads
-                self._lock.release()
-                return f"The result backend cannot be asked: {error}."
-            thread.join(TIMEOUT)
-            is_free = not thread.is_alive()
-        if not is_free:
-            return f"The result backend has not answered within {TIMEOUT:g} seconds."
+        silent = f"The result backend has not answered within {TIMEOUT:g} seconds."
+        if not self._lock.acquire(timeout=TIMEOUT):
+            return silent
+        thread = Thread(target=ask, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the process may have no more threads
+            self._lock.release()
+            return f"The result backend cannot be asked: {error}."
+        thread.join(TIMEOUT)
+        if thread.is_alive():
+            return silent
         if errors:  # their words may hold the URL
             return f"The result backend cannot be read: {type(errors[0]).__name__}."
         return ""
