@@ -8,8 +8,8 @@ fixtures of the pytest plugin, :mod:`pyramid_tasks.pytest_plugin`, use both.
 from __future__ import annotations
 
 from .capture import capture
-from .captured import CapturedTask
 from .deferred import Deferred
+from .delivery import CapturedTask
 from .worker import start_worker
 
 __all__ = ["CapturedTask", "Deferred", "capture", "start_worker"]

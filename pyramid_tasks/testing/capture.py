@@ -16,11 +16,10 @@ from ..exceptions import CaptureError
 from ..registry import get_tasks
 from ..worker.request import get_runner
 from .deferred import Deferred
-from .delivery import CapturingDelivery
+from .delivery import Captured, CapturingDelivery
 from .isolation import RESULTS_IN_MEMORY, isolated
 
 if TYPE_CHECKING:
-    from celery import Celery
     from pyramid.registry import Registry
 
     from ..registry import Delivery
@@ -62,10 +61,10 @@ def capture(
     """
     tasks = get_tasks(registry)
     app = tasks.app
-    deferred = Deferred(tasks)
+    captured: list[Captured] = []
     environ = dict(environ or {})
     deliveries = {
-        name: _capturing(delivery, registry, deferred, at_once="tm.active" in environ)
+        name: _capturing(delivery, captured, at_once="tm.active" in environ)
         for name, delivery in tasks.deliveries.items()
     }
     settings: dict[str, Any] = {
@@ -75,7 +74,6 @@ def capture(
     if app.conf.result_backend:  # without any, results need not be JSON
         settings["result_backend"] = RESULTS_IN_MEMORY
         settings["task_store_eager_result"] = True
-    at_once = CapturingDelivery(app, registry, deferred)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(tasks.deliveries, deliveries))
         stack.enter_context(mock.patch.dict(get_runner(registry).base_environ, environ))
@@ -85,23 +83,25 @@ def capture(
                 stored = mock.patch.object(task, "store_eager_result", new=True)
                 stack.enter_context(stored)
         # task.delay() uses no delivery, nor does Celery when it sends a task itself.
-        send_task = _send_task(app, at_once)
+        send_task = _send_task(CapturingDelivery(app, captured))
         stack.enter_context(mock.patch.object(app, "send_task", send_task))
-        yield deferred
+        yield Deferred(tasks, captured)
 
 
 def _capturing(
-    delivery: Delivery, registry: Registry, deferred: Deferred, *, at_once: bool
+    delivery: Delivery, captured: list[Captured], *, at_once: bool
 ) -> CapturingDelivery:
     """Return the stand-in for a delivery, as transactional as the delivery is."""
     if at_once or not delivery.is_transactional:
-        return CapturingDelivery(delivery.app, registry, deferred)
+        return CapturingDelivery(delivery.app, captured)
     from .transactional_delivery import TransactionalCapturing
 
-    return TransactionalCapturing(delivery.app, registry, deferred)
+    return TransactionalCapturing(delivery.app, captured)
 
 
-def _send_task(app: Celery, delivery: CapturingDelivery) -> Any:
+def _send_task(delivery: CapturingDelivery) -> Any:
+    app = delivery.app
+
     def send_task(
         name: str,
         args: Sequence[Any] | None = None,

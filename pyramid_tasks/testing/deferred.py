@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..registry import Tasks
     from ..typing import TaskLike
-    from .captured import Captured, CapturedTask
+    from .delivery import Captured, CapturedTask
 
 #: After this many tasks in one run, tasks seem to defer each other for ever.
 RUN_LIMIT = 1000
@@ -28,9 +28,9 @@ RUN_LIMIT = 1000
 class Deferred:
     """The tasks that were deferred and not sent; :func:`capture` gives them."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, captured: list[Captured]) -> None:
         self._tasks = tasks
-        self._captured: list[Captured] = []
+        self._captured = captured
 
     def __repr__(self) -> str:
         return f"<Deferred {self.tasks}>"

@@ -1,33 +1,119 @@
-"""The delivery that keeps tasks."""
+"""The delivery that keeps tasks, and the tasks as a worker would get them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from .captured import Captured
+from kombu.utils.functional import reprcall
+from kombu.utils.json import loads
+
+from ..delivery.canvas import as_signature, copy, fix_ids, is_canvas
+from ..delivery.results import deferred_result, freeze
+from ..worker.contexts import HEADER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from celery.canvas import Signature
     from celery.result import ResultBase
-    from pyramid.registry import Registry
     from pyramid.request import Request
 
     from ..application import PyramidCelery
-    from .deferred import Deferred
+    from ..delivery.canvas import Canvas
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CapturedTask:
+    """A task that was deferred.
+
+    Attributes:
+        name: The name of the task.
+        args: Its positional arguments, as they come out of the serializer again.
+        kwargs: Its keyword arguments, likewise.
+        options: The options that the task was deferred with, such as ``countdown``.
+        headers: The headers of its message.
+        id: The id of the task, which its result has too.
+        canvas: The chain, group or chord that the task is a part of, or its own
+            signature.
+        func: The function that is registered under the name, or ``None``.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: dict[str, Any]
+    headers: dict[str, Any]
+    id: str
+    canvas: Signature
+    func: Callable[..., Any] | None
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """The values that the request hands to the task, by the name of the context."""
+        return dict(loads(self.headers.get(HEADER, "{}")))
+
+    def __repr__(self) -> str:
+        return str(reprcall(self.name, self.args, self.kwargs))
+
+
+class Captured:
+    """A task, chain, group or chord, as a delivery got it.
+
+    Attributes:
+        result: The result for the caller.
+        tasks: The tasks in it, in order, without the tasks that are linked to them.
+        committed: Whether a worker would have got it.
+        started: Whether it has been run.
+        sent: Whether its result is there: it ran without an error.
+        dropped: Whether its transaction was aborted.
+    """
+
+    def __init__(self, app: PyramidCelery, signature: Signature) -> None:
+        self.signature = signature
+        self.committed = False
+        self.started = False
+        self.sent = False
+        self.dropped = False
+        tasks = fix_ids(signature)
+        # A copy, as Celery adds things to a frozen canvas that must not run here.
+        result = freeze(as_signature(copy(signature), app))
+        self.result = deferred_result(result, self)
+        if not is_canvas(signature):
+            # As Celery does: nobody waits for a result that is ignored.
+            task = app.tasks.get(signature.task)
+            default = getattr(task, "ignore_result", None)
+            self.result.ignored = signature["options"].get("ignore_result", default)
+        self.tasks = [_captured_task(app, task, signature) for task in tasks]
+
+    def drop(self) -> None:
+        """Take note that the transaction did not commit."""
+        self.dropped = True
+
+
+def _captured_task(app: PyramidCelery, task: Canvas, canvas: Signature) -> CapturedTask:
+    name, options = task["task"], task["options"].copy()
+    introspectable = app.registry.introspector.get("tasks", name)
+    return CapturedTask(
+        name=name,
+        args=tuple(task["args"]),
+        kwargs=task["kwargs"],
+        id=options.pop("task_id"),
+        headers=options.pop("headers", None) or {},
+        options=options,
+        canvas=canvas,
+        func=introspectable["func"] if introspectable is not None else None,
+    )
 
 
 class CapturingDelivery:
-    """Keeps the tasks that it gets."""
+    """Adds the tasks that it gets to a list."""
 
     is_transactional = False
 
-    def __init__(
-        self, app: PyramidCelery, registry: Registry, deferred: Deferred
-    ) -> None:
+    def __init__(self, app: PyramidCelery, captured: list[Captured]) -> None:
         self.app = app
-        self.registry = registry
-        self.deferred = deferred
+        self.captured = captured
 
     def is_direct(self, _request: Request) -> bool:
         return False
@@ -35,8 +121,8 @@ class CapturingDelivery:
     def deliver(
         self, request: Request, signatures: Sequence[Signature]
     ) -> list[ResultBase]:
-        captured = [Captured(self.registry, each) for each in signatures]
-        self.deferred._captured.extend(captured)  # noqa: SLF001 not for tests
+        captured = [Captured(self.app, each) for each in signatures]
+        self.captured += captured
         self.keep(request, captured)
         return [each.result for each in captured]
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..delivery.transactional import TaskDataManager, transaction_of
-from .delivery import CapturingDelivery
+from .delivery import Captured, CapturingDelivery
 
 if TYPE_CHECKING:
     from pyramid.request import Request
-
-    from .captured import Captured
 
 
 class TransactionalCapturing(CapturingDelivery):
@@ -25,7 +23,7 @@ class TransactionalCapturing(CapturingDelivery):
             _CapturingDataManager.of(request).hold(request, captured)
 
 
-class _CapturingDataManager(TaskDataManager["Captured"]):
+class _CapturingDataManager(TaskDataManager[Captured]):
     def after_commit(self, messages: list[Captured]) -> None:
         for captured in messages:
             captured.committed = True
