@@ -52,7 +52,7 @@ def check_app(app: Celery, sections: Iterable[str], config_uri: str) -> None:
         config_uri: The file, for messages.
     """
     app.loader.import_default_modules()
-    own: tuple[Iterator[Exception], ...] = (
+    problems: Iterator[Exception] = chain(
         _tasks(app),
         check_worker(app),
         _schedule(app),
@@ -63,7 +63,7 @@ def check_app(app: Celery, sections: Iterable[str], config_uri: str) -> None:
         _outbox(app),
         check_inbox(app),
     )
-    for problem in chain(*own):
+    for problem in problems:
         if isinstance(problem, SettingError) and not problem.source:
             _add_source(problem, app, config_uri)
         report(problem)
@@ -83,12 +83,10 @@ def _tasks(app: Celery) -> Iterator[SettingError]:
     """Yield the options of tasks that Celery does not know."""
     for task in list_tasks(app):
         name, place = task["name"], task["registered"]
-        found: list[SettingError] = []
         # An option that is near to no option of Celery may belong to a deriver.
         for option, near in misspelt_options(sorted(task["options"]), TASK_OPTIONS):
             problem = f"is an option of the task {name} that nobody knows."
-            found.append(UnknownSetting(option, problem, near))
-        for error in found:
+            error = UnknownSetting(option, problem, near)
             error.source = place and f"{place['file']}:{place['line']}"
             yield error
 
@@ -148,18 +146,19 @@ def _session(registry: Registry) -> Iterator[OutboxError]:
 def _results(app: Celery) -> Iterator[Exception]:
     """Yield the tasks that do not ignore their results, if no backend keeps results."""
     names = [task.name for task in own_tasks(app) if not task.ignore_result]
-    if names and str(app.conf.result_backend).partition(":")[0] == "rpc":
+    if not names:
+        return
+    conf = app.conf
+    if str(conf.result_backend).partition(":")[0] == "rpc":
         yield SettingError(
             "celery.result_backend",
             "= rpc:// sends a result to the process that deferred the task, and to no "
             "other: request.get_task_result() finds none. Use another result backend, "
             "such as redis://, or ignore the results: celery.task_ignore_result = true",
         )
-    if app.conf.result_backend or app.conf.task_always_eager:
-        return
-    if not isinstance(app.backend, DisabledBackend):
-        return
-    if names:
+    elif not (conf.result_backend or conf.task_always_eager) and isinstance(
+        app.backend, DisabledBackend
+    ):
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004
         yield SettingError(
             "celery.result_backend",
