@@ -5,42 +5,29 @@ Nothing here connects to a broker, a result backend or a database.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
-from importlib.util import find_spec
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from celery.backends.base import DisabledBackend
 from celery.exceptions import QueueNotFound
-from pyramid.interfaces import INewRequest, IRequestFactory
-from pyramid.request import Request
 
 from ..application import PyramidCelery
 from ..configuration.beat_schedule import check_schedule
 from ..configuration.call_options import TASK_OPTIONS, misspelt_options
 from ..configuration.load import report
-from ..configuration.own_settings import schema_names
 from ..configuration.schedules import check_entry
 from ..delivery.immediate import route
-from ..exceptions import (
-    OutboxError,
-    SettingError,
-    TaskNotRegistered,
-    UnknownSetting,
-)
+from ..exceptions import SettingError, TaskNotRegistered, UnknownSetting
 from ..loaders.merge import find_task
-from ..outbox.configuration import get_outbox, no_session
-from ..registry import get_tasks, tasks_with_inbox
-from .inbox_checks import check_inbox
+from ..registry import get_tasks
 from .listing import entry_of, list_tasks, next_run, own_tasks
 from .map_checks import check_annotations, check_routes
+from .outbox_checks import check_inbox, check_outbox
 from .worker_checks import check_worker
 
 if TYPE_CHECKING:
     from celery import Celery
-    from pyramid.registry import Registry
 
 
 def check_app(app: Celery, sections: Iterable[str], config_uri: str) -> None:
@@ -60,7 +47,7 @@ def check_app(app: Celery, sections: Iterable[str], config_uri: str) -> None:
         check_annotations(app),
         _queues(app),
         _results(app),
-        _outbox(app),
+        check_outbox(app),
         check_inbox(app),
     )
     for problem in problems:
@@ -126,23 +113,6 @@ def _queues(app: Celery) -> Iterator[Exception]:
             continue
 
 
-def _session(registry: Registry) -> Iterator[OutboxError]:
-    """Yield an error if no request has the session that is to store tasks."""
-    name = get_outbox(registry).session
-    factory = registry.queryUtility(IRequestFactory, default=Request)
-    if (
-        callable(name)
-        or not isinstance(factory, type)
-        or hasattr(factory, name)
-        or hasattr(factory, "__getattr__")
-        or registry.introspector.get("request extensions", name)
-        # Such a subscriber may set it on each request.
-        or registry.adapters.subscriptions((INewRequest,), None)
-    ):
-        return
-    yield no_session(name)
-
-
 def _results(app: Celery) -> Iterator[Exception]:
     """Yield the tasks that do not ignore their results, if no backend keeps results."""
     names = [task.name for task in own_tasks(app) if not task.ignore_result]
@@ -165,48 +135,4 @@ def _results(app: Celery) -> Iterator[Exception]:
             f"is not set, so that request.get_task_result() finds no result of "
             f"{', '.join(names[:3])}{more}. Set it, or ignore the results: "
             "celery.task_ignore_result = true, or ignore_result=True for some.",
-        )
-
-
-def _outbox(app: Celery) -> Iterator[Exception]:
-    """Yield an error if an application with an outbox lacks a session or the table.
-
-    Only the database knows whether the table is there. But an application that declares
-    the table has imported the module of the table.
-    """
-    if not isinstance(app, PyramidCelery) or not find_spec("sqlalchemy"):
-        return
-    found = app.registry.introspector.get("task deliveries", "outbox")
-    is_default = found is not None and found["default"]
-    if is_default or any(tasks_with_inbox(app)):
-        yield from _session(app.registry)
-    if not is_default:
-        return
-    if "pyramid_tasks.contrib.outbox_table" not in sys.modules:
-        yield OutboxError(
-            "pyramid_tasks.delivery = outbox, but the application does not declare "
-            "its table: call "
-            "pyramid_tasks.contrib.outbox_table.outbox_table(Base.metadata) in the "
-            "module of its models, so that its migrations and its tests make it, as "
-            "celery ... outbox create does."
-        )
-        return
-    with suppress(SettingError):  # which another check tells
-        yield from _outbox_schema(schema_names(app.registry.settings))
-
-
-def _outbox_schema(names: Collection[str]) -> Iterator[SettingError]:
-    """Yield an error if the tables are declared in other schemas than the setting."""
-    from ..outbox.table import declared_schemas
-
-    declared = declared_schemas()
-    # Of several schemas, the search_path or the schema_translate_map chooses one.
-    if declared and declared.isdisjoint(names if len(names) == 1 else {*names, None}):
-        set_to = f"= {' '.join(names)}" if names else "is not set"
-        places = " and in ".join(sorted(each or "no schema" for each in declared))
-        yield SettingError(
-            "pyramid_tasks.outbox_schema",
-            f"{set_to}, but the application declares the tables of the outbox in "
-            f"{places}. Give outbox_table() the schema of the setting, and none if the "
-            "setting has several.",
         )

@@ -27,7 +27,7 @@ from pyramid_tasks.exceptions import (
 from pyramid_tasks.registry import get_tasks
 from pyramid_tasks.scripts import listing
 from pyramid_tasks.scripts.checks import check_app
-from pyramid_tasks.scripts.inbox_checks import check_inbox
+from pyramid_tasks.scripts.outbox_checks import check_inbox
 from pyramid_tasks.scripts.ptasks import main
 from pyramid_tasks.settings import extract_celery_settings
 

@@ -1,24 +1,30 @@
-"""The checks of ``ptasks --check`` on tasks that have an inbox."""
+"""The checks of ``ptasks --check`` on the outbox, and on tasks with an inbox."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
+from pyramid.interfaces import INewRequest, IRequestFactory
+from pyramid.request import Request
+
 from ..application import PyramidCelery
-from ..configuration.own_settings import number_setting
+from ..configuration.own_settings import number_setting, schema_names
 from ..exceptions import OutboxError, SettingError
+from ..outbox.configuration import get_outbox, no_session
 from ..registry import get_tasks, tasks_with_inbox
 from .listing import entry_of
 
 if TYPE_CHECKING:
     from celery import Celery, Task
+    from pyramid.registry import Registry
 
 # Methods that defer a task, with a delivery of the application and without one.
 _DEFER = {"defer_task", "defer_task_with_options", "delay_task", "defer_tasks"} | {
@@ -34,22 +40,80 @@ _WHY_NOT = {
 }
 
 
+def check_outbox(app: Celery) -> Iterator[Exception]:
+    """Yield an error if an application with an outbox lacks a session or the table."""
+    if not isinstance(app, PyramidCelery) or not find_spec("sqlalchemy"):
+        return
+    found = app.registry.introspector.get("task deliveries", "outbox")
+    is_default = found is not None and found["default"]
+    if is_default or any(tasks_with_inbox(app)):
+        yield from _session(app.registry)
+    if is_default:
+        yield from _undeclared("pyramid_tasks.delivery = outbox")
+        with suppress(SettingError):  # which another check tells
+            yield from _outbox_schema(schema_names(app.registry.settings))
+
+
+def _session(registry: Registry) -> Iterator[OutboxError]:
+    """Yield an error if no request has the session that is to store tasks."""
+    name = get_outbox(registry).session
+    factory = registry.queryUtility(IRequestFactory, default=Request)
+    if (
+        callable(name)
+        or not isinstance(factory, type)
+        or hasattr(factory, name)
+        or hasattr(factory, "__getattr__")
+        or registry.introspector.get("request extensions", name)
+        # Such a subscriber may set it on each request.
+        or registry.adapters.subscriptions((INewRequest,), None)
+    ):
+        return
+    yield no_session(name)
+
+
+def _undeclared(user: str) -> Iterator[OutboxError]:
+    """Yield an error if the application does not declare the tables.
+
+    Only the database knows whether a table is there. But an application that declares
+    the tables has imported their module.
+
+    Args:
+        user: The sentence, as far as it says what needs a table.
+    """
+    if "pyramid_tasks.contrib.outbox_table" not in sys.modules:
+        yield OutboxError(
+            f"{user}, but the application does not declare its table: call "
+            "pyramid_tasks.contrib.outbox_table.outbox_table(Base.metadata) in the "
+            "module of its models, so that its migrations and its tests make it, as "
+            "celery ... outbox create does."
+        )
+
+
+def _outbox_schema(names: Collection[str]) -> Iterator[SettingError]:
+    """Yield an error if the tables are declared in other schemas than the setting."""
+    from ..outbox.table import declared_schemas
+
+    declared = declared_schemas()
+    # Of several schemas, the search_path or the schema_translate_map chooses one.
+    if declared and declared.isdisjoint(names if len(names) == 1 else {*names, None}):
+        set_to = f"= {' '.join(names)}" if names else "is not set"
+        places = " and in ".join(sorted(each or "no schema" for each in declared))
+        yield SettingError(
+            "pyramid_tasks.outbox_schema",
+            f"{set_to}, but the application declares the tables of the outbox in "
+            f"{places}. Give outbox_table() the schema of the setting, and none if the "
+            "setting has several.",
+        )
+
+
 def check_inbox(app: Celery) -> Iterator[Exception]:
     """Yield the problems of the tasks that have an inbox."""
     tasks = sorted(tasks_with_inbox(app), key=lambda task: str(task.name))
     if not tasks or not isinstance(app, PyramidCelery):
         return
     delivery = get_tasks(app.registry).delivery
-    # As for the outbox, only the database knows whether the table is there.
-    declares = "pyramid_tasks.contrib.outbox_table" in sys.modules
-    if delivery != "outbox" and not declares:
-        yield OutboxError(
-            f"The task {tasks[0].name} has an inbox, but the application does not "
-            "declare its table: call "
-            "pyramid_tasks.contrib.outbox_table.outbox_table(Base.metadata) in the "
-            "module of its models, so that its migrations and its tests make it, as "
-            "celery ... outbox create does."
-        )
+    if delivery != "outbox":
+        yield from _undeclared(f"The task {tasks[0].name} has an inbox")
     for task in tasks:
         for used in sorted(set(_deliveries(app, task, delivery))):
             if why_not := _WHY_NOT.get(used):
