@@ -28,7 +28,7 @@ def find_problems(
     config_uri: str,
     variables: dict[str, str],
     ignore: Sequence[str] = (),
-    then: Callable[[Celery], object] = bool,
+    then: Callable[[Celery], object] | None = None,
 ) -> list[Problem]:
     """Load an application as a worker does, and return all its problems.
 
@@ -37,7 +37,7 @@ def find_problems(
         variables: Variables for ``%(variable)s`` in the file.
         ignore: Glob patterns of settings that Celery need not know. Default, none.
         then: A function that is called with the application, if it can be loaded with
-            the settings as they are.
+            the settings as they are. Default, none.
 
     Returns:
         For each problem its ``kind``, which is the name of an error, its ``message``,
@@ -60,9 +60,8 @@ def find_problems(
         if described not in found and not _is_ignored(problem, ignore):
             found.append(described)
     # A wrong setting has been replaced, to find the problems behind it.
-    if app is not None and all(
-        type(problem) is not SettingError for problem in problems
-    ):
+    is_as_set = all(type(problem) is not SettingError for problem in problems)
+    if then is not None and app is not None and is_as_set:
         then(app)
     return found
 

@@ -182,10 +182,10 @@ def _check(
     answers: list[Answer] = []
 
     def ask(app: Celery) -> None:
-        if args.connect:
-            answers.extend(connect(app))
+        answers.extend(connect(app))
 
-    problems = find_problems(args.config_uri, variables, args.ignore, ask)
+    then = ask if args.connect else None
+    problems = find_problems(args.config_uri, variables, args.ignore, then)
     count = len(problems) + sum(not answer["ok"] for answer in answers)
     if args.json:
         found = {"problems": problems, "servers": answers} if args.connect else problems
