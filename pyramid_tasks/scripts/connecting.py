@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.backends.base import DisabledBackend
 from celery.utils import uuid
@@ -156,7 +156,9 @@ def _databases(app: PyramidCelery) -> Iterator[_Question]:
     try:
         engines = _engines(app)
     except Exception as error:  # noqa: BLE001 the application's own, of any kind
-        yield _Question("The database of the outbox", _raising(error), lambda _: "")
+        yield _Question(
+            "The database of the outbox", partial(_raise, error), lambda _: ""
+        )
         return
     for engine in engines:
         schema = schema_of(engine)
@@ -179,8 +181,5 @@ def _engines(app: PyramidCelery) -> list[Engine]:
     return [each for engine in distinct for each in outbox.schemas.all(engine)]
 
 
-def _raising(error: Exception) -> Callable[[], str]:
-    def ask() -> str:
-        raise error
-
-    return ask
+def _raise(error: Exception) -> NoReturn:
+    raise error
