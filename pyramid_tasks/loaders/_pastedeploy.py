@@ -14,6 +14,7 @@ section. The module was tried on PasteDeploy 3.0 and 3.1. It needs:
 from __future__ import annotations
 
 import configparser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -66,40 +67,40 @@ class CeleryConfigLoader(loadwsgi.ConfigLoader):
         self, object_type: Any, name: str | None = None, global_conf: Any = None
     ) -> loadwsgi.LoaderContext:
         try:
-            return self._get_context(object_type, name, global_conf)
+            if name and name.startswith("config:"):
+                return self._context_of_other(object_type, name, global_conf)
+            return super().get_context(object_type, name, global_conf)
         except Exception as error:
             self._add_place(error, object_type, name)
             raise
 
-    def _get_context(
-        self, object_type: Any, name: str | None, global_conf: Any
+    def _context_of_other(
+        self, object_type: Any, name: str, global_conf: Any
     ) -> loadwsgi.LoaderContext:
-        if name and name.startswith("config:"):
-            # A section of another file may be as short. PasteDeploy itself also finds
-            # that file from an absolute path only.
-            path, _, name = name.removeprefix("config:").partition("#")
-            other = CeleryConfigLoader(str(Path(self.filename).parent / unquote(path)))
-            # PasteDeploy would read the values as the text of that file.
-            other.update_defaults(as_text(global_conf or {}), overwrite=False)
-            return other.get_context(object_type, name or "main", global_conf)
-        return super().get_context(object_type, name, global_conf)
+        # A section of another file may be as short. PasteDeploy itself also finds that
+        # file from an absolute path only.
+        path, _, section = name.removeprefix("config:").partition("#")
+        other = CeleryConfigLoader(str(Path(self.filename).parent / unquote(path)))
+        # PasteDeploy would read the values as the text of that file.
+        other.update_defaults(as_text(global_conf or {}), overwrite=False)
+        return other.get_context(object_type, section or "main", global_conf)
 
     def find_key(self, word: str, *keys: str) -> tuple[str, str] | None:
         """Return a section and its key whose value has a word; of all keys, or some."""
-        for section in self.parser.sections():
-            for key in self.parser.options(section):
-                words = self._raw(section, key).split()
-                if word in words and (key in keys or not keys):
-                    return section, key
+        for section, key, value in self._values():
+            if word in value.split() and (key in keys or not keys):
+                return section, key
         return None
 
     def uses(self, variable: str) -> bool:
         """Whether a value of the file has ``%(variable)s``."""
-        return any(
-            f"%({variable})s" in self._raw(section, key)
-            for section in self.parser.sections()
-            for key in self.parser.options(section)
-        )
+        return any(f"%({variable})s" in value for *_, value in self._values())
+
+    def _values(self) -> Iterator[tuple[str, str, str]]:
+        """Yield each section, each key in it, and the value as it is written."""
+        for section in self.parser.sections():
+            for key in self.parser.options(section):
+                yield section, key, self._raw(section, key)
 
     def _add_place(self, error: Any, object_type: Any, name: str | None) -> None:
         """Give an error the file, the section and the key that it is about."""
