@@ -14,7 +14,8 @@ section. The module was tried on PasteDeploy 3.0 and 3.1. It needs:
 from __future__ import annotations
 
 import configparser
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -23,9 +24,8 @@ from paste.deploy import loadwsgi
 from paste.deploy.util import fix_call
 
 from ..exceptions import LoadError
-from .errors import as_text
 
-__all__ = ["APP_PREFIXES", "CELERY", "CeleryConfigLoader"]
+__all__ = ["APP_PREFIXES", "CELERY", "CeleryConfigLoader", "as_text"]
 
 
 class _CeleryType(loadwsgi._ObjectType):
@@ -50,6 +50,16 @@ APP_PREFIXES = [
 
 #: The keys of a section that name other sections, modules or distributions.
 _NAMING = {"use", "filter-with", "pipeline", "next", "require"}
+
+
+def as_text(values: Mapping[str, str]) -> dict[str, str]:
+    """Return values as the text of a file, in which a percent sign has a meaning.
+
+    ``%%`` and ``%(name)s`` keep the meaning that they have for ``pserve``.
+    """
+    return {
+        key: re.sub(r"(?<!%)%(?![%(])", "%%", value) for key, value in values.items()
+    }
 
 
 class CeleryConfigLoader(loadwsgi.ConfigLoader):

@@ -6,9 +6,8 @@ An error in the application's own code keeps its class and its traceback.
 from __future__ import annotations
 
 import configparser
-import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError
 
@@ -65,16 +64,6 @@ def plain_errors(filename: str, *readers: str) -> Iterator[None]:
             place = getattr(error, "place", filename)
             raise LoadError(f"{place}: {_describe(error)}", filename) from error
         raise
-
-
-def as_text(values: Mapping[str, str]) -> dict[str, str]:
-    """Return values as the text of a file, in which a percent sign has a meaning.
-
-    ``%%`` and ``%(name)s`` keep the meaning that they have for ``pserve``.
-    """
-    return {
-        key: re.sub(r"(?<!%)%(?![%(])", "%%", value) for key, value in values.items()
-    }
 
 
 def explain(error: Exception, config_uri: str) -> str:

@@ -17,8 +17,8 @@ from ..application import PyramidCelery
 from ..configuration.load import begin_load, report, report_setting, warn
 from ..exceptions import LoadError, near_names
 from ..settings import Settings, coerce_settings, merge_settings
-from ._pastedeploy import APP_PREFIXES, CELERY, CeleryConfigLoader
-from .errors import as_text, plain_errors, setting_source
+from ._pastedeploy import APP_PREFIXES, CELERY, CeleryConfigLoader, as_text
+from .errors import plain_errors, setting_source
 from .logging_sections import find_misspelt, find_mistake, read_logging
 from .merge import add_sections
 from .protocol import Variables, loaded_app
