@@ -158,11 +158,7 @@ def check_defaults(reader: ConfigLoader, settings: Mapping[str, Any]) -> None:
 
 
 def _is_worker(reader: ConfigLoader, section: str) -> bool:
-    keys = [
-        key
-        for key in reader.parser.options(section)
-        if key not in reader.parser.defaults()
-    ]
+    keys = _own_keys(reader, section)
     return not keys or any(
         key in {"use", "app", "paste.celery_factory"}
         or key.startswith(("set ", "get "))
@@ -179,15 +175,15 @@ def _sections(reader: ConfigLoader, prefix: str) -> Iterator[tuple[str, str]]:
             yield section, section.removeprefix(prefix).strip()
 
 
-def _items(reader: ConfigLoader, section: str) -> dict[str, str]:
-    parser = reader.parser
+def _own_keys(reader: ConfigLoader, section: str) -> list[str]:
     # PasteDeploy uses the keys of [DEFAULT] for interpolation only.
-    defaults = parser.defaults()
-    return {
-        key: parser.get(section, key)
-        for key in parser.options(section)
-        if key not in defaults
-    }
+    defaults = reader.parser.defaults()
+    return [key for key in reader.parser.options(section) if key not in defaults]
+
+
+def _items(reader: ConfigLoader, section: str) -> dict[str, str]:
+    keys = _own_keys(reader, section)
+    return {key: reader.parser.get(section, key) for key in keys}
 
 
 def _read_entry(filename: str, section: str, items: dict[str, str]) -> dict[str, Any]:
