@@ -49,8 +49,7 @@ def read_sections(reader: ConfigLoader) -> Settings:
                     try:
                         check_routed({key: loaded})
                     except ValueError as error:
-                        message = f"{reader.filename}, [{section}]: {error}"
-                        raise LoadError(message, reader.filename) from None
+                        raise _mistake(reader.filename, section, error) from None
                     routes[name][key] = loaded
     found = {"beat_schedule": schedule, "task_routes": routes}
     return {key: value for key, value in found.items() if value}
@@ -73,14 +72,14 @@ def check_sections(reader: ConfigLoader) -> None:
                 f"in [celery:main], or celery.{setting}.KEY = VALUE in the section of "
                 "the application."
             )
-            report(LoadError(f"{filename}, [{section}]: {wrong}", filename))
+            report(_mistake(filename, section, wrong))
         elif kind == "celery" and colon and not _is_worker(reader, section):
             wrong = (
                 "none of its keys is a setting of Celery, so that no worker can use "
                 "it. Write the keys of a dictionary as "
                 "broker_transport_options.KEY = VALUE in [celery:main]."
             )
-            report(LoadError(f"{filename}, [{section}]: {wrong}", filename))
+            report(_mistake(filename, section, wrong))
         elif near_names(section.lower(), ["pyramid_tasks"], cutoff=0.9):
             problem = (
                 "did you mean pyramid_tasks.KEY = VALUE in the section of the "
@@ -97,7 +96,7 @@ def check_sections(reader: ConfigLoader) -> None:
             elif nearest and (colon or kind.startswith("celery")):
                 problem = f"did you mean [{nearest[0]}:...]?"
         if problem:
-            warn(logger, LoadError(f"{filename}, [{section}]: {problem}", filename))
+            warn(logger, _mistake(filename, section, problem))
 
 
 def check_others(uri: str, sections: list[str]) -> None:
@@ -197,7 +196,7 @@ def _read_entry(filename: str, section: str, items: dict[str, str]) -> dict[str,
         for key in sorted(items.keys() - _BEAT_KEYS)
     ]
     for problem in problems:
-        report(LoadError(f"{filename}, [{section}]: {problem}", filename))
+        report(_mistake(filename, section, problem))
     if items.get("task"):
         entry["task"] = items["task"]
     if items.get("schedule"):
@@ -205,8 +204,7 @@ def _read_entry(filename: str, section: str, items: dict[str, str]) -> dict[str,
             try:
                 entry["schedule"] = parse_schedule(items["schedule"], items.get("type"))
             except ValueError as error:
-                message = f"{filename}, [{section}]: {error}."
-                raise LoadError(message, filename) from error
+                raise _mistake(filename, section, f"{error}.") from error
     for key, type_ in (("args", list), ("kwargs", dict), ("options", dict)):
         if key in items:
             with reporting():
@@ -228,8 +226,12 @@ def _read_json(
     try:
         loaded = coerce_nested(value)
     except ValueError as error:
-        message = f"{filename}, [{section}]: {key} is not {expected} ({error})."
-        raise LoadError(message, filename) from error
+        problem = f"{key} is not {expected} ({error})."
+        raise _mistake(filename, section, problem) from error
     if not isinstance(loaded, type_):
-        raise LoadError(f"{filename}, [{section}]: {key} is not {expected}.", filename)
+        raise _mistake(filename, section, f"{key} is not {expected}.")
     return loaded
+
+
+def _mistake(filename: str, section: str, problem: object) -> LoadError:
+    return LoadError(f"{filename}, [{section}]: {problem}", filename)
