@@ -147,8 +147,10 @@ class AdaptedLoader:
         else:
             app_name = self._settings(section, defaults).get("app")
         sections = self.get_sections()
+        wanted = (app_name, f"app:{app_name}") if app_name else ("app", "app:main")
+        app_section = next((each for each in sections if each in wanted), None)
         # Only a name that was given can be missing, and only in a format with sections.
-        if app_name and sections and not {app_name, f"app:{app_name}"} & {*sections}:
+        if app_name and sections and not app_section:
             raise LoadError(
                 f"{self._uri} has no section {app_name!r}; it has "
                 f"{', '.join(sections)}.",
@@ -156,10 +158,8 @@ class AdaptedLoader:
             )
         settings = self.get_celery_app_settings(name, defaults)
         check_others(self._uri, sections)
-        wanted = (app_name, f"app:{app_name}") if app_name else ("app", "app:main")
-        app_section = next((each for each in sections if each in wanted), None)
         if app_section:
-            self._settings(app_section, defaults)
+            self._settings(app_section, defaults)  # for its errors, which name it
         with (
             begin_load(settings, f"{self._uri}, section {section!r}") as load,
             plain_errors(self._uri, self._readers),
@@ -203,7 +203,6 @@ class AdaptedLoader:
             ) from error
 
     def _section(self, name: str | None) -> str | None:
-        wanted = {f"celery:{name}"}
-        if name in {None, "main"}:
-            wanted = {"celery", "celery:main"}
+        is_main = name in {None, "main"}
+        wanted = {"celery", "celery:main"} if is_main else {f"celery:{name}"}
         return next((each for each in self.get_sections() if each in wanted), None)
