@@ -29,18 +29,10 @@ _KINDS = {
 _RAW = {"format", "datefmt", "style"}
 
 
-def read_logging(path: str, variables: dict[str, str]) -> ConfigParser:
-    """Return the sections of a file, as ``logging.config.fileConfig`` reads them."""
-    parser = ConfigParser(variables)
-    parser.read(path)
-    return parser
-
-
 def find_mistake(parser: ConfigParser) -> str | None:
     """Return a sentence about the first mistake, with the section and the key."""
-    for section, key, problem in _mistakes(parser):
-        return f"[{section}] {key} {problem}"
-    return None
+    mistakes = (f"[{section}] {key} {what}" for section, key, what in _mistakes(parser))
+    return next(mistakes, None)
 
 
 def find_misspelt(parser: ConfigParser) -> Iterator[str]:
@@ -50,12 +42,12 @@ def find_misspelt(parser: ConfigParser) -> Iterator[str]:
     a class may have fields of its own.
     """
     for prefix, keys in _KINDS.values():
+        known = keys.split()
         for section in parser.sections():
             if section.startswith(prefix):
-                for key in parser[section].keys() - parser.defaults().keys():
-                    for near in near_names(key, keys.split()):
-                        if near != key and key not in keys.split():
-                            yield f"[{section}] {key}: did you mean {near}?"
+                for key in parser[section].keys() - parser.defaults().keys() - {*known}:
+                    for near in near_names(key, known):
+                        yield f"[{section}] {key}: did you mean {near}?"
                 if "class" not in parser[section]:
                     try:
                         check_fields(parser[section].get("format", "", raw=True))
@@ -74,8 +66,8 @@ def _mistakes(parser: ConfigParser) -> Iterator[tuple[str, str, str]]:
                 yield kind, "keys", f"has {name}: there is no [{prefix}{name}]."
     if "root" not in names["loggers"]:
         yield "loggers", "keys", "has no root: add root, and [logger_root]."
+    check = {"formatters": _formatter, "handlers": _handler, "loggers": _logger}
     for kind, (prefix, _) in _KINDS.items():
-        check = {"formatters": _formatter, "handlers": _handler, "loggers": _logger}
         for name in names[kind]:
             section = f"{prefix}{name}"
             items = {

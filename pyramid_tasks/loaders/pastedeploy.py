@@ -19,7 +19,7 @@ from ..exceptions import LoadError, near_names
 from ..settings import Settings, coerce_settings, merge_settings
 from ._pastedeploy import APP_PREFIXES, CELERY, CeleryConfigLoader, as_text
 from .errors import plain_errors, setting_source
-from .logging_sections import find_misspelt, find_mistake, read_logging
+from .logging_sections import find_misspelt, find_mistake
 from .merge import add_sections
 from .protocol import Variables, loaded_app
 from .sections import check_defaults, check_sections, read_sections
@@ -158,9 +158,11 @@ class Loader(plaster_pastedeploy.Loader):
                     warn(logger, LoadError(f"{path}, {mistake}", path))
 
     def _logging_sections(self, variables: Variables) -> ConfigParser:
+        """Return the sections as ``logging.config.fileConfig`` reads them."""
         here = {"__file__": self.filepath, "here": str(Path(self.filepath).parent)}
-        variables = {**here, **self.uri.options, **(variables or {})}
-        return read_logging(self.uri.path, variables)
+        parser = ConfigParser({**here, **self.uri.options, **(variables or {})})
+        parser.read(self.uri.path)
+        return parser
 
     def _read(self, variables: Variables) -> tuple[CeleryConfigLoader, dict[str, str]]:
         reader = CeleryConfigLoader(self.uri.path)
