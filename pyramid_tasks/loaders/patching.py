@@ -33,7 +33,8 @@ def start_with_patching_pool(app: Celery, command: str | None) -> None:
         click.UsageError: A reloader runs the command, and cannot start it so.
     """
     pool = app.conf.worker_pool
-    if command != "worker" or pool not in PATCHING_POOLS or _has_pool(sys.argv):
+    has_option = any(each.startswith(("-P", "--pool")) for each in sys.argv)
+    if command != "worker" or pool not in PATCHING_POOLS or has_option:
         return
     if "--reload" in sys.argv:
         raise click.UsageError(f"--reload needs the pool as an option: --pool={pool}")
@@ -41,10 +42,6 @@ def start_with_patching_pool(app: Celery, command: str | None) -> None:
         stream.flush()
     arguments = [sys.executable, "-m", "celery", *without_workdir(sys.argv[1:])]
     os.execv(sys.executable, [*arguments, f"--pool={pool}"])  # noqa: S606 no shell
-
-
-def _has_pool(argv: list[str]) -> bool:
-    return any(argument.startswith(("-P", "--pool")) for argument in argv)
 
 
 def without_workdir(argv: list[str]) -> Iterator[str]:
