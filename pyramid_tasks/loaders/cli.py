@@ -40,8 +40,6 @@ def keep_variables(
     ctx: click.Context, _param: click.Parameter, variables: tuple[str, ...]
 ) -> None:
     """Keep the variables of ``--ini-var`` until the application is loaded."""
-    if not variables:
-        return
     for variable in variables:
         if "=" not in variable:
             raise click.BadParameter(f"{variable!r} is not NAME=VALUE.")
