@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -52,18 +52,18 @@ class _Question:
         ask: A function that says what the server answered, or raises an error.
         remedy: A function that says what to do about an error.
         secret: The address with its password.
-        answer: The answer of the server, and whether the answer is enough.
+        answer: The ``message`` of the server, and whether it is ``ok``.
     """
 
     server: str
     ask: Callable[[], str]
     remedy: Callable[[Exception], str]
     secret: object = None
-    answer: tuple[str, bool] = (_SILENT, False)
+    answer: Answer = field(default_factory=lambda: {"message": _SILENT, "ok": False})
 
     def run(self) -> None:
         try:
-            self.answer = self.ask(), True
+            self.answer = {"message": self.ask(), "ok": True}
         except Exception as error:  # noqa: BLE001 the error of any client
             reason = getattr(error, "orig", None) or error
             kind = type(reason).__name__
@@ -71,7 +71,8 @@ class _Question:
             if self.secret:
                 words = without_secrets(words, self.secret, kind)
             words += "" if words.endswith((".", "?", "!")) else "."
-            self.answer = f"fails: {words} {self.remedy(error)}".rstrip(), False
+            message = f"fails: {words} {self.remedy(error)}".rstrip()
+            self.answer = {"message": message, "ok": False}
 
 
 def connect(app: Celery) -> list[Answer]:
@@ -94,11 +95,7 @@ def connect(app: Celery) -> list[Answer]:
     deadline = time.monotonic() + BOUND
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
-    return [
-        {"server": each.server, "message": message, "ok": ok}
-        for each in questions
-        for message, ok in [each.answer]
-    ]
+    return [{"server": each.server, **each.answer} for each in questions]
 
 
 def _questions(app: PyramidCelery) -> Iterator[_Question]:
