@@ -148,8 +148,8 @@ class Deferred:
         def note(event: TaskFailed) -> None:
             errors.append(event.exception)
 
-        registry, app = self._tasks.app.registry, self._tasks.app
-        registry.registerHandler(note, [TaskFailed])
+        app = self._tasks.app
+        app.registry.registerHandler(note, [TaskFailed])
         try:
             # As in a worker.
             with as_current_app(app):
@@ -160,7 +160,7 @@ class Deferred:
                 raise errors[-1] from None
             raise
         finally:
-            registry.unregisterHandler(note, [TaskFailed])
+            app.registry.unregisterHandler(note, [TaskFailed])
         captured.sent = True
         return result
 
