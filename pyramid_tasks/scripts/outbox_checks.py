@@ -128,9 +128,10 @@ def check_inbox(app: Celery) -> Iterator[Exception]:
 def _deliveries(app: PyramidCelery, task: Task, default: str) -> Iterator[str]:
     """Yield the deliveries that the source of a task names or implies."""
     found = app.registry.introspector.get("tasks", task.name)
-    tree: ast.AST = ast.Module([], [])
-    with suppress(OSError, TypeError, SyntaxError):
+    try:
         tree = ast.parse(dedent(inspect.getsource(found["func"])))
+    except (OSError, TypeError, SyntaxError):  # there is no source, or no function
+        return
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             if node.func.attr in _SEND:
