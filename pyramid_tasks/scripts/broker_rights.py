@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from ..delivery.immediate import route
 from ..delivery.publisher import Publisher
-from .listing import own_tasks
+from .listing import own_tasks, queue_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -49,7 +48,7 @@ def ask_broker(app: PyramidCelery, wait: float) -> str:
                     return "answers."
         finally:
             connection.collect()
-    names = ", ".join(sorted({queue.name for queue in queues}))
+    names = ", ".join(sorted(queue.name for queue in queues))
     return f"answers: {version}, which takes messages for {names}."
 
 
@@ -71,11 +70,8 @@ def broker_remedy(error: Exception) -> str:
 
 def _queues(app: PyramidCelery) -> list[Queue]:
     """Return the queues that tasks are sent to, or the default queue."""
-    found: dict[str, Queue] = {}
-    for task in own_tasks(app):
-        with suppress(Exception):  # a router may need a real call
-            queue = route(app, task.name)["queue"]
-            found[queue.name] = queue
+    queues = [queue_of(app, task) for task in own_tasks(app)]
+    found = {queue.name: queue for queue in queues if queue is not None}
     return list(found.values()) or [app.amqp.queues[app.conf.task_default_queue]]
 
 

@@ -17,6 +17,7 @@ from ..exceptions import SettingError
 
 if TYPE_CHECKING:
     from celery import Celery
+    from kombu.entity import Queue
 
 
 def list_tasks(app: Celery) -> list[dict[str, Any]]:
@@ -38,15 +39,25 @@ def _describe_task(app: Celery, task: Task) -> dict[str, Any]:
     found = _introspector(app).get("tasks", task.name) or Introspectable(
         "tasks", task.name, task.name, "task"
     )
+    queue = queue_of(app, task)
     options = {**found.get("options", {}), "bind": found.get("bind")}
     return {
         "name": task.name,
         "function": describe(found.get("func", getattr(task, "__wrapped__", task.run))),
-        "queue": _queue_of(app, task),
+        "queue": None if queue is None else str(queue.name),
         "derivers": found.get("derivers", []),
         "options": _changed(app, task, options),
         "registered": _file_and_line(found),
     }
+
+
+def queue_of(app: Celery, task: Task) -> Queue | None:
+    """Return the queue that a task is sent to, or ``None`` if only a call tells."""
+    try:
+        queue: Queue = route(app, task.name)["queue"]
+    except Exception:  # noqa: BLE001 a router may need a real call
+        return None
+    return queue
 
 
 def list_schedule(app: Celery) -> list[dict[str, Any]]:
@@ -135,13 +146,6 @@ def _introspector(app: Celery) -> Introspector:
     return (
         app.registry.introspector if isinstance(app, PyramidCelery) else Introspector()
     )
-
-
-def _queue_of(app: Celery, task: Task) -> str | None:
-    try:
-        return str(route(app, task.name)["queue"].name)
-    except Exception:  # noqa: BLE001 a router may need a real call
-        return None
 
 
 def _changed(app: Celery, task: Task, options: dict[str, Any]) -> dict[str, Any]:
