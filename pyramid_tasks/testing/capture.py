@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from celery import chain as make_chain
-from celery.canvas import maybe_signature
-
-from ..deferring.call import serialize_arguments
-from ..delivery.canvas import leaves
-from ..exceptions import CaptureError
 from ..registry import get_tasks
 from ..worker.request import get_runner
 from .deferred import Deferred
@@ -23,13 +17,6 @@ if TYPE_CHECKING:
     from pyramid.registry import Registry
 
     from ..registry import Delivery
-
-
-# The options of Celery.send_task that say nothing about the task.
-_OF_THE_SENDER = {
-    *("add_to_parent", "connection", "producer", "publisher", "reply_to"),
-    *("result_cls", "router", "task_type"),
-}
 
 
 @contextmanager
@@ -83,7 +70,7 @@ def capture(
                 stored = mock.patch.object(task, "store_eager_result", new=True)
                 stack.enter_context(stored)
         # task.delay() uses no delivery, nor does Celery when it sends a task itself.
-        send_task = _send_task(CapturingDelivery(app, captured))
+        send_task = CapturingDelivery(app, captured).send_task
         stack.enter_context(mock.patch.object(app, "send_task", send_task))
         yield Deferred(tasks, captured)
 
@@ -97,35 +84,3 @@ def _capturing(
     from .transactional_delivery import TransactionalCapturing
 
     return TransactionalCapturing(delivery.app, captured)
-
-
-def _send_task(delivery: CapturingDelivery) -> Any:
-    app = delivery.app
-
-    def send_task(
-        name: str,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        chain: Sequence[Any] | None = None,
-        **options: Any,
-    ) -> Any:
-        if options.get("chord"):
-            raise CaptureError(
-                f"The chord with {name} in it, which Celery sends by itself, cannot be "
-                "captured, as only a result backend knows when its body may run. Defer "
-                "it with request.defer_canvas(), or test it with a worker."
-            )
-        own = {
-            key: value
-            for key, value in options.items()
-            if value is not None and key not in _OF_THE_SENDER
-        }
-        signature = app.signature(name, tuple(args or ()), dict(kwargs or {}), **own)
-        if chain:  # the rest of it, the next one last
-            rest = [maybe_signature(each, app=app) for each in reversed(chain)]
-            signature = make_chain(signature, *rest, app=app)
-        for leaf in leaves(signature):
-            serialize_arguments(app, leaf)
-        return delivery.deliver(None, [signature])[0]
-
-    return send_task

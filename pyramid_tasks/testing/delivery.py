@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from celery import chain as make_chain
+from celery.canvas import maybe_signature
 from kombu.utils.functional import reprcall
 from kombu.utils.json import loads
 
-from ..delivery.canvas import as_signature, copy, fix_ids, is_canvas
+from ..deferring.call import serialize_arguments
+from ..delivery.canvas import as_signature, copy, fix_ids, is_canvas, leaves
 from ..delivery.results import deferred_result, freeze
+from ..exceptions import CaptureError
 from ..worker.contexts import HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from celery.canvas import Signature
     from celery.result import ResultBase
@@ -21,6 +25,13 @@ if TYPE_CHECKING:
 
     from ..application import PyramidCelery
     from ..delivery.canvas import Canvas
+
+
+# The options of Celery.send_task that say nothing about the task.
+_OF_THE_SENDER = {
+    *("add_to_parent", "connection", "producer", "publisher", "reply_to"),
+    *("result_cls", "router", "task_type"),
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -130,3 +141,33 @@ class CapturingDelivery:
         """Mark the tasks that have been committed."""
         for each in captured:
             each.committed = True
+
+    def send_task(
+        self,
+        name: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        chain: Sequence[Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Capture a task in the place of ``Celery.send_task``."""
+        if options.get("chord"):
+            raise CaptureError(
+                f"The chord with {name} in it, which Celery sends by itself, cannot be "
+                "captured, as only a result backend knows when its body may run. Defer "
+                "it with request.defer_canvas(), or test it with a worker."
+            )
+        own = {
+            key: value
+            for key, value in options.items()
+            if value is not None and key not in _OF_THE_SENDER
+        }
+        signature = self.app.signature(
+            name, tuple(args or ()), dict(kwargs or {}), **own
+        )
+        if chain:  # the rest of it, the next one last
+            rest = [maybe_signature(each, app=self.app) for each in reversed(chain)]
+            signature = make_chain(signature, *rest, app=self.app)
+        for leaf in leaves(signature):
+            serialize_arguments(self.app, leaf)
+        return self.deliver(None, [signature])[0]
