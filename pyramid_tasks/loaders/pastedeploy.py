@@ -143,24 +143,25 @@ class Loader(plaster_pastedeploy.Loader):
     def setup_logging(self, defaults: Variables = None) -> None:
         """Set up logging from the file, as ``pserve`` does."""
         path = self.uri.path
+        variables = as_text({**self.uri.options, **(defaults or {})})
         with plain_errors(path):
             try:
-                super().setup_logging(as_text(defaults or {}))
+                super().setup_logging(variables)
             except Exception as error:
                 mistake = None
                 with suppress(Exception):  # an error of the application's own code
-                    mistake = find_mistake(self._logging_sections(defaults))
+                    mistake = find_mistake(self._logging_sections(variables))
                 if mistake:
                     raise LoadError(f"{path}, {mistake}", path) from error
                 raise
             if "loggers" in self.get_sections():
-                for mistake in find_misspelt(self._logging_sections(defaults)):
+                for mistake in find_misspelt(self._logging_sections(variables)):
                     warn(logger, LoadError(f"{path}, {mistake}", path))
 
-    def _logging_sections(self, variables: Variables) -> ConfigParser:
+    def _logging_sections(self, variables: dict[str, str]) -> ConfigParser:
         """Return the sections as ``logging.config.fileConfig`` reads them."""
         here = {"__file__": self.filepath, "here": str(Path(self.filepath).parent)}
-        parser = ConfigParser({**here, **self.uri.options, **(variables or {})})
+        parser = ConfigParser({**here, **variables})
         parser.read(self.uri.path)
         return parser
 

@@ -670,6 +670,15 @@ def test_variables_are_values(write_ini, opened):
         assert (settings["x.one"], settings["x.two"]) == ("k%2Fey", "k%2Fey")
 
 
+@pytest.mark.parametrize("given", ["", "'%(share)s' and "])
+def test_mistake_in_logging_beside_a_percent_sign(write_ini, given):
+    """A percent sign in a variable, of a URI as well, hides no mistake."""
+    ini = write_ini(logged("INFO", "INF").replace("sys.stderr", f"{given}sys.stderr"))
+    for uri, variables in (ini, {"share": "50%"}), (f"{ini}?share=50%25", None):
+        with pytest.raises(LoadError, match="level = INF is not one of "):
+            open_app(str(uri), variables=variables)
+
+
 def test_misspelt_secret(opened):
     """``celery report`` does not show it."""
     app = opened(f"{APP}celery.broker_pasword = {SECRET}\n")
