@@ -17,7 +17,7 @@ import hupper
 
 from .keys import COMMAND_KEY, ENVIRON_KEY, RELOADED, VARIABLES_KEY
 from .patching import without_workdir
-from .reloaded import SHUTDOWN_TIMEOUT, limit_shutdown, run_command
+from .reload_child import SHUTDOWN_TIMEOUT, limit_shutdown, run_command
 from .watched import find_ignored
 
 
