@@ -115,7 +115,7 @@ def _usable(server: str, address: object, config_uri: str) -> Iterator[None]:
         reason = without_secrets(" ".join(str(text).split()), address)
         if reason[-1:] not in {".", "?"}:
             reason += "."
-        place = _variable(address) or config_uri
+        place = _place_in_environment(address) or config_uri
         message = (
             f"{place}: {server} {shown(address)} cannot be used: {reason} Is its name "
             "right, and the package installed that Celery needs for it, as in "
@@ -124,8 +124,8 @@ def _usable(server: str, address: object, config_uri: str) -> Iterator[None]:
         raise LoadError(message, config_uri) from error
 
 
-def _variable(address: object) -> str | None:
-    """Return the variable of the environment that has an address, if one has."""
+def _place_in_environment(address: object) -> str | None:
+    """Return the place of an address that a variable of the environment has."""
     for name, value in os.environ.items():
         if name.startswith("CELERY_") and value == address:
             return f"the environment, {name}"

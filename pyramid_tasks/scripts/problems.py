@@ -84,7 +84,7 @@ def _describe(problem: Exception) -> Problem:
     if (
         isinstance(problem, UnknownSetting)
         and not problem.key.startswith("pyramid_tasks")
-        and (glob := _ignoring(problem.key))
+        and (glob := _glob_of_plugin(problem.key))
     ):
         message += f" Leave the setting of a plugin out with --ignore '{glob}'."
     if isinstance(problem, SettingError) and problem.source:
@@ -99,7 +99,7 @@ def _is_ignored(problem: Exception, ignore: Sequence[str]) -> bool:
     )
 
 
-def _ignoring(key: str) -> str | None:
+def _glob_of_plugin(key: str) -> str | None:
     """Return a pattern for the settings of the plugin that a setting may be of."""
     name = key.removeprefix("celery.").partition(".")[0]
     prefix = name.partition("_")[0] + "_"
