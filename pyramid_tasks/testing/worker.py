@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -40,10 +40,12 @@ def start_worker(registry: Registry, **options: Any) -> Iterator[WorkController]
     """
     app = get_tasks(registry).app
     settings = {"result_backend": RESULTS_IN_MEMORY, "task_always_eager": False}
-    with ExitStack() as stack:
-        stack.enter_context(isolated(app, **settings))
+    options = {"perform_ping_check": False, **options}
+    with (
+        isolated(app, **settings),
         # A worker changes the logging of the process, and the state of Celery.
-        stack.enter_context(mock.patch.object(app, "log"))
-        stack.enter_context(keeping_state())
-        options = {"perform_ping_check": False, **options}
-        yield stack.enter_context(worker.start_worker(app, **options))
+        mock.patch.object(app, "log"),
+        keeping_state(),
+        worker.start_worker(app, **options) as started,
+    ):
+        yield started
