@@ -84,11 +84,12 @@ def _check_servers(app: Celery, config_uri: str) -> None:
             app.connection_for_read() as connection,
         ):
             connection.transport  # noqa: B018 makes the transport, does not connect
-    backend = conf.result_backend
-    usable = _usable("The result backend", backend, config_uri)
     with reporting():
         check_environment()
-        with usable, _without_tables(app):
+        with (
+            _usable("The result backend", conf.result_backend, config_uri),
+            _without_tables(app),
+        ):
             new_backend(app)
 
 
