@@ -58,12 +58,12 @@ def plain_errors(filename: str, *readers: str) -> Iterator[None]:
     except PyramidTasksError:
         raise
     except Exception as error:
-        if _raised_by_reader(error, (*_READERS, *readers)):
-            # The broken file may be one that use = config:... includes.
-            filename = getattr(error, "source", None) or filename
-            place = getattr(error, "place", filename)
-            raise LoadError(f"{place}: {_describe(error)}", filename) from error
-        raise
+        if not _raised_by_reader(error, (*_READERS, *readers)):
+            raise
+        # The broken file may be one that use = config:... includes.
+        filename = getattr(error, "source", None) or filename
+        place = getattr(error, "place", filename)
+        raise LoadError(f"{place}: {_describe(error)}", filename) from error
 
 
 def explain(error: Exception, config_uri: str) -> str:
