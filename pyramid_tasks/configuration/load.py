@@ -3,12 +3,16 @@
 A loader does not know how an application wraps itself. So the loader watches which
 Celery application ``includeme`` creates during the load. A load ends at the first
 mistake in the configuration; a check collects all mistakes.
+
+A mistake in a setting names the file and the section, as far as they are known. A
+loader says them. A web process is loaded by PasteDeploy, which tells the name of the
+file to the application and not to its includes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -18,7 +22,7 @@ from pyramid.registry import Introspectable
 
 from ..exceptions import PyramidTasksError, SettingError
 from ..settings import raise_or_log
-from .places import find_source
+from ._pastedeploy import find_section
 
 if TYPE_CHECKING:
     import logging
@@ -38,34 +42,61 @@ class Load:
             settings.
         section: The file and the section of these settings, for messages.
         created: The Celery applications created so far, with their registries.
-        problems: The problems found so far, or ``None`` if the load ends at the first
-            problem.
+    """
+
+    def __init__(self, settings: dict[str, Any], section: str | None = None) -> None:
+        self.settings = settings
+        self.section = section
+        self.created: list[tuple[Celery, Registry]] = []
+
+
+class _State:
+    """What a loader or a check tells the code that runs inside it.
+
+    Attributes:
+        load: The load in progress, or ``None`` in a web process.
+        problems: The problems that the check in progress has found so far, or ``None``
+            if the first problem ends the load.
+        source: The file and the section whose settings are read, if a loader says so.
     """
 
     def __init__(
         self,
-        settings: dict[str, Any],
-        section: str | None = None,
+        load: Load | None = None,
         problems: list[Exception] | None = None,
+        source: str | None = None,
     ) -> None:
-        self.settings = settings
-        self.section = section
-        self.created: list[tuple[Celery, Registry]] = []
+        self.load = load
         self.problems = problems
+        self.source = source
 
 
-_current: ContextVar[Load | None] = ContextVar("pyramid_tasks.load", default=None)
+_state: ContextVar[_State] = ContextVar(
+    "pyramid_tasks.load",
+    default=_State(),  # noqa: B039 nobody changes it
+)
+
+
+@contextmanager
+def _with_state(**changes: Any) -> Iterator[None]:
+    """Replace parts of the state inside the ``with`` block."""
+    token = _state.set(_State(**{**vars(_state.get()), **changes}))
+    try:
+        yield
+    finally:
+        _state.reset(token)
 
 
 def current_load() -> Load | None:
     """Return the load that this code runs in, or ``None`` in a web process."""
-    return _current.get()
+    return _state.get().load
 
 
 @contextmanager
 def begin_load(settings: dict[str, Any], section: str | None = None) -> Iterator[Load]:
     """Watch the applications that are created inside the ``with`` block."""
-    with _as_current(Load(settings, section, problems=current_problems())) as load:
+    load = Load(settings, section)
+    with _with_state(load=load):
         yield load
 
 
@@ -77,14 +108,22 @@ def checking() -> Iterator[list[Exception]]:
     knows the file and the line of the call.
     """
     problems: list[Exception] = []
-    with _as_current(Load({}, problems=problems)):
+    # What is checked is the application of a worker, whoever makes it.
+    with _with_state(load=Load({}), problems=problems):
         yield problems
 
 
-def current_problems() -> list[Exception] | None:
-    """Return the problems that the check in progress has found, if one is."""
-    load = current_load()
-    return None if load is None else load.problems
+def source_of_settings(source: str) -> AbstractContextManager[None]:
+    """Name the file and the section of the settings that are read inside the block."""
+    return _with_state(source=source)
+
+
+def find_source() -> str | None:
+    """Return the file and the section whose settings are read, if they are known.
+
+    This is for a mistake, or a warning, and no more, as it is slow.
+    """
+    return _state.get().source or find_section()
 
 
 @contextmanager
@@ -100,7 +139,7 @@ def reporting(info: Any = None, *also: type[Exception]) -> Iterator[None]:
     except (ConfigurationError, PyramidTasksError, *also) as error:
         if isinstance(error, SettingError):
             error.source = error.source or find_source()
-        problems = current_problems()
+        problems = _state.get().problems
         if problems is None:
             if isinstance(error, PyramidTasksError):
                 error.info = error.info or info
@@ -119,7 +158,7 @@ def report(problem: Exception) -> None:
 def report_setting(problem: SettingError) -> None:
     """Hand a mistake in the settings to the check in progress, or raise or log it."""
     problem.source = problem.source or find_source()
-    problems = current_problems()
+    problems = _state.get().problems
     if problems is None:
         raise_or_log(problem)
     else:
@@ -177,17 +216,8 @@ def check_at_commit(
 
 def warn(logger: logging.Logger, problem: Exception) -> None:
     """Hand a mistake that stops no worker to the check in progress, or log it."""
-    problems = current_problems()
+    problems = _state.get().problems
     if problems is None:
         logger.warning("%s", problem)
     else:
         problems.append(problem)
-
-
-@contextmanager
-def _as_current(load: Load) -> Iterator[Load]:
-    token = _current.set(load)
-    try:
-        yield load
-    finally:
-        _current.reset(token)

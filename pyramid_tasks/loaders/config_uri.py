@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING
 
 from plaster import parse_uri
 
-from ..configuration.load import checking, current_load, reporting, warn
-from ..configuration.places import find_source
+from ..configuration.load import (
+    checking,
+    current_load,
+    find_source,
+    reporting,
+    warn,
+)
 from ..exceptions import LoadError, SettingError
 from ..registry import get_tasks
 from .protocol import find_loader

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError
 
 from pyramid.exceptions import ConfigurationExecutionError
 
-from ..configuration.places import source_of_settings
+from ..configuration.load import source_of_settings
 from ..exceptions import LoadError, PyramidTasksError, SettingError
 
 # The packages that read a file, and import the objects that the file names.
