@@ -127,16 +127,15 @@ def find_source() -> str | None:
 
 
 @contextmanager
-def reporting(info: Any = None, *also: type[Exception]) -> Iterator[None]:
+def reporting(info: Any = None) -> Iterator[None]:
     """Hand a mistake in the configuration to the check in progress, or raise it.
 
     Args:
         info: The place where a directive was called: its ``config.action_info``.
-        also: More errors that are mistakes here, beside Pyramid's and this package's.
     """
     try:
         yield
-    except (ConfigurationError, PyramidTasksError, *also) as error:
+    except (ConfigurationError, PyramidTasksError) as error:
         if isinstance(error, SettingError):
             error.source = error.source or find_source()
         problems = _state.get().problems

@@ -431,8 +431,8 @@ def test_check_collects(caplog):
     with load.checking() as problems:
         with load.begin_load({}):
             load.report(TaskError("first"))
-        with load.reporting("in a file", TypeError):
-            raise TypeError("second")
+        with load.reporting("in a file"):
+            raise TaskError("second")
         load.warn(logging.getLogger("test"), LoadError("third", "config.ini"))
     found = [type(problem) for problem in problems]
     assert found == [TaskError, ConfigurationExecutionError, LoadError]
