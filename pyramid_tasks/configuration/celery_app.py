@@ -67,7 +67,8 @@ def _checked_settings(tasks: Tasks, settings: Mapping[str, Any]) -> dict[str, An
         is_of_section = name.partition(".")[0] in tasks.section_settings
         return name if is_of_section else f"celery.{name}"
 
-    def report_value(name: str, problem: SettingError) -> None:
+    def report_value(problem: SettingError) -> None:
+        name = problem.key
         if not problem.source:  # otherwise it is of the environment
             problem.key = key_of(name)
             if problem.key == name:

@@ -15,6 +15,7 @@ from .addresses import INSTEAD
 from .transport_options import read_transport_options
 
 if TYPE_CHECKING:
+    from ..settings import Report
     from .tls import Tell
 
 # Few applications use TLS or queries, so their modules are imported when one does.
@@ -27,9 +28,7 @@ _KINDS = {name: name for name in _REDIS} | {
 
 
 def check_connections(
-    settings: dict[str, Any],
-    report: Callable[[str, SettingError], None],
-    key_of: Callable[[str], str],
+    settings: dict[str, Any], report: Report, key_of: Callable[[str], str]
 ) -> None:
     """Report settings that make a client fail, or that it ignores.
 
@@ -37,7 +36,7 @@ def check_connections(
 
     Args:
         settings: The settings of Celery, by the names of the settings.
-        report: Called with the name of a setting, and the mistake in its value.
+        report: Called with each mistake, whose key is the name of a setting.
         key_of: Returns the key that the configuration has for a setting.
     """
     for side in _Broker, _Results:
@@ -61,7 +60,7 @@ class _Side:
     def __init__(
         self,
         settings: dict[str, Any],
-        report: Callable[[str, SettingError], None],
+        report: Report,
         key_of: Callable[[str], str],
     ) -> None:
         self.settings = settings
@@ -113,7 +112,7 @@ class _Side:
 
         def tell(problem: str) -> None:
             self.wrong = True
-            self.report(name, SettingError(name, problem, source))
+            self.report(SettingError(name, problem, source))
 
         return tell
 

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import SettingError
 from .addresses import INSTEAD, without_secrets
+
+if TYPE_CHECKING:
+    from ..settings import Report
 
 _OPTIONS = "database_engine_options"
 
 
 def check_databases(
-    settings: dict[str, Any],
-    report: Callable[[str, SettingError], None],
-    *,
-    is_worker: bool,
+    settings: dict[str, Any], report: Report, *, is_worker: bool
 ) -> None:
     """Report addresses and options of which SQLAlchemy can make no engine.
 
     Args:
         settings: The settings of Celery, by the names of the settings.
-        report: Called with the name of a setting, and the mistake in its value.
+        report: Called with each mistake, whose key is the name of a setting.
         is_worker: Whether results are stored. A process that never reads one needs no
             driver of their database.
     """
@@ -39,10 +38,10 @@ def check_databases(
         if problem := _problem_of_address(address):
             settings[name] = instead
             place = (variable, "the environment") if of_environment else (name, None)
-            report(place[0], SettingError(place[0], problem, place[1]))
+            report(SettingError(place[0], problem, place[1]))
         elif problem := _problem_of_options(kind, address, settings.get(_OPTIONS)):
             del settings[_OPTIONS]
-            report(_OPTIONS, SettingError(_OPTIONS, problem))
+            report(SettingError(_OPTIONS, problem))
 
 
 def _problem_of_address(address: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu import compression
 from kombu.exceptions import EncodeError, SerializerNotInstalled
@@ -13,6 +13,9 @@ from kombu.serialization import registry as serializers
 
 from ..exceptions import SettingError, near_names
 from .kinds import near
+
+if TYPE_CHECKING:
+    from ..settings import Report
 
 #: Celery's own, in every setting about serializers.
 _DEFAULT = "json"
@@ -72,15 +75,13 @@ def check_compression(value: Any) -> None:
 
 
 def check_contents(
-    settings: Mapping[str, Any],
-    report: Callable[[str, SettingError], None],
-    key_of: Callable[[str], str],
+    settings: Mapping[str, Any], report: Report, key_of: Callable[[str], str]
 ) -> None:
     """Report a serializer of a worker's tasks or results that nobody accepts.
 
     Args:
         settings: The settings of Celery, by the names of the settings.
-        report: Called with the name of a setting, and the mistake in its value.
+        report: Called with each mistake, whose key is the name of a setting.
         key_of: Returns the key that the configuration has for a setting.
     """
     from ..worker.doubtful import is_refused  # a web process asks for no such check
@@ -93,10 +94,10 @@ def check_contents(
             if settings.get(name):
                 problem = f"= {serializer} is what {key_of(accept)} refuses"
                 remedy = f"write {' or '.join(accepted)}, or {remedy}"
-                report(name, SettingError(name, f"{problem}: {remedy}"))
+                report(SettingError(name, f"{problem}: {remedy}"))
             else:
                 problem = f"refuses {serializer}, the default of {key_of(name)}"
-                report(accept, SettingError(accept, f"{problem}: write {remedy}"))
+                report(SettingError(accept, f"{problem}: write {remedy}"))
 
 
 def _pairs(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

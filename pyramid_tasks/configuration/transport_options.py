@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu.connection import Connection
 from kombu.utils.functional import retry_over_time
@@ -20,22 +20,23 @@ from ..exceptions import SettingError, UnknownSetting, near_names
 from .importable import check_symbol
 from .kinds import near, of
 
+if TYPE_CHECKING:
+    from ..settings import Report
+
 #: Returns a value as the transport takes it, or raises ``ValueError`` with what it is
 #: not.
 _Reader = Callable[[Any], Any]
 
 
 def read_transport_options(
-    setting: str,
-    options: Mapping[str, Any],
-    report: Callable[[str, SettingError], None],
+    setting: str, options: Mapping[str, Any], report: Report
 ) -> dict[str, Any]:
     """Return options as a transport takes them, and report those that it cannot take.
 
     Args:
         setting: The name of the setting that has the options.
         options: The options as the configuration has them.
-        report: Called with the name of an option, and the mistake in it.
+        report: Called with each mistake, whose key is the name of an option.
     """
     result: dict[str, Any] = {}
     for option, value in options.items():
@@ -45,12 +46,12 @@ def read_transport_options(
                 result[option] = READERS[option](value)
             except ValueError as error:
                 problem = f"= {displayed(option, str(value))} {error}"
-                report(name, SettingError(name, problem))
+                report(SettingError(name, problem))
         else:
             result[option] = value
             for known in near_names(str(option), _NEAR, cutoff=0.85):
                 problem = "is an option that nobody reads."
-                report(name, UnknownSetting(name, problem, known))
+                report(UnknownSetting(name, problem, known))
     return result
 
 

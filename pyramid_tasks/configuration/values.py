@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.utils.time import timezone
 
@@ -40,22 +39,20 @@ from .maps import check_annotations, check_queues, check_routes, check_tables
 from .serializers import check_accepted, check_compression, check_serializer
 from .transport_options import check_publish_policy
 
+if TYPE_CHECKING:
+    from ..settings import Report
+
 #: The settings for which Celery reads a variable of the environment first.
 _ENVIRON = ("broker_url", "broker_read_url", "broker_write_url", "result_backend")
 
 
-def check_values(
-    settings: dict[str, Any],
-    report: Callable[[str, SettingError], None],
-    *,
-    is_worker: bool,
-) -> None:
+def check_values(settings: dict[str, Any], report: Report, *, is_worker: bool) -> None:
     """Report the values that Celery cannot use, and take them out of the settings.
 
     Args:
         settings: The settings of Celery, by the names of the settings.
         is_worker: Whether the settings of workers and beat count, too.
-        report: Called with the name of a setting, and the mistake in its value.
+        report: Called with each mistake, whose key is the name of a setting.
     """
     for name in [name for name in settings if name in SETTING_TYPES]:
         value = settings[name]
@@ -66,12 +63,12 @@ def check_values(
             except ScheduleError as error:
                 settings[name] = error.readable
                 for problem in error.problems:
-                    report(name, SettingError(name, problem))
+                    report(SettingError(name, problem))
             except ValueError as error:
                 del settings[name]
                 if name in INSTEAD:
                     settings[name] = INSTEAD[name]
-                report(name, SettingError(name, str(error)))
+                report(SettingError(name, str(error)))
 
 
 def _check(name: str, value: Any) -> Any:
