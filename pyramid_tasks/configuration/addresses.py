@@ -6,6 +6,7 @@ may be one of the password.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,22 @@ _HOST = r"(?i)(?!(none|null)$)([\w.-]+|[\da-f:]*::[\da-f:.]*)"
 _REDIS = r"(redis|rediss|sentinel)\b"
 #: Celery and kombu read these themselves: a key in them may have any character.
 _OF_OWN_FORM = ("azure", "sqs", "confluentkafka", "gcpubsub")
+
+
+def find_address(settings: Mapping[str, Any], name: str) -> tuple[Any, str, str | None]:
+    """Return an address, the key that has it, and the source of a ``SettingError``.
+
+    Celery takes an address from the environment first. For a setting, the source is
+    ``None``.
+
+    Args:
+        settings: The settings of Celery, by the names of the settings.
+        name: The setting, a key of :data:`INSTEAD`.
+    """
+    variable = f"CELERY_{name.upper()}"
+    if value := os.environ.get(variable):
+        return value, variable, "the environment"
+    return settings.get(name), name, None
 
 
 def check_address(value: Any) -> None:

@@ -5,13 +5,12 @@ A client refuses or ignores some when it connects. Nothing here connects.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import SettingError, near_names
-from .addresses import INSTEAD
+from .addresses import INSTEAD, find_address
 from .transport_options import read_transport_options
 
 if TYPE_CHECKING:
@@ -99,10 +98,6 @@ class _Side:
         tls_key = self.key_of(self.tls)
         return read_query(kind, url, tls_key, tell, broker=self.is_broker)
 
-    def value(self, name: str) -> Any:
-        """Return an address, or several; addresses in the environment win."""
-        return os.environ.get(f"CELERY_{name.upper()}") or self.settings.get(name)
-
     def nested(self, setting: str, option: str) -> str:
         """Return the key of an option."""
         return f"{self.key_of(setting)}.{option}"
@@ -118,10 +113,8 @@ class _Side:
 
     def _addresses(self, name: str) -> Iterator[str]:
         """Read the addresses in a setting, and yield their kinds."""
-        tell, variable = self.tell(name), f"CELERY_{name.upper()}"
-        if from_environ := bool(os.environ.get(variable)):
-            tell = self.tell(variable, "the environment")
-        value = self.value(name)
+        value, key, source = find_address(self.settings, name)
+        tell = self.tell(key, source)
         if not isinstance(value, (str, list, tuple)):
             return
         several = value.split(";") if isinstance(value, str) else [*value]
@@ -130,7 +123,7 @@ class _Side:
             if kind:
                 several[index] = self.address(kind, url, tell)
                 yield kind
-        if not from_environ:
+        if not source:
             is_one = isinstance(value, str)
             self.settings[name] = ";".join(several) if is_one else several
 
@@ -195,8 +188,9 @@ class _Broker(_Side):
     tls = "broker_use_ssl"
 
     def default(self) -> set[str]:
-        given = [*map(self.value, self.urls), self.settings.get("broker_transport")]
-        return set() if any(given) else {"amqp"}
+        urls = [find_address(self.settings, name)[0] for name in self.urls]
+        is_given = any(urls) or self.settings.get("broker_transport")
+        return set() if is_given else {"amqp"}
 
 
 class _Results(_Side):

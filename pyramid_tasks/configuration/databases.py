@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import SettingError
-from .addresses import INSTEAD, without_secrets
+from .addresses import INSTEAD, find_address, without_secrets
 
 if TYPE_CHECKING:
     from ..settings import Report
@@ -28,17 +27,14 @@ def check_databases(
             driver of their database.
     """
     for name, instead in INSTEAD.items():
-        variable = f"CELERY_{name.upper()}"
-        of_environment = os.environ.get(variable)
-        url = of_environment or settings.get(name)
+        url, key, source = find_address(settings, name)
         kind, plus, address = str(url).partition("+")
         is_used = kind in {"sqla", "sqlalchemy"} or (is_worker and kind == "db")
         if not plus or not is_used or not find_spec("sqlalchemy"):
             continue
         if problem := _problem_of_address(address):
             settings[name] = instead
-            place = (variable, "the environment") if of_environment else (name, None)
-            report(SettingError(place[0], problem, place[1]))
+            report(SettingError(key, problem, source))
         elif problem := _problem_of_options(kind, address, settings.get(_OPTIONS)):
             del settings[_OPTIONS]
             report(SettingError(_OPTIONS, problem))

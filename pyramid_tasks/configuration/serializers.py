@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from kombu.exceptions import EncodeError, SerializerNotInstalled
 from kombu.serialization import registry as serializers
 
 from ..exceptions import SettingError, near_names
+from .addresses import find_address
 from .kinds import near
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def _pairs(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the settings that are serializers, each with the one that accepts."""
     if not settings.get("task_always_eager"):  # otherwise nothing is sent
         yield "task_serializer", "accept_content"
-        results = os.environ.get("CELERY_RESULT_BACKEND")
-        results = results or settings.get("result_backend")
+        results, *_ = find_address(settings, "result_backend")
         if results and not settings.get("task_ignore_result"):
             own = "result_accept_content"
             is_own = settings.get(own) is not None

@@ -8,7 +8,6 @@ in the worker, in ``ptasks --check`` and in the web process.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from celery.utils.time import timezone
 from .._celery import SETTING_TYPES
 from ..coercion import check_type
 from ..exceptions import SettingError, near_names
-from .addresses import INSTEAD, check_broker
+from .addresses import INSTEAD, check_broker, find_address
 from .beat_schedule import ScheduleError, read_schedule
 from .importable import (
     check_modules,
@@ -41,9 +40,6 @@ from .transport_options import check_publish_policy
 
 if TYPE_CHECKING:
     from ..settings import Report
-
-#: The settings for which Celery reads a variable of the environment first.
-_ENVIRON = ("broker_url", "broker_read_url", "broker_write_url", "result_backend")
 
 
 def check_values(settings: dict[str, Any], report: Report, *, is_worker: bool) -> None:
@@ -94,13 +90,13 @@ def check_environment() -> None:
     Raises:
         SettingError: Such an address is not a URL.
     """
-    for name in _ENVIRON:
-        variable = f"CELERY_{name.upper()}"
-        if value := os.environ.get(variable):
+    for name in INSTEAD:
+        value, variable, source = find_address({}, name)
+        if value:
             try:
                 CHECKS[name](value)
             except ValueError as error:
-                raise SettingError(variable, str(error), "the environment") from None
+                raise SettingError(variable, str(error), source) from None
 
 
 def _zone(value: Any) -> None:
