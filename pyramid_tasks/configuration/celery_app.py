@@ -18,7 +18,7 @@ from .load import check_at_commit, current_load, report_setting, reporting
 from .own_settings import check_own_settings
 from .serializers import check_contents
 from .unread import unread_settings
-from .values import check_environment, check_values
+from .values import check_environment, check_setting_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +82,7 @@ def _checked_settings(tasks: Tasks, settings: Mapping[str, Any]) -> dict[str, An
         check_environment()
     own = extract_celery_settings(settings, report_setting)
     merged = merge_settings(own, tasks.section_settings)
-    check_values(merged, report_value, is_worker=tasks.is_worker)
+    check_setting_values(merged, report_value, is_worker=tasks.is_worker)
     if tasks.is_worker:
         check_contents(merged, report_value, key_of)
     check_databases(merged, report_value, is_worker=tasks.is_worker)

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from ..settings import Report
 
 
-def check_values(settings: dict[str, Any], report: Report, *, is_worker: bool) -> None:
+def check_setting_values(
+    settings: dict[str, Any], report: Report, *, is_worker: bool
+) -> None:
     """Report the values that Celery cannot use, and take them out of the settings.
 
     Args:
