@@ -15,7 +15,6 @@ from .transport_options import read_transport_options
 
 if TYPE_CHECKING:
     from ..settings import Report
-    from .tls import Tell
 
 # Few applications use TLS or queries, so their modules are imported when one does.
 
@@ -63,14 +62,14 @@ class _Side:
         key_of: Callable[[str], str],
     ) -> None:
         self.settings = settings
-        self.report = report
+        self._report = report
         self.key_of = key_of
         self.wrong = False
 
     def check(self) -> None:
         options = self.settings.get(self.options)
         if options and isinstance(options, Mapping):
-            read = read_transport_options(self.options, options, self.report)
+            read = read_transport_options(self.options, options, self._report)
             self.settings[self.options] = read
         kinds = self.default() | {
             kind for name in self.urls for kind in self._addresses(name)
@@ -79,7 +78,7 @@ class _Side:
             self.use_tls(kinds)
         if "sentinel" in kinds:
             self._sentinel()
-        if self.wrong:  # so that what goes on tells of no mistake twice
+        if self.wrong:  # so that what follows reports no mistake twice
             self.settings.pop(self.tls, None)
             for name in self.urls:
                 if self.settings.get(name):
@@ -89,39 +88,35 @@ class _Side:
         """Return the kinds of server used when no address is set."""
         return set()
 
-    def address(self, kind: str, url: str, tell: Tell) -> str:
-        """Return an address as the client takes it."""
+    def read_address(self, kind: str, url: str) -> tuple[str, list[str]]:
+        """Return an address as the client takes it, and what is wrong with it."""
         if "?" not in url:
-            return url
+            return url, []
         from .queries import read_query
 
-        tls_key = self.key_of(self.tls)
-        return read_query(kind, url, tls_key, tell, broker=self.is_broker)
+        return read_query(kind, url, self.key_of(self.tls), broker=self.is_broker)
 
     def nested(self, setting: str, option: str) -> str:
         """Return the key of an option."""
         return f"{self.key_of(setting)}.{option}"
 
-    def tell(self, name: str, source: str | None = None) -> Tell:
-        """Return a function that reports a mistake in a setting."""
-
-        def tell(problem: str) -> None:
+    def report(self, key: str, *problems: str, source: str | None = None) -> None:
+        """Report what is wrong with a setting."""
+        for problem in problems:
             self.wrong = True
-            self.report(SettingError(name, problem, source))
-
-        return tell
+            self._report(SettingError(key, problem, source))
 
     def _addresses(self, name: str) -> Iterator[str]:
         """Read the addresses in a setting, and yield their kinds."""
         value, key, source = find_address(self.settings, name)
-        tell = self.tell(key, source)
         if not isinstance(value, (str, list, tuple)):
             return
         several = value.split(";") if isinstance(value, str) else [*value]
         for index, url in enumerate(several):
             kind = _kind(url)
             if kind:
-                several[index] = self.address(kind, url, tell)
+                several[index], problems = self.read_address(kind, url)
+                self.report(key, *problems, source=source)
                 yield kind
         if not source:
             is_one = isinstance(value, str)
@@ -131,52 +126,59 @@ class _Side:
         """Read the options of TLS."""
         from .tls import amqp_options, read_tls, redis_options
 
-        tell, options = self.tell(self.tls), self.settings[self.tls]
+        options = self.settings[self.tls]
         if not isinstance(options, Mapping):
             if kinds & _REDIS:
-                tell(
+                self.report(
+                    self.tls,
                     "= true turns on no TLS for Redis: write rediss:// in the address, "
-                    f"and {self.nested(self.tls, 'ssl_cert_reqs')} = required instead."
+                    f"and {self.nested(self.tls, 'ssl_cert_reqs')} = required instead.",
                 )
         elif "socket" in kinds:
-            tell("has options, and a UNIX socket has no TLS: leave them out.")
+            problem = "has options, and a UNIX socket has no TLS: leave them out."
+            self.report(self.tls, problem)
         else:
             redis = kinds & _REDIS
             known = redis_options() if redis else amqp_options(options)
-            self.settings[self.tls] = read_tls(options, known, tell)
+            self.settings[self.tls], problems = read_tls(options, known)
+            self.report(self.tls, *problems)
 
     def _sentinel(self) -> None:
-        options, tell = self.settings.get(self.options) or {}, self.tell(self.options)
+        options = self.settings.get(self.options) or {}
         if not options.get("master_name"):
             names = [str(name) for name in options if name != "master_name"]
             if near := near_names("master_name", names):
-                problem = f"has the option {near[0]}, which is unknown."
-                tell(f"{problem} Did you mean master_name?")
+                problem = (
+                    f"has the option {near[0]}, which is unknown. Did you mean "
+                    "master_name?"
+                )
             else:
-                tell(
+                problem = (
                     "lacks the name of the master that the sentinels watch: write "
                     f"{self.nested(self.options, 'master_name')} = NAME."
                 )
+            self.report(self.options, problem)
         given = options.get("sentinel_kwargs") or {}
         if not isinstance(given, Mapping):
-            tell('has sentinel_kwargs, which is no dictionary: write {"ssl": true}.')
+            problem = (
+                'has sentinel_kwargs, which is no dictionary: write {"ssl": true}.'
+            )
+            self.report(self.options, problem)
             return
-
-        def tell_inside(problem: str) -> None:
-            tell(problem.replace("has ", "has sentinel_kwargs, which has ", 1))
-
         from .tls import read_tls, sentinel_options
 
-        read = read_tls(given, sentinel_options(), tell_inside)
+        read, problems = read_tls(given, sentinel_options())
         if any(name.startswith("ssl_") for name in read) and not read.get("ssl"):
-            tell_inside(
-                'has ssl_ options without "ssl": true, and so no TLS: add that.'
-            )
+            problem = 'has ssl_ options without "ssl": true, and so no TLS: add that.'
+            problems.append(problem)
         retries = read.get("retry")
         if isinstance(retries, int):
             read["retry"] = retry_at_once(retries)
         elif isinstance(retries, str):
-            tell_inside("has the option retry, which is no number.")
+            problems.append("has the option retry, which is no number.")
+        for problem in problems:
+            inside = problem.replace("has ", "has sentinel_kwargs, which has ", 1)
+            self.report(self.options, inside)
         if given:
             self.settings[self.options] = {**options, "sentinel_kwargs": read}
 
@@ -199,25 +201,27 @@ class _Results(_Side):
     options = "result_backend_transport_options"
     tls = "redis_backend_use_ssl"
 
-    def address(self, kind: str, url: str, tell: Tell) -> str:
-        url = super().address(kind, url, tell)
+    def read_address(self, kind: str, url: str) -> tuple[str, list[str]]:
+        url, problems = super().read_address(kind, url)
         given = self.settings.get(self.tls)
         given = given if isinstance(given, Mapping) else {}
         if kind == "rediss":
             from .queries import parse_query
 
             if "ssl_cert_reqs" not in {*parse_query(url), *given}:
-                tell(f"has rediss:// without ssl_cert_reqs. {self._needed()}")
+                problem = f"has rediss:// without ssl_cert_reqs. {self._needed()}"
+                problems.append(problem)
         # Before 5.7, Celery refuses options of TLS beside redis://.
-        has_tls = kind == "redis" and given
-        return f"rediss{url.removeprefix('redis')}" if has_tls else url
+        if kind == "redis" and given:
+            url = f"rediss{url.removeprefix('redis')}"
+        return url, problems
 
     def use_tls(self, kinds: set[str]) -> None:
         given = self.settings[self.tls]
         super().use_tls(kinds)
         is_given = isinstance(given, Mapping) and kinds & {"redis", "sentinel"}
         if is_given and "ssl_cert_reqs" not in given:
-            self.tell(self.tls)(f"lacks ssl_cert_reqs. {self._needed()}")
+            self.report(self.tls, f"lacks ssl_cert_reqs. {self._needed()}")
 
     def _needed(self) -> str:
         key = self.nested(self.tls, "ssl_cert_reqs")

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from kombu.connection import Connection
 
-from .tls import Tell, hint, read_option, redis_options
+from .tls import hint, read_option, redis_options
 
 #: The keys that kombu takes from the query of an address.
 _KOMBU = {*signature(Connection).parameters} - {
@@ -30,19 +30,23 @@ def parse_query(url: str) -> dict[str, str]:
     return dict(parse_qsl(url.partition("?")[2]))
 
 
-def read_query(kind: str, url: str, tls_key: str, tell: Tell, *, broker: bool) -> str:
-    """Return an address with a query as the client takes it.
+def read_query(
+    kind: str, url: str, tls_key: str, *, broker: bool
+) -> tuple[str, list[str]]:
+    """Return an address as the client takes it, and what is wrong with its query.
+
+    A problem is the end of a sentence that begins with the name of a setting.
 
     Args:
         kind: ``"redis"``, ``"rediss"``, ``"sentinel"``, ``"socket"`` or ``"amqp"``.
         url: The address.
         tls_key: The key of the setting that may have options of TLS instead.
-        tell: Called with the end of a sentence about each mistake.
         broker: Whether it is the address of a broker, and not of a result backend.
     """
     if not (words := parse_query(url)):
-        return url  # without an import of the client, which is slow
+        return url, []  # without an import of the client, which is slow
     result = dict(words)
+    problems = []
     other = _KOMBU if broker and kind != "socket" else redis_options() | _OF_CELERY
     for name, value in words.items():
         instead = f"Write {tls_key}.{_option(name, kind)} instead."
@@ -59,10 +63,10 @@ def read_query(kind: str, url: str, tls_key: str, tell: Tell, *, broker: bool) -
             elif name not in other:
                 raise ValueError(f"is unknown.{hint(name, other)}")
         except ValueError as error:
-            tell(f"has {name} in its query, which {error}")
-    if result == words:
-        return url
-    return f"{url.partition('?')[0]}?{urlencode(result, safe='/')}"
+            problems.append(f"has {name} in its query, which {error}")
+    if result != words:
+        url = f"{url.partition('?')[0]}?{urlencode(result, safe='/')}"
+    return url, problems
 
 
 def _read(name: str, value: str, instead: str) -> str:

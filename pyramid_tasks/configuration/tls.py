@@ -15,9 +15,6 @@ from typing import Any
 from ..coercion import TYPES
 from ..exceptions import near_names
 
-#: Called with the end of a sentence that begins with the name of a setting.
-Tell = Callable[[str], None]
-
 
 def redis_options() -> set[str]:
     """Return what the installed client of Redis can be told about a connection."""
@@ -46,38 +43,32 @@ def amqp_options(options: Mapping[str, Any]) -> set[str]:
 
 
 def read_tls(
-    options: Mapping[str, Any], known: Collection[str], tell: Tell
-) -> dict[str, Any]:
-    """Return options of TLS as a client takes them, and tell of those it would refuse.
+    options: Mapping[str, Any], known: Collection[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return options of TLS as a client takes them, and what it would refuse.
+
+    A problem is the end of a sentence that begins with the name of a setting.
 
     Args:
         options: The options as the configuration has them.
         known: The names that the client knows.
-        tell: Called with the end of a sentence about each mistake.
     """
     result: dict[str, Any] = {}
-    wrong = False
-
-    def tell_all(problem: str) -> None:
-        nonlocal wrong
-        wrong = True
-        tell(problem)
-
+    problems = []
     for name, value in options.items():
         if name not in known:
-            tell_all(f"has the option {name}, which is unknown.{hint(name, known)}")
+            unknown = f"has the option {name}, which is unknown.{hint(name, known)}"
+            problems.append(unknown)
             continue
         try:
             result[name] = read_option(name, value)
         except ValueError as error:
-            tell_all(f"has the option {name}, which {error}")
+            problems.append(f"has the option {name}, which {error}")
     if context := result.get("context"):
         inside = {*signature(ssl.create_default_context).parameters, "check_hostname"}
-        result["context"] = read_tls(context, inside, tell_all)
-    if not wrong:
-        for problem in _combined(result):
-            tell(problem)
-    return result
+        result["context"], problems_inside = read_tls(context, inside)
+        problems += problems_inside
+    return result, problems or [*_combined(result)]
 
 
 def read_option(name: str, value: Any) -> Any:
