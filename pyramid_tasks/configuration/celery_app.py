@@ -75,7 +75,7 @@ def _checked_settings(tasks: Tasks, settings: Mapping[str, Any]) -> dict[str, An
                 problem.source = tasks.section
         report_setting(problem)
 
-    check_own_settings(settings, report_setting)
+    check_own_settings(settings)
     for problem in unread_settings(settings):
         report_setting(problem)
     with reporting():

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..coercion import check_type, coerce, displayed
 from ..exceptions import SettingError, UnknownSetting, near_names
-from ..settings import Report, raise_or_log
+from .load import report_setting, reporting
 
 _PREFIX = "pyramid_tasks."
 
@@ -29,21 +29,17 @@ BOOLEANS = ("gc_freeze", "inbox")
 
 #: The settings without their prefix.
 OWN_SETTINGS = (
-    *("base_url", "config_uri", "context", "delivery", "outbox_send"),
-    "outbox_schema",
+    *("base_url", "config_uri", "context", "delivery", "outbox_schema", "outbox_send"),
     *BOOLEANS,
     *NUMBERS,
 )
 
 
-def check_own_settings(
-    settings: Mapping[str, Any], report: Report = raise_or_log
-) -> None:
+def check_own_settings(settings: Mapping[str, Any]) -> None:
     """Report what is wrong with the settings that begin with ``pyramid_tasks.``.
 
     Args:
         settings: The settings of a Pyramid application.
-        report: As for :func:`extract_celery_settings`.
     """
     for key in settings:
         name = key.removeprefix(_PREFIX)
@@ -51,23 +47,19 @@ def check_own_settings(
             nearest = near_names(name, OWN_SETTINGS)
             hint = _PREFIX + nearest[0] if nearest else None
             problem = "is not a setting of pyramid_tasks."
-            report(UnknownSetting(key, problem, hint))
-    for name in (*NUMBERS, *BOOLEANS):
-        try:
-            if name in NUMBERS:
-                number_setting(settings, name)
-            else:
-                _check_boolean(_PREFIX + name, settings)
-        except SettingError as error:
-            report(error)
+            report_setting(UnknownSetting(key, problem, hint))
+    for name in NUMBERS:
+        with reporting():
+            number_setting(settings, name)
+    for name in BOOLEANS:
+        with reporting():
+            _check_boolean(settings, name)
     send = settings.get(SEND_KEY, "thread")
     if send not in ("thread", "request", "relay"):
         problem = f"= {send} is not one of thread, request and relay."
-        report(SettingError(SEND_KEY, problem))
-    try:
+        report_setting(SettingError(SEND_KEY, problem))
+    with reporting():
         schema_names(settings)
-    except SettingError as error:
-        report(error)
 
 
 def schema_names(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -101,7 +93,8 @@ def names_setting(
     return tuple(dict.fromkeys(names))
 
 
-def _check_boolean(key: str, settings: Mapping[str, Any]) -> None:
+def _check_boolean(settings: Mapping[str, Any], name: str) -> None:
+    key = _PREFIX + name
     value = coerce(key, settings.get(key, False), "bool")
     try:
         check_type(key, value or False, "bool")
