@@ -68,7 +68,6 @@ TYPES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "int": ("a whole number (int)", int),
     "int or auto": ("a whole number (int), or auto", _to_int_or_auto),
     "list": ("a list (words, or a JSON array)", _to_list),
-    "nested": ("JSON or a string", coerce_nested),
     "string": ("a string", str),
     "tuple": ("a list (words, or a JSON array)", _to_list),
 }

@@ -144,7 +144,7 @@ def _add(
             f"nests below {prefix}{name}, which is not a dictionary but "
             f"{TYPES[expected][0]}; give {prefix}{name} a value instead",
         )
-    value = coerce(prefix + key, settings[key], "nested")
+    value = coerce(prefix + key, settings[key], "any")
     _nest(result, [name, *nested], value, prefix)
 
 
