@@ -120,21 +120,23 @@ def _add(
         report(UnknownSetting(key, problem, ".".join(nested)))
         return
     name = known_name(given)
-    expected = "any" if name is None else SETTING_TYPES[name]
+    expected = SETTING_TYPES[name] if name else "any"
+    if expected not in TYPES:  # of a later version of Celery
+        expected = "any"
     if name is None:
         name = given
-        if _is_misspelt_secret(name):
+        near = near_names(name.lower(), SETTING_TYPES, cutoff=0.9)
+        if near and HIDDEN_SETTINGS.search(near[0]):
             problem = (
                 "is not a setting that Celery knows; it is left out, since "
                 "celery report would show it."
             )
-            hint = near_names(name.lower(), SETTING_TYPES)[0]
-            report(UnknownSetting(prefix + key, problem, prefix + hint))
+            report(UnknownSetting(prefix + key, problem, prefix + near[0]))
             return
         if not _is_known_to_scheduler(name):
-            report(_unknown(key, prefix))
-    elif expected not in TYPES:
-        expected = "any"
+            problem, nearest = _unknown(key)
+            hint = prefix + nearest if nearest else None
+            report(UnknownSetting(prefix + key, problem, hint))
     if not nested:
         result[name] = coerce(prefix + key, settings[key], expected)
         return
@@ -170,21 +172,16 @@ def _is_known_to_scheduler(name: str) -> bool:
     )
 
 
-def _is_misspelt_secret(name: str) -> bool:
-    near = near_names(name.lower(), SETTING_TYPES, cutoff=0.9)
-    return bool(near and HIDDEN_SETTINGS.search(near[0]))
-
-
-def _unknown(key: str, prefix: str) -> UnknownSetting:
+def _unknown(key: str) -> tuple[str, str | None]:
+    """Return what is wrong with an unknown setting, and the setting it is near to."""
     if key == "USE_CELERYCONFIG":
         problem = (
             "is not a setting: no celeryconfig.py is read. Write the settings of that "
             "module here."
         )
-        return UnknownSetting(prefix + key, problem, None)
+        return problem, None
     if key.startswith("pyramid_tasks."):
-        problem = "is read in the section of the application, and not here."
-        return UnknownSetting(prefix + key, problem, None)
+        return "is read in the section of the application, and not here.", None
     problem = (
         "is not a setting that this version of Celery knows; it is passed on as it is."
     )
@@ -193,18 +190,15 @@ def _unknown(key: str, prefix: str) -> UnknownSetting:
     for count in range(len(parts), 1, -1):
         name = "_".join(parts[:count])
         if name in SETTING_TYPES:
-            nearest = ".".join([name, *parts[count:]])
-            return UnknownSetting(prefix + key, problem, prefix + nearest)
+            return problem, ".".join([name, *parts[count:]])
     for module, names in _OF_SCHEDULERS.items():
         if key in names:
-            problem = f"is a setting of {module}, which is not installed."
-            return UnknownSetting(prefix + key, problem, None)
+            return f"is a setting of {module}, which is not installed.", None
     known = {*SETTING_TYPES, *chain(*_OF_SCHEDULERS.values())}
     for name, rest in (parts[0], parts[1:]), ("_".join(parts), []):
         for near in near_names(name, known):
-            nearest = ".".join([near, *rest])
-            return UnknownSetting(prefix + key, problem, prefix + nearest)
-    return UnknownSetting(prefix + key, problem, None)
+            return problem, ".".join([near, *rest])
+    return problem, None
 
 
 def merge_settings(base: Settings, override: Settings) -> Settings:
