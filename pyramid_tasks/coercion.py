@@ -27,7 +27,8 @@ def coerce_nested(value: Any) -> Any:
         return value
 
 
-def _to_bool(value: str) -> bool:
+def to_bool(value: str) -> bool:
+    """Read a boolean as Pyramid does, and refuse other words."""
     word = value.strip().lower()
     if word in truthy:
         return True
@@ -50,7 +51,7 @@ def _to_dict(value: str) -> dict[str, Any]:
 
 
 def _to_bool_or_dict(value: str) -> bool | dict[str, Any]:
-    return _to_dict(value) if value.lstrip().startswith("{") else _to_bool(value)
+    return _to_dict(value) if value.lstrip().startswith("{") else to_bool(value)
 
 
 def _to_int_or_auto(value: str) -> int | str:
@@ -60,7 +61,7 @@ def _to_int_or_auto(value: str) -> int | str:
 #: A type as Celery names it: what to call it in a message, and how to read it.
 TYPES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "any": ("JSON or a string", coerce_nested),
-    "bool": ("a boolean (true or false)", _to_bool),
+    "bool": ("a boolean (true or false)", to_bool),
     "bool or dict": ("a boolean or a JSON object", _to_bool_or_dict),
     "bytes": ("a string", str.encode),
     "dict": ('a dictionary (a JSON object such as {"key": "value"})', _to_dict),

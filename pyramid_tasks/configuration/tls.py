@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from inspect import signature
 from typing import Any
 
-from ..coercion import TYPES
 from ..exceptions import near_names
+from .transport_options import read_boolean
 
 
 def redis_options() -> set[str]:
@@ -163,10 +163,7 @@ def _word(name: str) -> str:
 
 
 def _boolean(value: Any) -> bool:
-    try:
-        return bool(TYPES["bool"][1](value) if isinstance(value, str) else value)
-    except ValueError:
-        raise ValueError("is not true or false.") from None
+    return bool(read_boolean(value))
 
 
 def _flags(value: Any) -> list[Any]:

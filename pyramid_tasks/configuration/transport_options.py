@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.connection import Connection
 from kombu.utils.functional import retry_over_time
 
-from ..coercion import TYPES, displayed
+from ..coercion import displayed, to_bool
 from ..exceptions import SettingError, UnknownSetting, near_names
 from .importable import check_symbol
 from .kinds import near, of
@@ -109,18 +109,23 @@ def _number(least: float, *types: type, none: bool = False) -> _Reader:
     return read
 
 
-def _boolean(value: Any) -> Any:
+def read_boolean(value: Any) -> Any:
+    """Return a string as a boolean, and any other value as it is.
+
+    Raises:
+        ValueError: The string is none.
+    """
     if not isinstance(value, str):
         return value
     try:
-        return TYPES["bool"][1](value)
+        return to_bool(value)
     except ValueError:
         raise ValueError("is not true or false.") from None
 
 
 def _boolean_or_text(value: Any) -> Any:
     try:
-        return _boolean(value)
+        return read_boolean(value)
     except ValueError:
         return value
 
@@ -175,19 +180,19 @@ _SECONDS_OR_NONE = _number(0, int, float, none=True)
 _COUNT = _number(0, int)
 _COUNT_OR_NONE = _number(0, int, none=True)
 READERS: dict[str, _Reader] = {
-    "ack_emulation": _boolean,
+    "ack_emulation": read_boolean,
     "authentication": _any,
     "body_encoding": _any,
     "callback": _any,
     "channel_max": _COUNT_OR_NONE,
     "client_name": _text,
     "client_properties": _any,
-    "confirm_publish": _boolean,
+    "confirm_publish": read_boolean,
     "connect_retries_timeout": _SECONDS_OR_NONE,
     "connect_timeout": _SECONDS_OR_NONE,
     "deadletter_queue": _text,
     "errback": _any,
-    "fanout_patterns": _boolean,
+    "fanout_patterns": read_boolean,
     "fanout_prefix": _boolean_or_text,
     "frame_max": _COUNT_OR_NONE,
     "global_keyprefix": _text,
@@ -205,14 +210,14 @@ READERS: dict[str, _Reader] = {
     "queue_order_strategy": _strategy,
     "read_timeout": _SECONDS_OR_NONE,
     "reauth_check_interval": _SECONDS,
-    "result_chord_ordered": _boolean,
-    "retry_on_timeout": _boolean,
+    "result_chord_ordered": read_boolean,
+    "retry_on_timeout": read_boolean,
     "retry_policy": _policy,
-    "sentinel_fanout_compat": _boolean,
+    "sentinel_fanout_compat": read_boolean,
     "sentinel_kwargs": _any,
     "sep": _text,
     "socket_connect_timeout": _SECONDS_OR_NONE,
-    "socket_keepalive": _boolean,
+    "socket_keepalive": read_boolean,
     "socket_keepalive_options": _socket_options,
     "socket_settings": _socket_options,
     "socket_timeout": _SECONDS_OR_NONE,
