@@ -95,15 +95,15 @@ def _any(value: Any) -> Any:
     return value
 
 
-def _number(least: float, *types: type, none: bool = False) -> _Reader:
+def _number(*types: type, none: bool = False) -> _Reader:
     what = "number" if float in types else "whole number"
 
     def read(value: Any) -> Any:
         if value is None and none:
             return None
         is_number = isinstance(value, types) and not isinstance(value, bool)
-        if not is_number or not value >= least:
-            raise ValueError(f"is not a {what} of at least {least}.")
+        if not is_number or not value >= 0:
+            raise ValueError(f"is not a {what} of at least 0.")
         return value
 
     return read
@@ -175,10 +175,10 @@ def _policy(value: Any) -> Any:
     return value
 
 
-_SECONDS = _number(0, int, float)
-_SECONDS_OR_NONE = _number(0, int, float, none=True)
-_COUNT = _number(0, int)
-_COUNT_OR_NONE = _number(0, int, none=True)
+_SECONDS = _number(int, float)
+_SECONDS_OR_NONE = _number(int, float, none=True)
+_COUNT = _number(int)
+_COUNT_OR_NONE = _number(int, none=True)
 READERS: dict[str, _Reader] = {
     "ack_emulation": read_boolean,
     "authentication": _any,
