@@ -46,11 +46,11 @@ def add_fork_safe(
     owner = getattr(found, "__self__", None)
     if any(engines_of(owner)):
         found = owner
-    if not callable(found) and not any(engines_of(found)):
-        raise ForkSafetyError(
-            f"config.add_fork_safe() takes a function or an engine, not {found!r}"
-        )
     if not any(engines_of(found)):
+        if not callable(found):
+            raise ForkSafetyError(
+                f"config.add_fork_safe() takes a function or an engine, not {found!r}"
+            )
         check_callback("The function of config.add_fork_safe()", found, "registry")
 
     def register() -> None:
