@@ -7,14 +7,13 @@ PasteDeploy 3.0 and 3.1.
 
 from __future__ import annotations
 
-import inspect
-from types import FrameType
+from inspect import currentframe
+from traceback import walk_stack
 
 
 def find_section() -> str | None:
     """Return the file and the section, if PasteDeploy is a caller. This is slow."""
-    frame: FrameType | None = inspect.currentframe()
-    while frame := frame and frame.f_back:
+    for frame, _ in walk_stack(currentframe()):
         if frame.f_globals.get("__name__") == "paste.deploy.loadwsgi":
             given = frame.f_locals
             file = None
