@@ -11,9 +11,10 @@ from uuid import UUID
 
 from pyramid.request import Request
 
-from ..exceptions import SettingError, near_names
+from ..exceptions import SettingError
 from ..worker.environ import HOST_KEYS, LAST_PORT, is_host_part
 from ..worker.request import DEFERRED_BY, get_runner
+from .kinds import did_you_mean
 from .load import reporting
 from .own_settings import names_setting
 
@@ -169,8 +170,7 @@ def includeme(config: Configurator) -> None:
 
 def _switch_on(config: Configurator, name: str) -> None:
     if name not in CONTEXTS:
-        near = near_names(name, CONTEXTS)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, CONTEXTS)
         raise SettingError(
             "pyramid_tasks.context",
             f"= {name} is not one of host, locale and user.{hint} What the application "

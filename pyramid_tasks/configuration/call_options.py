@@ -25,6 +25,7 @@ from .kinds import (
     check_rate,
     check_task_id,
     dictionary,
+    did_you_mean,
     is_link,
     is_time,
     of,
@@ -244,14 +245,11 @@ def check_routed(options: MutableMapping[str, Any]) -> None:
     known = _options_of_routes()
     for option, value in options.items():
         if option not in known:
-            near = near_names(option, known)
-            hint = (
-                f"Did you mean {near[0]}?"
-                if near
-                else "Write queue, routing_key, exchange, priority or another option "
-                "of a message."
+            hint = did_you_mean(option, known) or (
+                " Write queue, routing_key, exchange, priority or another option of a "
+                "message."
             )
-            raise ValueError(f"{option} is not an option of a route. {hint}")
+            raise ValueError(f"{option} is not an option of a route.{hint}")
         if value == "":
             raise ValueError(f"{option} is empty: write a value, or leave it out.")
     check_options(options)

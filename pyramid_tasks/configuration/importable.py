@@ -23,6 +23,7 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from ..exceptions import TaskError, near_names
 from .addresses import check_address
+from .kinds import did_you_mean
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -67,9 +68,8 @@ def import_symbol(name: str, aliases: Mapping[str, str] | None = None) -> Any:
     dotted = name.replace(":", ".")
     module, _, last = dotted.rpartition(".")
     if not module or not re.fullmatch(_DOTTED, name):
-        nearest = near_names(name, aliases or ())
         known = f"one of {', '.join(sorted(aliases))}, or " if aliases else ""
-        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        hint = did_you_mean(name, aliases or ())
         raise ValueError(f"= {name} is not {known}a dotted name.{hint}")
     try:
         with cwd_in_path():

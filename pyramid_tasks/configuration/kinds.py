@@ -28,12 +28,16 @@ def shown(value: object) -> str:
     return displayed("", value)
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return what follows a sentence about an unknown name, if a known one is near."""
+    nearest = near_names(name, known)
+    return f" Did you mean {nearest[0]}?" if nearest else ""
+
+
 def near(name: object, known: Sequence[object]) -> str:
     """Return the end of a sentence about a name that is none of the known ones."""
     names = [*dict.fromkeys(map(str, known))]
-    nearest = near_names(str(name), names)
-    hint = f" Did you mean {nearest[0]}?" if nearest else ""
-    return f"{', '.join(names)}.{hint}"
+    return f"{', '.join(names)}.{did_you_mean(str(name), names)}"
 
 
 def one_of(*known: object) -> Check:

@@ -13,6 +13,7 @@ from inspect import signature
 from typing import Any
 
 from ..exceptions import near_names
+from .kinds import did_you_mean
 from .transport_options import read_boolean
 
 
@@ -149,8 +150,7 @@ def _constant(known: Mapping[str, Any]) -> Callable[[Any], Any]:
         for constant in values.values():
             if word.isdecimal() and int(word) == constant:
                 return constant
-        near = near_names(_word(word), values)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(_word(word), values)
         raise ValueError(f"is not one of {', '.join(known)}.{hint}")
 
     return read
