@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import near_names
-from .call_options import check_options, check_scheduled
+from .call_options import check_options, check_scheduled, misspelt_options
 from .kinds import Check, dictionary, of
 
 if TYPE_CHECKING:
@@ -126,9 +125,9 @@ def _read_entry(entry: Any) -> Any:
     for key in "task", "schedule":
         if not entry.get(key):
             raise ValueError(f"{key} is missing.")
-    for key in entry.keys() - _ENTRY_KEYS:  # another scheduler may have more keys
-        for near in near_names(key, _ENTRY_KEYS, cutoff=0.75):
-            raise ValueError(f"it has {key}. Did you mean {near}?")
+    # Another scheduler may have more keys.
+    for key, near in misspelt_options(entry, _ENTRY_KEYS):
+        raise ValueError(f"it has {key}. Did you mean {near}?")
     read = {key: value for key, value in entry.items() if key != "type"}
     check_options(read, _OF_ENTRY)
     schedule, type_ = entry["schedule"], entry.get("type")
