@@ -62,10 +62,7 @@ def restore_host(request: Request, value: Any) -> None:
     if not isinstance(value, dict) or not all(
         is_host_part(key, part) for key, part in value.items()
     ):
-        raise ValueError(
-            f"The message has a task context 'host' that is no host: "
-            f"{reprlib.repr(value)}"
-        )
+        raise _wrong_value("host", "host", value)
     # HTTP/1.0 has no Host, and a server can leave out an empty SCRIPT_NAME. The values
     # of base_url must not take their place.
     for key in ("HTTP_HOST", "SCRIPT_NAME"):
@@ -82,10 +79,7 @@ def capture_locale(request: Request) -> str | None:
 def restore_locale(request: Request, value: Any) -> None:
     """Give a request a locale, without asking its locale negotiator."""
     if not isinstance(value, str) or not _LOCALE.fullmatch(value):
-        raise ValueError(
-            f"The message has a task context 'locale' that is no locale: "
-            f"{reprlib.repr(value)}"
-        )
+        raise _wrong_value("locale", "locale", value)
     request.locale_name = value
 
 
@@ -107,12 +101,16 @@ def capture_user(request: Request) -> Any:
 def restore_user(request: Request, value: Any) -> None:
     """Give a request a userid, as ``deferred_by`` and as ``REMOTE_USER``."""
     if not _is_userid(value):
-        raise ValueError(
-            f"The message has a task context 'user' that is no userid: "
-            f"{reprlib.repr(value)}"
-        )
+        raise _wrong_value("user", "userid", value)
     request.environ[DEFERRED_BY] = value
     request.environ["REMOTE_USER"] = str(value)
+
+
+def _wrong_value(context: str, expected: str, value: Any) -> ValueError:
+    return ValueError(
+        f"The message has a task context {context!r} that is no {expected}: "
+        f"{reprlib.repr(value)}"
+    )
 
 
 def _is_userid(value: Any) -> bool:
