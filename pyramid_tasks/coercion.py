@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from numbers import Integral, Number
@@ -40,7 +39,7 @@ def to_bool(value: str) -> bool:
 def _to_list(value: str) -> list[Any]:
     if value.lstrip().startswith("["):
         return list(json.loads(value))
-    return re.split(r"[\s,]+", value.strip(" \t\r\n,")) if value.strip(" ,\n") else []
+    return value.replace(",", " ").split()
 
 
 def _to_dict(value: str) -> dict[str, Any]:

@@ -152,6 +152,7 @@ def test_dots_nest(key, text, value):
         ("", []),
         ("  \n ", []),
         (" , ", []),
+        ("\t", []),
         ("json", ["json"]),
         ("json pickle", ["json", "pickle"]),
         ("json,pickle", ["json", "pickle"]),
