@@ -8,11 +8,7 @@ from typing import Any
 
 from kombu.entity import Queue
 
-from .call_options import (
-    check_routed,
-    check_task_options,
-    misspelt_options,
-)
+from .call_options import check_routed, check_task_options, misspelt_options
 from .importable import check_symbol
 
 #: The keys that Celery and kombu read of a queue.
@@ -22,6 +18,7 @@ _OF_QUEUE = {
     *("exchange_auto_delete", "exchange_arguments", "queue_durable"),
     *("queue_auto_delete", "queue_arguments", "binding_arguments"),
 }
+_ROUTES = 'write {"name of a task": {"queue": "name of a queue"}}.'
 
 
 def check_queues(value: Any) -> None:
@@ -32,7 +29,6 @@ def check_queues(value: Any) -> None:
     """
     from celery.app.amqp import Queues  # slow, for a web process
 
-    form = '{"name of a queue": {"exchange": "name", "routing_key": "key"}}'
     for name, options in value.items() if isinstance(value, Mapping) else ():
         if isinstance(options, Mapping):
             for key, near in misspelt_options(options, _OF_QUEUE):
@@ -40,7 +36,10 @@ def check_queues(value: Any) -> None:
     try:
         Queues(value)
     except Exception:  # noqa: BLE001 whatever Celery makes of it
-        raise ValueError(f"cannot be read as queues: write {form}.") from None
+        raise ValueError(
+            'cannot be read as queues: write {"name of a queue": {"exchange": "name", '
+            '"routing_key": "key"}}.'
+        ) from None
 
 
 def check_routes(value: Any) -> None:
@@ -49,7 +48,6 @@ def check_routes(value: Any) -> None:
     Raises:
         ValueError: Celery cannot route by it.
     """
-    form = 'write {"name of a task": {"queue": "name of a queue"}}.'
     for routes in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(routes, str):
             check_symbol(routes)
@@ -57,23 +55,27 @@ def check_routes(value: Any) -> None:
             pairs = routes.items() if isinstance(routes, Mapping) else routes
             for pair in pairs:
                 if not isinstance(pair, (list, tuple)) or len(pair) != 2:  # noqa: PLR2004
-                    raise ValueError(f"cannot be read as routes: {form}")
+                    raise ValueError(f"cannot be read as routes: {_ROUTES}")
                 name, route = pair
-                _check_route(name, route, form)
+                _check_route(name, route)
         elif not callable(routes) and not hasattr(routes, "route_for_task"):
-            raise ValueError(f"cannot be read as routes: {form}")
+            raise ValueError(f"cannot be read as routes: {_ROUTES}")
 
 
-def _check_route(name: Any, route: Any, form: str) -> None:
+def _check_route(name: Any, route: Any) -> None:
     if not isinstance(name, (str, re.Pattern)):
-        raise ValueError(f"has a route for {name!r}, which is no name: {form}")  # noqa: TRY004 a value
+        raise ValueError(  # noqa: TRY004 a value
+            f"has a route for {name!r}, which is no name: {_ROUTES}"
+        )
     if isinstance(route, Mapping):
         try:
             check_routed({**route})
         except ValueError as error:
             raise ValueError(f"has a route for {name!r}: {error}") from None
     elif not isinstance(route, str):
-        raise ValueError(f"has a route for {name!r} that cannot be read: {form}")  # noqa: TRY004 a value
+        raise ValueError(  # noqa: TRY004 a value
+            f"has a route for {name!r} that cannot be read: {_ROUTES}"
+        )
 
 
 def check_annotations(value: Any) -> None:
@@ -97,6 +99,15 @@ def check_annotations(value: Any) -> None:
             raise ValueError('is no map: write {"*": {"rate_limit": "10/m"}}.')
 
 
+def _check_annotation(name: Any, options: Mapping[str, Any]) -> None:
+    # An option whose name begins with "@" goes around a method of the task.
+    own = {key: each for key, each in options.items() if not key.startswith("@")}
+    try:
+        check_task_options(own)
+    except ValueError as error:
+        raise ValueError(f"has for {name!r}: {error}") from None
+
+
 def check_tables(value: Mapping[str, Any]) -> None:
     """Check the value of ``database_table_names`` or ``database_table_schemas``.
 
@@ -106,12 +117,3 @@ def check_tables(value: Mapping[str, Any]) -> None:
     for key, name in value.items():
         if key not in {"task", "group"} or not isinstance(name, str):
             raise ValueError(f"has {key} = {name}: write a name for task or for group.")
-
-
-def _check_annotation(name: Any, options: Mapping[str, Any]) -> None:
-    # An option whose name begins with "@" goes around a method of the task.
-    own = {key: each for key, each in options.items() if not key.startswith("@")}
-    try:
-        check_task_options(own)
-    except ValueError as error:
-        raise ValueError(f"has for {name!r}: {error}") from None
