@@ -155,12 +155,10 @@ def environ_of(base_url: str) -> dict[str, Any]:
 def includeme(config: Configurator) -> None:
     """Switch on the contexts that the settings name."""
     settings = config.get_settings()
-    names: tuple[str, ...] = ()
     with reporting():
-        names = names_setting(settings, "context", "a list of names of contexts")
-    for name in names:
-        with reporting():
-            _switch_on(config, name)
+        for name in names_setting(settings, "context", "a list of names of contexts"):
+            with reporting():
+                _switch_on(config, name)
     if base_url := settings.get("pyramid_tasks.base_url"):
         with reporting():
             get_runner(config.registry).base_environ = environ_of(str(base_url))
