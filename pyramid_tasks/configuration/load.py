@@ -168,11 +168,11 @@ def reporting_directive(directive: _Directive) -> _Directive:
     """Return a directive whose mistakes go to the check in progress."""
 
     @wraps(directive)
-    def report(config: Configurator, *args: Any, **kwargs: Any) -> None:
+    def reported(config: Configurator, *args: Any, **kwargs: Any) -> None:
         with reporting(config.action_info):
             directive(config, *args, **kwargs)
 
-    return cast("_Directive", report)
+    return cast("_Directive", reported)
 
 
 class _Mistake(Introspectable):

@@ -60,7 +60,7 @@ def signature_less_request(
     if bind and names[0] == "request":
         raise TaskError(
             f"The task {name!r} has bind=True, and so takes (self, request, ...): "
-            f"write self before request, or leave out bind=True."
+            "write self before request, or leave out bind=True."
         )
     if not bind and names == ["self", "request"]:
         raise TaskError(
