@@ -144,14 +144,16 @@ def _constant(known: Mapping[str, Any]) -> Callable[[Any], Any]:
     values = {_word(name): value for name, value in known.items()}
 
     def read(value: Any) -> Any:
-        word = str(value)
-        if _word(word) in values:
-            return values[_word(word)]
+        text = str(value)
+        word = _word(text)
+        if word in values:
+            return values[word]
         for constant in values.values():
-            if word.isdecimal() and int(word) == constant:
+            if text.isdecimal() and int(text) == constant:
                 return constant
-        hint = did_you_mean(_word(word), values)
-        raise ValueError(f"is not one of {', '.join(known)}.{hint}")
+        raise ValueError(
+            f"is not one of {', '.join(known)}.{did_you_mean(word, values)}"
+        )
 
     return read
 
