@@ -10,7 +10,7 @@ two to the metadata that Alembic compares with the database::
 
 from __future__ import annotations
 
-from ..outbox.table import OutboxMessage, database_time, metadata
-from ..outbox.tables import InboxRow, outbox_table
+from ..outbox.models import InboxRow, OutboxMessage, database_time, metadata
+from ..outbox.tables import outbox_table
 
 __all__ = ["InboxRow", "OutboxMessage", "database_time", "metadata", "outbox_table"]

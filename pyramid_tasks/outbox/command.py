@@ -224,8 +224,7 @@ def create(ctx: click.Context) -> None:
         from sqlalchemy import inspect
 
         from .configuration import get_outbox
-        from .table import schema_of
-        from .tables import create_tables
+        from .tables import create_tables, schema_of
 
         schemas = get_outbox(registry).schemas
         argument = f', schema="{schemas.names[0]}"' if len(schemas.names) == 1 else ""

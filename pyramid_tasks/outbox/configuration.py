@@ -193,7 +193,7 @@ class Outbox:
         Raises:
             OutboxTableMissing: The database has no table for the outbox.
         """
-        from .table import check_table
+        from .tables import check_table
 
         schema = self.schemas.of_session(connection)
         if schema not in self.checked:
@@ -235,7 +235,7 @@ def no_session(name: str) -> OutboxError:
 
 def engine_of(session: Session) -> Engine:
     """Return the engine of a session, which may be bound to one connection."""
-    from .table import OutboxMessage
+    from .models import OutboxMessage
 
     return session.get_bind(OutboxMessage).engine
 

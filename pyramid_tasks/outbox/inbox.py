@@ -32,7 +32,8 @@ from .inbox_rows import (
     find_anywhere,
     forget_deliveries,
 )
-from .inbox_table import InboxRow, check_inbox_table
+from .models import InboxRow
+from .tables import check_inbox_table
 
 if TYPE_CHECKING:
     from celery import Task

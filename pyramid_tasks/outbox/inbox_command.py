@@ -23,7 +23,7 @@ def purge(ctx: click.Context) -> None:
     with opened(ctx) as (registry, engine):
         from .configuration import get_outbox
         from .inbox_rows import purge
-        from .inbox_table import check_inbox_table
+        from .tables import check_inbox_table
 
         outbox = get_outbox(registry)
         engines = outbox.schemas.all(engine)

@@ -43,7 +43,7 @@ class InboxPurge:
             return
         # Without an inbox, no table is asked for.
         from .inbox_rows import purge
-        from .inbox_table import check_inbox_table
+        from .tables import check_inbox_table
 
         check_inbox_table(self.engine)
         if purge(self.engine, self.keep, at_most=_AT_MOST) < _AT_MOST:

@@ -10,8 +10,7 @@ from celery.exceptions import WorkerLostError
 from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from .inbox_table import TABLE_NAME, InboxRow
-from .table import database_time, metadata
+from .models import INBOX_TABLE_NAME, InboxRow, database_time, metadata
 
 if TYPE_CHECKING:
     from celery import Task
@@ -36,7 +35,7 @@ _FIND = select(InboxRow.content_type, InboxRow.result).where(
     _OF_TASK, InboxRow.delivery == 0
 )
 # About the table, as a statement about a model takes longer.
-_ADD = insert(metadata.tables[TABLE_NAME]).inline()
+_ADD = insert(metadata.tables[INBOX_TABLE_NAME]).inline()
 _DELIVERIES = select(InboxRow.delivery).where(_OF_TASK)
 _FORGET = delete(InboxRow).where(_OF_TASK, InboxRow.delivery > 0)
 

@@ -11,8 +11,8 @@ from celery.utils import uuid
 from sqlalchemy import exists, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from .models import OutboxRelay, database_time
 from .rows import begin, is_due
-from .table import OutboxRelay, database_time
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .schemas import REMEDY, table_in
-from .table import database_name, schema_of
+from .tables import database_name, schema_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

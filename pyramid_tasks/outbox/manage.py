@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, func, select, update
 
 from .lease import working_relay
+from .models import OutboxMessage, database_time
 from .rows import wake_relays
-from .table import OutboxMessage, database_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

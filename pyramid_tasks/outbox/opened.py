@@ -22,7 +22,7 @@ def located(ctx: click.Context) -> Iterator[dict[str | None, Engine]]:
     """Give an engine for each schema with the tables of the outbox."""
     with opened(ctx) as (registry, engine):
         from .configuration import get_outbox
-        from .table import check_table, schema_of
+        from .tables import check_table, schema_of
 
         engines = get_outbox(registry).schemas.all(engine)
         for each in engines:
@@ -58,7 +58,7 @@ def opened(ctx: click.Context) -> Iterator[tuple[Registry, Engine]]:
     except PyramidTasksError as error:
         raise click.ClickException(str(error)) from error
     except SQLAlchemyError as error:
-        from .table import reason_of
+        from .tables import reason_of
 
         raise click.ClickException(
             f"The database of the outbox cannot be used: {reason_of(error)}"

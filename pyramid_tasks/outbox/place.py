@@ -11,8 +11,8 @@ from zope.sqlalchemy.datamanager import join_transaction
 
 from ..delivery._transaction import resources
 from ..exceptions import OutboxError
+from .models import OutboxMessage
 from .rows import Row, is_written, renew_lease, wake_relays
-from .table import OutboxMessage
 from .writing import by_schema, write
 
 if TYPE_CHECKING:

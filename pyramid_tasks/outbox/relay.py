@@ -14,7 +14,7 @@ from ..registry import get_tasks
 from .configuration import get_outbox
 from .lease import working_relay
 from .part import SLACK, RelayPart
-from .table import check_table, database_name
+from .tables import check_table, database_name
 from .waiter import Waiter
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from sqlalchemy import (
     update,
 )
 
-from .table import TABLE_NAME, OutboxMessage, database_time
+from .models import TABLE_NAME, database_time, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection, Engine, Exists, Table
+    from sqlalchemy import Connection, Engine, Exists
 
     from ..delivery.canvas import Canvas
     from .schemas import Options
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 # Seconds between two attempts to send a message that was refused.
 _MAX_DELAY = 60.0
 
-_table: Table = OutboxMessage.__table__  # type: ignore[assignment]
+_table = metadata.tables[TABLE_NAME]
 _columns = _table.c
 
 _due = _columns.set_aside.is_(False), _columns.not_before <= database_time()

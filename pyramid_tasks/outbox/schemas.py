@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, literal_column, select
 
-from .table import TABLE_NAME, database_name, schema_of
+from .models import TABLE_NAME
+from .tables import database_name, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ from .left import LeftRows
 from .lost import report_lost
 from .rows import begin, leave_to_relay
 from .sending import Round, send, settle
-from .table import reason_of
+from .tables import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from celery.utils import uuid
 from sqlalchemy.exc import SQLAlchemyError
 
+from .models import TABLE_NAME
 from .rows import wake_relays
-from .table import TABLE_NAME, database_name
+from .tables import database_name
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

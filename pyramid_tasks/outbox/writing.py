@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Double, bindparam, func, insert
 
+from .models import TABLE_NAME, database_time, metadata
 from .schemas import schema_in_postgresql
-from .table import TABLE_NAME, OutboxMessage, database_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import Connection
 
     from .rows import Row
     from .schemas import Options
 
-_table: Table = OutboxMessage.__table__  # type: ignore[assignment]
+_table = metadata.tables[TABLE_NAME]
 _columns = _table.c
 
 _insert = insert(_table).values(

@@ -147,7 +147,7 @@ def _databases(app: PyramidCelery) -> Iterator[_Question]:
     has_inbox = any(tasks_with_inbox(app))
     if not uses_outbox and not has_inbox:
         return
-    from ..outbox.table import database_name, schema_of
+    from ..outbox.tables import database_name, schema_of
     from .database_rights import ask_database, database_remedy
 
     try:

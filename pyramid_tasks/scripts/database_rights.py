@@ -9,8 +9,8 @@ from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.exc import ProgrammingError
 
 from ..exceptions import OutboxTableMissing
-from ..outbox.inbox_table import InboxRow, check_inbox_table
-from ..outbox.table import OutboxMessage, OutboxRelay, check_table
+from ..outbox.models import InboxRow, OutboxMessage, OutboxRelay
+from ..outbox.tables import check_inbox_table, check_table
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

@@ -91,7 +91,7 @@ def _undeclared(user: str) -> Iterator[OutboxError]:
 
 def _outbox_schema(names: Collection[str]) -> Iterator[SettingError]:
     """Yield an error if the tables are declared in other schemas than the setting."""
-    from ..outbox.table import declared_schemas
+    from ..outbox.tables import declared_schemas
 
     declared = declared_schemas()
     # Of several schemas, the search_path or the schema_translate_map chooses one.

@@ -23,7 +23,7 @@ from pyramid_tasks.outbox.relay import Relay
 @pytest.fixture(autouse=True)
 def _declared(monkeypatch):
     """Forget where other tests have declared the tables."""
-    monkeypatch.setattr("pyramid_tasks.outbox.table._declared", WeakKeyDictionary())
+    monkeypatch.setattr("pyramid_tasks.outbox.tables._declared", WeakKeyDictionary())
 
 
 def engine_of(*kinds):

@@ -30,9 +30,8 @@ from pyramid_tasks.outbox.configuration import get_outbox
 from pyramid_tasks.outbox.inbox import check_database
 from pyramid_tasks.outbox.inbox_command import inbox
 from pyramid_tasks.outbox.inbox_rows import purge
-from pyramid_tasks.outbox.inbox_table import InboxRow
+from pyramid_tasks.outbox.models import InboxRow, OutboxMessage, database_time
 from pyramid_tasks.outbox.relay import Relay
-from pyramid_tasks.outbox.table import OutboxMessage, database_time
 from pyramid_tasks.outbox.tables import create_tables
 
 #: A name that is longer than the column of the table.

@@ -19,9 +19,9 @@ from support import DEADLINE, wait_until
 
 from pyramid_tasks.exceptions import OutboxError
 from pyramid_tasks.outbox.manage import get_status
+from pyramid_tasks.outbox.models import OutboxMessage, OutboxRelay, database_time
 from pyramid_tasks.outbox.relay import Relay
 from pyramid_tasks.outbox.rows import Row, delete_sent
-from pyramid_tasks.outbox.table import OutboxMessage, OutboxRelay, database_time
 
 
 def test_broker_down(engine, make_app):
