@@ -25,16 +25,11 @@ Options = Mapping[str, Any]
 
 logger = logging.getLogger(__name__)
 
-#: The end of a message about a wrong schema.
-REMEDY = (
+# The end of a message about a wrong schema.
+_REMEDY = (
     "tasks that the process of the request does not send itself are never sent. Name "
     "the schemas that sessions write to in pyramid_tasks.outbox_schema."
 )
-
-
-def table_in(schema: str | None) -> str:
-    """Return the name of the table in a schema."""
-    return f"{schema}.{TABLE_NAME}" if schema else TABLE_NAME
 
 
 def schema_in_postgresql(oid: str) -> ColumnElement[str]:
@@ -131,8 +126,30 @@ class Schemas:
             logger.error(
                 "Tasks were committed to %s of %s, and no relay looks there, but in "
                 "%s: %s",
-                table_in(schema),
+                _table_in(schema),
                 database_name(engine),
-                ", ".join(sorted(map(table_in, known))),
-                REMEDY,
+                ", ".join(sorted(map(_table_in, known))),
+                _REMEDY,
             )
+
+
+def report_missing(engine: Engine, count: int) -> None:
+    """Log an error about committed rows that nobody else can have deleted.
+
+    Args:
+        engine: Where the rows were looked for.
+        count: How many were not found.
+    """
+    logger.error(
+        "%s tasks that were just committed are not found in %s of %s, with another "
+        "connection than the request has. A relay does not find them either: %s",
+        count,
+        _table_in(schema_of(engine)),
+        database_name(engine),
+        _REMEDY,
+    )
+
+
+def _table_in(schema: str | None) -> str:
+    """Return the name of the table in a schema."""
+    return f"{schema}.{TABLE_NAME}" if schema else TABLE_NAME

@@ -17,8 +17,8 @@ from celery.signals import worker_process_shutdown
 from .backlog import Backlog
 from .fork_lock import ForkLock
 from .left import LeftRows
-from .lost import report_lost
 from .rows import begin, leave_to_relay
+from .schemas import report_missing
 from .sending import Round, send, settle
 from .tables import reason_of
 
@@ -248,11 +248,12 @@ class Sender:
     def _note(self) -> None:
         for engine, result in list(self._rounds.items()):
             with begin(engine) as connection:
-                lost = settle(connection, result, self._max_attempts)
+                missing = settle(connection, result, self._max_attempts)
                 if result.left:
-                    lost += len(result.left) - leave_to_relay(connection, result.left)
+                    found = leave_to_relay(connection, result.left)
+                    missing += len(result.left) - found
             # After an error, they can have been deleted in spite of it.
-            if lost and not self._failures:
-                report_lost(engine, result, lost)
+            if missing and not self._failures and result.is_in_lease():
+                report_missing(engine, missing)
             del self._rounds[engine]
         self._note_at = math.inf

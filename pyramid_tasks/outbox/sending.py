@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -42,6 +43,11 @@ class Round:
         self.sent = earlier.sent + self.sent
         self.left = earlier.left + self.left
         self.refused = earlier.refused + self.refused
+
+    def is_in_lease(self) -> bool:
+        """Whether no relay can have sent any of the rows yet."""
+        now = time.monotonic()
+        return all(now < row.deadline for row in self.sent + self.left)
 
 
 def send(
