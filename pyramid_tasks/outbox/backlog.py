@@ -1,9 +1,12 @@
-"""The committed rows that a process has not sent yet, bounded in number and size."""
+"""The committed rows that a process has not sent: they wait, or are left to relays."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import TYPE_CHECKING
+
+from .rows import begin, is_leased
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +21,7 @@ _MAX_CHARACTERS = 16_000_000
 
 
 class Backlog:
-    """Rows of databases, in the order of their commits. The caller locks it."""
+    """Rows that wait in memory, in the order of their commits. The caller locks it."""
 
     def __init__(self) -> None:
         self._rows: deque[tuple[Engine, Row]] = deque()
@@ -44,6 +47,45 @@ class Backlog:
             rows.append(self._rows.popleft()[1])
         self._size -= _size(rows)
         return engine, rows
+
+
+class LeftToRelays:
+    """The last row that was left, for each database. Any thread may add one.
+
+    No later row may overtake it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rows: dict[Engine, Row] = {}
+
+    def add(self, engine: Engine, row: Row) -> None:
+        """Note that a row is left to the relays."""
+        with self._lock:
+            last = self._rows.get(engine)
+            if last is None or last.id < row.id:
+                self._rows[engine] = row
+
+    def remove(self, engine: Engine, row: Row) -> None:
+        """Forget a row, unless one was left after it."""
+        with self._lock:
+            if self._rows.get(engine) is row:
+                del self._rows[engine]
+
+    def is_leased(self, engine: Engine) -> bool | None:
+        """Whether the last row that was left is not due for the relays yet.
+
+        Returns:
+            ``None`` if no row waits that was left.
+        """
+        last = self._rows.get(engine)
+        if last is None:
+            return None
+        with begin(engine) as connection:
+            leased = is_leased(connection, last)
+        if leased is None:
+            self.remove(engine, last)
+        return leased
 
 
 def _size(rows: Sequence[Row]) -> int:

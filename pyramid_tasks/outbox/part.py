@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from .inbox_purge import InboxPurge
 from .lease import RelayLease
+from .publishing import Outcome, publish_rows, record_outcome
 from .rows import begin, read_due
-from .sending import Round, send, settle
 
 if TYPE_CHECKING:
     from pyramid.registry import Registry
@@ -52,40 +52,42 @@ class RelayPart:
         self._max_attempts = max_attempts
         self._stopped = stopped
         self._lease = RelayLease(publisher.timeout + SLACK)
-        self._outcome: Round | None = None
+        self._unrecorded: Outcome | None = None
 
-    def send(self, batch: int) -> Round | None:
+    def send(self, batch: int) -> Outcome | None:
         """Send rows that are due, as :meth:`Relay.send` does.
 
         Args:
             batch: How many rows to take.
         """
-        self._settle()
+        self._record()
         with self.engine.connect() as connection:
             if self._lease.may_rest(connection):
-                return Round()
+                return Outcome()
         with begin(self.engine) as connection:
             if not self._lease.take(connection):
                 return None
             rows = read_due(connection, batch, _MAX_BYTES)
         # The database could be written to, so what is sent can be deleted, too.
-        result = self._outcome = send(self._publisher, rows, self._may_send)
-        self._settle()
-        return result
+        publisher = self._publisher
+        outcome = publish_rows(publisher, rows, self._may_send, publisher.producer)
+        self._unrecorded = outcome
+        self._record()
+        return outcome
 
     def give_back(self) -> None:
         """End the lease, so that another relay need not wait for its end."""
         with suppress(DBAPIError):  # then the lease ends by itself
-            self._settle()
+            self._record()
             self._lease.give_back(self.engine)
 
     def _may_send(self, _row: Row) -> bool:
         in_time = time.monotonic() + self._publisher.timeout < self._lease.deadline
         return in_time and not self._stopped()
 
-    def _settle(self) -> None:
-        """Note the outcome of what was sent. After an error, that is tried again."""
-        if self._outcome is not None:
+    def _record(self) -> None:
+        """Record the outcome of what was sent. After an error, that is tried again."""
+        if self._unrecorded is not None:
             with begin(self.engine) as connection:
-                settle(connection, self._outcome, self._max_attempts)
-            self._outcome = None
+                record_outcome(connection, self._unrecorded, self._max_attempts)
+            self._unrecorded = None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyramid.registry import Registry
     from sqlalchemy import Engine
 
-    from .sending import Round
+    from .publishing import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Relay:
         self._failures = 0
         self._works: bool | None = None
 
-    def send(self) -> Round | None:
+    def send(self) -> Outcome | None:
         """Send a batch of what is due in each schema.
 
         Returns:
@@ -87,7 +87,7 @@ class Relay:
             sqlalchemy.exc.DBAPIError: The database cannot be used. Before the relay
                 sends anything else, it will delete the rows that it has sent.
         """
-        outcome: Round | None = None
+        outcome: Outcome | None = None
         for part in self._parts:
             result = part.send(self.batch)
             if result is None:
@@ -165,7 +165,7 @@ class Relay:
             self._give_back()
             self.waiter.close()
 
-    def _go_on(self, result: Round | None) -> None:
+    def _go_on(self, result: Outcome | None) -> None:
         """Tell of the outcome of a batch, and wait if there is nothing more to do."""
         works = result is not None
         if works != self._works:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_process_shutdown
 
-from .backlog import Backlog
+from .backlog import Backlog, LeftToRelays
 from .fork_lock import ForkLock
-from .left import LeftRows
+from .publishing import Outcome, publish_rows, record_outcome
 from .rows import begin, leave_to_relay
 from .schemas import report_missing
-from .sending import Round, send, settle
 from .tables import reason_of
 
 if TYPE_CHECKING:
@@ -68,23 +67,23 @@ class Sender:
         self._process = os.getpid()  # as a fork copies no thread
         self._condition = threading.Condition()
         self._lock = threading.Lock()
-        self._sending = ForkLock(publisher.timeout)
+        self._fork_lock = ForkLock(publisher.timeout)
         self._thread: threading.Thread | None = None
-        self._waiting = Backlog()
+        self._backlog = Backlog()
         self._is_busy = False
         self._is_flushing = False
         self._producer: SteadyProducer | None = None
         self._failures = 0
-        # The outcomes that are not yet noted in the database of their rows.
-        self._rounds: dict[Engine, Round] = {}
-        self._note_at = math.inf
+        # The outcomes that are not yet recorded in the database of their rows.
+        self._outcomes: dict[Engine, Outcome] = {}
+        self._record_at = math.inf
         self._take_at = 0.0
-        self._left = LeftRows()
+        self._left = LeftToRelays()
 
     def put(self, engine: Engine, rows: Sequence[Row]) -> None:
         """Hand over rows of a database. This neither waits nor raises an error."""
         with self._condition:
-            if self._has_thread() and self._waiting.add(engine, rows):
+            if self._has_thread() and self._backlog.add(engine, rows):
                 self._condition.notify()
             else:
                 self._left.add(engine, rows[-1])
@@ -103,10 +102,10 @@ class Sender:
             self._left.add(engine, rows[-1])
             return
         try:
-            with self._sending:
-                self._handle(engine, rows)
+            with self._fork_lock:
+                self._send(engine, rows)
                 self._disconnect()
-                self._note()
+                self._record_outcomes()
         except SoftTimeLimitExceeded:
             raise
         except Exception:
@@ -129,7 +128,7 @@ class Sender:
             self._is_flushing = True
             self._condition.notify()
             done = self._condition.wait_for(
-                lambda: not (self._waiting or self._rounds or self._is_busy),
+                lambda: not (self._backlog or self._outcomes or self._is_busy),
                 self._publisher.timeout if timeout is None else timeout,
             )
             self._is_flushing = False
@@ -159,11 +158,11 @@ class Sender:
         while True:
             engine, rows = self._take()
             try:
-                with self._sending:
+                with self._fork_lock:
                     if engine is not None:
-                        self._handle(engine, rows)
-                    if self._is_flushing or time.monotonic() >= self._note_at:
-                        self._note()
+                        self._send(engine, rows)
+                    if self._is_flushing or time.monotonic() >= self._record_at:
+                        self._record_outcomes()
                         self._disconnect()
                         self._failures = 0
             except Exception as error:  # noqa: BLE001 whatever a database can cause
@@ -180,61 +179,61 @@ class Sender:
         logger.log(
             level, "The outbox cannot be used; trying again: %s", reason_of(error)
         )
-        self._note_at = time.monotonic() + min(2.0**self._failures / 2, _MAX_PAUSE)
+        self._record_at = time.monotonic() + min(2.0**self._failures / 2, _MAX_PAUSE)
         if self._failures == _MAX_FAILURES:
-            self._rounds.clear()
-            self._note_at = math.inf
+            self._outcomes.clear()
+            self._record_at = math.inf
 
     def _take(self) -> tuple[Engine | None, list[Row]]:
         """Wait until there is something to do, and return rows of one database."""
         time.sleep(max(self._take_at - time.monotonic(), 0))
         with self._condition:
-            if not self._waiting:
-                pause = max(self._note_at - time.monotonic(), 0)
+            if not self._backlog:
+                pause = max(self._record_at - time.monotonic(), 0)
                 if self._is_flushing:
                     pause = min(pause, self._linger)
                 self._condition.wait(None if pause == math.inf else pause)
             self._is_busy = True
-            if not self._waiting:
+            if not self._backlog:
                 return None, []
-            engine, rows = self._waiting.take(_BATCH)
+            engine, rows = self._backlog.take(_BATCH)
             self._take_at = time.monotonic() + _GAP * min(len(rows), _GAPS)
             return engine, rows
 
-    def _handle(self, engine: Engine, rows: list[Row]) -> None:
-        known = self._rounds.get(engine)
+    def _send(self, engine: Engine, rows: list[Row]) -> None:
+        known = self._outcomes.get(engine)
         leased = self._left.is_leased(engine)
         self._left.add(engine, rows[-1])  # after an error, these are left too
         # A task must not overtake tasks that this process deferred earlier.
         if leased:
             return  # as their lease ends after the lease of the last one
         if leased is not None:
-            result = Round(left=rows)
+            outcome = Outcome(unsent=rows)
         else:
-            result = send(
+            outcome = publish_rows(
                 self._publisher,
                 rows,
                 lambda row: time.monotonic() < row.deadline,
-                self._connected,
+                self._lend_producer,
             )
-        if result.broker_down is not None:
+        if outcome.broker_down is not None:
             logger.warning(
                 "The broker is down; tasks that have been committed are left to the "
                 "relay: %s",
-                result.broker_down,
+                outcome.broker_down,
             )
-        if not result.left:
+        if not outcome.unsent:
             self._left.remove(engine, rows[-1])
         if known is not None:
-            result.add(known)
-        self._rounds[engine] = result
-        if result.left or result.refused or len(result.sent) >= _BATCH:
-            self._note_at = 0
+            outcome.add(known)
+        self._outcomes[engine] = outcome
+        if outcome.unsent or outcome.refused or len(outcome.sent) >= _BATCH:
+            self._record_at = 0
         else:
-            self._note_at = min(self._note_at, time.monotonic() + self._linger)
+            self._record_at = min(self._record_at, time.monotonic() + self._linger)
 
     @contextmanager
-    def _connected(self) -> Iterator[SteadyProducer | None]:
+    def _lend_producer(self) -> Iterator[SteadyProducer | None]:
         """Give a producer, and keep it for what follows soon."""
         if self._producer is None:
             self._producer = self._publisher.acquire()
@@ -245,15 +244,15 @@ class Sender:
         if producer is not None:
             producer.release()
 
-    def _note(self) -> None:
-        for engine, result in list(self._rounds.items()):
+    def _record_outcomes(self) -> None:
+        for engine, outcome in list(self._outcomes.items()):
             with begin(engine) as connection:
-                missing = settle(connection, result, self._max_attempts)
-                if result.left:
-                    found = leave_to_relay(connection, result.left)
-                    missing += len(result.left) - found
+                missing = record_outcome(connection, outcome, self._max_attempts)
+                if outcome.unsent:
+                    found = leave_to_relay(connection, outcome.unsent)
+                    missing += len(outcome.unsent) - found
             # After an error, they can have been deleted in spite of it.
-            if missing and not self._failures and result.is_in_lease():
+            if missing and not self._failures and outcome.is_in_lease():
                 report_missing(engine, missing)
-            del self._rounds[engine]
-        self._note_at = math.inf
+            del self._outcomes[engine]
+        self._record_at = math.inf

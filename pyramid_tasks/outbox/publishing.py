@@ -1,4 +1,4 @@
-"""Sending rows of the outbox to the broker, and noting the outcome in the database."""
+"""Publishing rows of the outbox, and recording the outcome in the database."""
 
 from __future__ import annotations
 
@@ -22,88 +22,88 @@ if TYPE_CHECKING:
     from ..delivery.publisher import Publisher
     from .rows import Row
 
-#: A function whose result lends a producer to a ``with`` block.
-Connected = Callable[[], "AbstractContextManager[SteadyProducer | None]"]
-
 # So many messages that are refused for one reason are not its cause.
 _MANY = 3
 
 
 @dataclass
-class Round:
-    """The outcome for rows that were to be sent together."""
+class Outcome:
+    """The outcome for rows that were to be sent together.
+
+    Attributes:
+        sent: The rows that the broker has taken.
+        unsent: The rows that nobody tried to send, or the broker could not take.
+        refused: The rows that cannot be sent, and why.
+        broker_down: Why the broker takes no message, if it does not.
+    """
 
     sent: list[Row] = field(default_factory=list)
-    left: list[Row] = field(default_factory=list)
+    unsent: list[Row] = field(default_factory=list)
     refused: list[tuple[Row, Exception]] = field(default_factory=list)
     broker_down: BrokerDown | None = None
 
-    def add(self, earlier: Round) -> None:
+    def add(self, earlier: Outcome) -> None:
         """Add the outcome for rows that were sent earlier."""
         self.sent = earlier.sent + self.sent
-        self.left = earlier.left + self.left
+        self.unsent = earlier.unsent + self.unsent
         self.refused = earlier.refused + self.refused
 
     def is_in_lease(self) -> bool:
         """Whether no relay can have sent any of the rows yet."""
         now = time.monotonic()
-        return all(now < row.deadline for row in self.sent + self.left)
+        return all(now < row.deadline for row in self.sent + self.unsent)
 
 
-def send(
+def publish_rows(
     publisher: Publisher,
     rows: Sequence[Row],
     may_send: Callable[[Row], bool],
-    connected: Connected | None = None,
-) -> Round:
+    lend_producer: Callable[[], AbstractContextManager[SteadyProducer | None]],
+) -> Outcome:
     """Send the messages of rows in their order.
 
     Args:
         may_send: A function that is called with each row before it is sent. If it
-            returns ``False``, this row and the rest are left.
-        connected: The function that lends a producer; default,
-            :meth:`Publisher.producer`.
+            returns ``False``, this row and the rest stay unsent.
+        lend_producer: :meth:`Publisher.producer`, or a function like it.
     """
-    result = Round()
-    doubtful: SendingFailed | None = None
+    outcome = Outcome()
     try:
-        with (connected or publisher.producer)() as producer:
-            for row in _send_together(publisher, rows, may_send, producer, result):
-                if not may_send(row) or _is_of_all(result):
+        with lend_producer() as producer:
+            for row in _publish_batch(publisher, rows, may_send, producer, outcome):
+                if not may_send(row) or _is_of_all(outcome):
                     break
                 try:
                     row.context.run(publisher.publish, row.canvas, producer)
                 except (BrokerDown, SoftTimeLimitExceeded):
                     raise
-                except SendingFailed as error:
-                    doubtful = error
-                    result.refused.append((row, error))
                 except Exception as error:  # noqa: BLE001 whatever a message can cause
-                    result.refused.append((row, error))
+                    outcome.refused.append((row, error))
                 else:
-                    result.sent.append(row)
+                    outcome.sent.append(row)
     except BrokerDown as error:
-        result.broker_down = error
-    if not result.sent and (doubtful is not None or _is_of_all(result)):
-        reason = _doubtful(result)[-1]
-        result.broker_down = BrokerDown(f"it takes no message: {reason}")
-        result.refused = [
+        outcome.broker_down = error
+    doubtful = _doubtful_errors(outcome)
+    is_of_broker = any(isinstance(error, SendingFailed) for error in doubtful)
+    if not outcome.sent and (is_of_broker or _is_of_all(outcome)):
+        outcome.broker_down = BrokerDown(f"it takes no message: {doubtful[-1]}")
+        outcome.refused = [
             (row, error)
-            for row, error in result.refused
+            for row, error in outcome.refused
             if isinstance(error, MessageFault)
         ]
-    tried = {row.id for row in result.sent}
-    tried.update(row.id for row, _ in result.refused)
-    result.left = [row for row in rows if row.id not in tried]
-    return result
+    tried = {row.id for row in outcome.sent}
+    tried.update(row.id for row, _ in outcome.refused)
+    outcome.unsent = [row for row in rows if row.id not in tried]
+    return outcome
 
 
-def _send_together(
+def _publish_batch(
     publisher: Publisher,
     rows: Sequence[Row],
     may_send: Callable[[Row], bool],
     producer: SteadyProducer | None,
-    result: Round,
+    outcome: Outcome,
 ) -> Sequence[Row]:
     """Send rows as fast as the transport can, and return those that are left to send.
 
@@ -115,35 +115,35 @@ def _send_together(
     with publisher.together(producer) as batch:
         for row in tried:
             row.context.run(batch.add, row.canvas)
-    result.sent = [tried[number] for number in batch.taken]
+    outcome.sent = [tried[number] for number in batch.taken]
     if batch.broker_down is not None:
         raise batch.broker_down
-    sent = {row.id for row in result.sent}
+    sent = {row.id for row in outcome.sent}
     return [row for row in rows if row.id not in sent]
 
 
-def _doubtful(result: Round) -> list[Exception]:
+def _doubtful_errors(outcome: Outcome) -> list[Exception]:
     """Return the errors that need not be the faults of the messages."""
-    errors = [error for _, error in result.refused]
+    errors = [error for _, error in outcome.refused]
     return [error for error in errors if not isinstance(error, MessageFault)]
 
 
-def _is_of_all(result: Round) -> bool:
+def _is_of_all(outcome: Outcome) -> bool:
     """Whether messages are refused for one reason, and none is sent."""
-    errors = _doubtful(result)
+    errors = _doubtful_errors(outcome)
     reasons = set(map(repr, errors))
-    return not result.sent and len(errors) >= _MANY and len(reasons) == 1
+    return not outcome.sent and len(errors) >= _MANY and len(reasons) == 1
 
 
-def settle(connection: Connection, result: Round, max_attempts: int) -> int:
-    """Note in the database what happened to rows.
+def record_outcome(connection: Connection, outcome: Outcome, max_attempts: int) -> int:
+    """Delete the rows that were sent, and count the refusals of the others.
 
     Returns:
-        How many of those that were sent were not found.
+        How many of the rows that were sent were not found.
     """
-    lost = len(result.sent)
-    if result.sent:
-        lost -= delete_sent(connection, result.sent)
-    for row, error in result.refused:
+    missing = len(outcome.sent)
+    if outcome.sent:
+        missing -= delete_sent(connection, outcome.sent)
+    for row, error in outcome.refused:
         refuse(connection, row, error, max_attempts)
-    return lost
+    return missing
