@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, select, update
 
-from .lease import working_relay
 from .models import OutboxMessage, database_time
+from .relay_lock import working_relay
 from .rows import wake_relays
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError
 
 from .inbox_purge import InboxPurge
-from .lease import RelayLease
 from .publishing import Outcome, publish_rows, record_outcome
+from .relay_lock import RelayLock
 from .rows import begin, read_due
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..delivery.publisher import Publisher
     from .rows import Row
 
-# How many seconds longer the lease of a relay is than it may wait for the broker.
+# How many seconds longer the lock of a relay lasts than it may wait for the broker.
 SLACK = 2.0
 # How long the messages of a batch may be together.
 _MAX_BYTES = 8_000_000
@@ -51,7 +51,7 @@ class RelayPart:
         self._publisher = publisher
         self._max_attempts = max_attempts
         self._stopped = stopped
-        self._lease = RelayLease(publisher.timeout + SLACK)
+        self._lock = RelayLock(publisher.timeout + SLACK)
         self._unrecorded: Outcome | None = None
 
     def send(self, batch: int) -> Outcome | None:
@@ -62,10 +62,10 @@ class RelayPart:
         """
         self._record()
         with self.engine.connect() as connection:
-            if self._lease.may_rest(connection):
+            if self._lock.may_rest(connection):
                 return Outcome()
         with begin(self.engine) as connection:
-            if not self._lease.take(connection):
+            if not self._lock.acquire(connection):
                 return None
             rows = read_due(connection, batch, _MAX_BYTES)
         # The database could be written to, so what is sent can be deleted, too.
@@ -75,14 +75,14 @@ class RelayPart:
         self._record()
         return outcome
 
-    def give_back(self) -> None:
-        """End the lease, so that another relay need not wait for its end."""
-        with suppress(DBAPIError):  # then the lease ends by itself
+    def release(self) -> None:
+        """End the lock, so that another relay need not wait for its end."""
+        with suppress(DBAPIError):  # then the lock ends by itself
             self._record()
-            self._lease.give_back(self.engine)
+            self._lock.release(self.engine)
 
     def _may_send(self, _row: Row) -> bool:
-        in_time = time.monotonic() + self._publisher.timeout < self._lease.deadline
+        in_time = time.monotonic() + self._publisher.timeout < self._lock.deadline
         return in_time and not self._stopped()
 
     def _record(self) -> None:

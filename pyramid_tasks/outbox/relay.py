@@ -12,8 +12,8 @@ from ..delivery.publisher import Publisher
 from ..exceptions import OutboxError
 from ..registry import get_tasks
 from .configuration import get_outbox
-from .lease import working_relay
 from .part import SLACK, RelayPart
+from .relay_lock import working_relay
 from .tables import check_table, database_name
 from .waiter import Waiter
 
@@ -112,7 +112,7 @@ class Relay:
         try:
             return sum(self._run_once(part) for part in self._parts)
         finally:
-            self._give_back()
+            self._release()
 
     def _run_once(self, part: RelayPart) -> int:
         sent = 0
@@ -162,7 +162,7 @@ class Relay:
                 else:
                     self._go_on(result)
         finally:
-            self._give_back()
+            self._release()
             self.waiter.close()
 
     def _go_on(self, result: Outcome | None) -> None:
@@ -193,9 +193,9 @@ class Relay:
     def _is_stopped(self) -> bool:
         return self.waiter.stopped
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         for part in self._parts:
-            part.give_back()
+            part.release()
 
     def _back_off(self, what: str, error: object) -> None:
         pause = min(_FIRST_PAUSE * 2**self._failures, _MAX_PAUSE)

@@ -134,7 +134,7 @@ def test_one_relay_works(engine, make_app, caplog):
     assert other.send() is not None
     with pytest.raises(OutboxError, match=rf":{os.getpid()} works already"):
         relay.run_once()
-    # The lease of one that died has ended.
+    # The lock of one that died has ended.
     execute(engine, "UPDATE pyramid_tasks_outbox_relay SET until = 0")
     assert relay.send() is not None
     assert other.send() is None
@@ -175,7 +175,7 @@ def test_what_was_sent_is_deleted_first(engine, make_app):
     app.fail_to_delete(1)
     with pytest.raises(OperationalError):
         relay.send()
-    relay._give_back()
+    relay._release()
     assert app.rows() == []
 
 
@@ -232,7 +232,7 @@ def test_relay_waits_for_a_broker(sqlite, make_app, monkeypatch, caplog):
     relay.run(ready)
     ready.assert_called_once_with()
     assert relay.waiter._wake.fileno() == relay.waiter._woken.fileno() == -1
-    assert app.relay().send() is not None  # the lease is free
+    assert app.relay().send() is not None  # the lock is free
     assert pauses == [0.5, 1, 2, 4, 8, 10, 0.5]
     assert waits == [7, 7]
     assert app.values() == [1, 2]
@@ -412,9 +412,9 @@ def test_relay_that_rests(engine, make_app):
     make_app(engine, down=True, queue=app.queue).defer(1)
     app.make_due()
     assert len(relay.send().sent) == 1
-    # Its lease is renewed before its end.
+    # Its lock is renewed before its end.
     with engine.begin() as connection:
-        soon = database_time() + relay._parts[0]._lease.seconds / 3
+        soon = database_time() + relay._parts[0]._lock.seconds / 3
         connection.execute(update(OutboxRelay).values(until=soon))
     statements.clear()
     assert relay.send().sent == []

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 _ID = 1
 
 
-class RelayLease:
+class RelayLock:
     """The right of a relay to work, which it renews again and again.
 
-    When a relay dies, its lease ends, and a relay that stands by takes over.
+    When a relay dies, its lock ends, and a relay that stands by takes over.
 
     Args:
-        seconds: For how long the lease lasts.
+        seconds: For how long the lock lasts.
 
     Attributes:
         deadline: Until when this relay may work, by ``time.monotonic()``.
@@ -37,8 +37,8 @@ class RelayLease:
         self.deadline = 0.0
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid()[:8]}"
 
-    def take(self, connection: Connection) -> bool:
-        """Take or renew the lease, and return whether this relay has it now.
+    def acquire(self, connection: Connection) -> bool:
+        """Take or renew the lock, and return whether this relay has it now.
 
         The caller commits.
         """
@@ -55,20 +55,19 @@ class RelayLease:
             )
             .values(values)
         )
-        has_it = connection.execute(claim).rowcount > 0
-        if not has_it and connection.scalar(select(OutboxRelay.id)) is None:
+        if not connection.execute(claim).rowcount:
+            if connection.scalar(select(OutboxRelay.id)) is not None:
+                return False
             try:
                 with connection.begin_nested():
                     connection.execute(insert(OutboxRelay).values(id=_ID, **values))
             except IntegrityError:  # another relay was first
                 return False
-            has_it = True
-        if has_it:
-            self.deadline = begun + self.seconds
-        return has_it
+        self.deadline = begun + self.seconds
+        return True
 
     def may_rest(self, connection: Connection) -> bool:
-        """Whether this relay has the lease for long enough, and nothing is due.
+        """Whether this relay has the lock for long enough, and nothing is due.
 
         The database writes nothing for this, so a relay can look often.
         """
@@ -79,8 +78,8 @@ class RelayLease:
         )
         return bool(connection.scalar(select(is_fresh & ~is_due())))
 
-    def give_back(self, engine: Engine) -> None:
-        """End the lease, so that another relay need not wait for its end."""
+    def release(self, engine: Engine) -> None:
+        """End the lock, so that another relay need not wait for its end."""
         if time.monotonic() >= self.deadline:
             return
         with begin(engine) as connection:
