@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 #: A return value: its content type and what the serializer wrote, or twice ``None``.
 Stored = tuple[str | None, bytes | None]
-
-_NO_OPTIONS: Mapping[str, Any] = {}
 
 # How many rows one transaction deletes.
 _BATCH = 1000
@@ -46,7 +44,7 @@ def _key(task: Task) -> dict[str, str]:
 
 
 def find(
-    connection: Connection, task: Task, options: Options = _NO_OPTIONS
+    connection: Connection, task: Task, options: Options | None = None
 ) -> Stored | None:
     """Return the return value of the running task, if it has changed the database.
 
@@ -121,27 +119,20 @@ def forget_deliveries(engine: Engine, task: Task) -> None:
         connection.execute(_FORGET, _key(task))
 
 
-def purge(
-    engine: Engine,
-    keep: float,
-    *,
-    at_most: int | None = None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> int:
+def purge(engine: Engine, keep: float, *, at_most: int | None = None) -> int:
     """Delete old rows of the inbox, in batches, and return how many there were.
 
     Args:
         engine: The engine of the inbox.
         keep: For how many seconds a row is kept.
         at_most: After how many rows to stop, about; default, all.
-        stopped: A function that is called before each batch, and says whether to stop.
     """
     if engine.dialect.name in {"mysql", "mariadb"}:
         # At the default level, DELETE locks the gaps where tasks add their rows.
         engine = engine.execution_options(isolation_level="READ COMMITTED")
     created = InboxRow.created
     deleted, begin = 0, 0.0
-    while not stopped() and (at_most is None or deleted < at_most):
+    while at_most is None or deleted < at_most:
         with engine.begin() as connection:
             now: Any = connection.scalar(select(database_time()))
             # From where the last batch ended: an index keeps what was deleted a while.

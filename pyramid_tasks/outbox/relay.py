@@ -12,8 +12,8 @@ from ..delivery.publisher import Publisher
 from ..exceptions import OutboxError
 from ..registry import get_tasks
 from .configuration import get_outbox
-from .part import SLACK, RelayPart
 from .relay_lock import working_relay
+from .schema_relay import SLACK, SchemaRelay
 from .tables import check_table, database_name
 from .waiter import Waiter
 
@@ -69,9 +69,8 @@ class Relay:
         self.stop = self.waiter.stop
         self.ends_within = timeout + SLACK
         publisher = Publisher(self.app, timeout)
-        max_attempts = int(outbox.number("outbox_max_attempts"))
-        self._parts = [
-            RelayPart(registry, each, publisher, max_attempts, self._is_stopped)
+        self._schema_relays = [
+            SchemaRelay(registry, each, publisher, self.waiter)
             for each in outbox.schemas.all(engine)
         ]
         self._failures = 0
@@ -88,11 +87,11 @@ class Relay:
                 sends anything else, it will delete the rows that it has sent.
         """
         outcome: Outcome | None = None
-        for part in self._parts:
-            result = part.send(self.batch)
+        for each in self._schema_relays:
+            result = each.send(self.batch)
             if result is None:
                 continue
-            part.inbox.run()
+            each.purge_inbox()
             if outcome is not None:
                 result.add(outcome)
             outcome = result
@@ -110,16 +109,16 @@ class Relay:
         """
         self._check()
         try:
-            return sum(self._run_once(part) for part in self._parts)
+            return sum(map(self._run_once, self._schema_relays))
         finally:
             self._release()
 
-    def _run_once(self, part: RelayPart) -> int:
+    def _run_once(self, schema_relay: SchemaRelay) -> int:
         sent = 0
         while not self.waiter.stopped:
-            result = part.send(self.batch)
+            result = schema_relay.send(self.batch)
             if result is None:
-                with part.engine.connect() as connection:
+                with schema_relay.engine.connect() as connection:
                     holder = working_relay(connection)
                 raise OutboxError(f"The relay {holder} works already.")
             sent += len(result.sent)
@@ -130,7 +129,7 @@ class Relay:
                 )
             if not (result.sent or result.refused):
                 break
-        part.inbox.run()
+        schema_relay.purge_inbox()
         return sent
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
@@ -187,15 +186,12 @@ class Relay:
             self.waiter.wait(self.interval or default)
 
     def _check(self) -> None:
-        for part in self._parts:
-            check_table(part.engine)
-
-    def _is_stopped(self) -> bool:
-        return self.waiter.stopped
+        for each in self._schema_relays:
+            check_table(each.engine)
 
     def _release(self) -> None:
-        for part in self._parts:
-            part.release()
+        for each in self._schema_relays:
+            each.release()
 
     def _back_off(self, what: str, error: object) -> None:
         pause = min(_FIRST_PAUSE * 2**self._failures, _MAX_PAUSE)

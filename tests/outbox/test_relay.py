@@ -193,7 +193,7 @@ def test_relay_that_cannot_write_sends_nothing(sqlite, make_app):
 
 def test_batch_is_bounded_by_length(engine, make_app, monkeypatch):
     """A batch holds as many messages as fit, and always one."""
-    monkeypatch.setattr("pyramid_tasks.outbox.part._MAX_BYTES", 500)
+    monkeypatch.setattr("pyramid_tasks.outbox.schema_relay._MAX_BYTES", 500)
     app = make_app.with_rows(engine, "x" * 1000, "y" * 200, "z" * 200)
     relay = app.relay()
     assert [len(relay.send().sent) for _ in range(4)] == [1, 1, 1, 0]
@@ -414,7 +414,7 @@ def test_relay_that_rests(engine, make_app):
     assert len(relay.send().sent) == 1
     # Its lock is renewed before its end.
     with engine.begin() as connection:
-        soon = database_time() + relay._parts[0]._lock.seconds / 3
+        soon = database_time() + relay._schema_relays[0]._lock.seconds / 3
         connection.execute(update(OutboxRelay).values(until=soon))
     statements.clear()
     assert relay.send().sent == []
