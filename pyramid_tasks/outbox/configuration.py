@@ -95,7 +95,7 @@ class Outbox:
         self.session: Any = "dbsession"
         self.engine: Any = None
         self.checked: set[str | None] = set()
-        self._told: set[tuple[Dialect, str | None]] = set()
+        self._checked_schemas: set[tuple[Dialect, str | None]] = set()
         self._senders: dict[int, Sender] = {}
 
     def number(self, name: str) -> float:
@@ -200,7 +200,7 @@ class Outbox:
             check_table(connection, schema)
             self.checked.add(schema)
 
-    def check_place(self, engine: Engine, schema: str | None) -> None:
+    def check_schema(self, engine: Engine, schema: str | None) -> None:
         """Log an error if rows were committed to a schema where no relay looks.
 
         Args:
@@ -210,7 +210,7 @@ class Outbox:
         Raises:
             SoftTimeLimitExceeded: The time of the task that defers is over.
         """
-        if (engine.dialect, schema) not in self._told:
+        if (engine.dialect, schema) not in self._checked_schemas:
             try:
                 relay = self.get_engine() if self.engine is not None else engine
                 self.schemas.check(relay, schema)
@@ -221,7 +221,7 @@ class Outbox:
                     "Whether a relay looks in %s is unknown: %s", schema, error
                 )
             else:
-                self._told.add((engine.dialect, schema))
+                self._checked_schemas.add((engine.dialect, schema))
 
 
 def no_session(name: str) -> OutboxError:

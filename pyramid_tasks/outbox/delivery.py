@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.utils.json import dumps
@@ -22,10 +21,7 @@ if TYPE_CHECKING:
     from pyramid.request import Request
 
     from ..delivery.message import Message
-    from .place import OwnTransaction, Place
-    from .rows import Row
-
-_Key = TypeVar("_Key")
+    from .transactions import JoinedTransaction, OwnTransaction
 
 
 def includeme(config: Configurator) -> None:
@@ -56,24 +52,24 @@ class OutboxDelivery(TransactionalDelivery):
             DeferError: JSON cannot hold a message.
             OutboxError: The request has no session, or the database has no table.
         """
-        from .place import Place
+        from .transactions import JoinedTransaction
 
         outbox = get_outbox(request.registry)
         session = outbox.get_session(request)
-        place = Place(outbox, session, request.tm)
-        held = [_Held(message, place) for message in messages]
-        place.write([each.row for each in held])
+        transaction = JoinedTransaction(outbox, session, request.tm)
+        held = [_Held(message, transaction) for message in messages]
+        transaction.write([each.row for each in held])
         _OutboxDataManager.of(request).hold(request, held)
 
 
 class _Held:
-    """A message, and its row."""
+    """A message, its row, and the transaction in which the row is written."""
 
-    def __init__(self, message: Message, place: Place) -> None:
+    def __init__(self, message: Message, transaction: JoinedTransaction) -> None:
         from .rows import Row
 
         self.message = message
-        self.place = place
+        self.transaction = transaction
         signature = message.signature
         self.row = Row(signature.task, str(message.id), _as_json(signature))
         self.drop = message.drop
@@ -97,18 +93,21 @@ class _OutboxDataManager(TaskDataManager[_Held]):
 
     def begin_commit(self, items: list[_Held]) -> None:
         # Each session has been flushed by now, and none has been asked to commit.
-        for place in {item.place for item in items if item.place.is_open}:
-            place.mark_changed()
+        for transaction in {item.transaction for item in items}:
+            if transaction.is_open:
+                transaction.mark_changed()
 
     def before_commit(self, items: list[_Held]) -> None:
-        from .place import OwnTransaction
+        from .transactions import OwnTransaction, grouped
 
-        for place, rows in _rows_by(items, lambda item: item.place).items():
-            if place.is_open:
-                place.before_commit(rows)
+        pairs = ((item.transaction, item.row) for item in items)
+        for transaction, rows in grouped(pairs).items():
+            if transaction.is_open:
+                transaction.before_commit(rows)
             else:
                 if self._own is None:
-                    self._own = OwnTransaction(place.outbox, place.engine)
+                    outbox = get_outbox(self.registry)
+                    self._own = OwnTransaction(outbox, transaction.engine)
                 self._own.write(rows)
 
     def commit_with_others(self) -> None:
@@ -127,26 +126,20 @@ class _OutboxDataManager(TaskDataManager[_Held]):
 
     def after_commit(self, items: list[_Held]) -> None:
         """Hand the rows to whoever sends them."""
+        from .transactions import grouped
+
         self.after_abort()
         for item in items:
             item.message.sent = True
         outbox = get_outbox(self.registry)
-        places = _rows_by(items, lambda item: (item.place.engine, item.row.schema))
-        for (engine, schema), rows in places.items():
+        groups = grouped(
+            ((item.transaction.engine, item.row.schema), item.row) for item in items
+        )
+        for (engine, schema), rows in groups.items():
             located = outbox.schemas.at(engine, schema)
             if outbox.sends_in_thread(engine):
                 outbox.sender.put(located, rows)
             elif outbox.send != "relay":
                 outbox.sender.send_now(located, rows)
-        for engine, schema in places:
-            outbox.check_place(engine, schema)
-
-
-def _rows_by(
-    items: Iterable[_Held], key: Callable[[_Held], _Key]
-) -> dict[_Key, list[Row]]:
-    """Group rows, in their order."""
-    groups: dict[_Key, list[Row]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item.row)
-    return groups
+        for engine, schema in groups:
+            outbox.check_schema(engine, schema)

@@ -46,7 +46,7 @@ def test_engine(sqlite, make_app):
     outbox = get_outbox(app.registry)
     assert outbox.get_engine() is sqlite
     outbox.schemas.check = Mock()
-    outbox.check_place(create_engine("sqlite://"), "x")
+    outbox.check_schema(create_engine("sqlite://"), "x")
     outbox.schemas.check.assert_called_once_with(sqlite, "x")
 
 

@@ -148,7 +148,7 @@ def test_rows_that_cannot_be_deleted(sqlite, make_app, monkeypatch):
 
 def test_long_transaction_keeps_its_lease(sqlite, make_app, monkeypatch):
     """A transaction that lasts as long as the lease renews the lease at its commit."""
-    monkeypatch.setattr("pyramid_tasks.outbox.place._OLD", 0)
+    monkeypatch.setattr("pyramid_tasks.outbox.transactions._OLD", 0)
     app = make_app(sqlite, pyramid_tasks__outbox_lease="60")
     get_outbox(app.registry).sender.put = lambda *_: None
     with app.request() as request, request.tm:

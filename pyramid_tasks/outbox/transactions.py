@@ -1,19 +1,19 @@
-"""Where the rows of a transaction are written: with a session, or beside it."""
+"""The transactions in which rows are written: that of a session, or one beside it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zope.sqlalchemy import mark_changed
 from zope.sqlalchemy.datamanager import join_transaction
 
 from ..delivery._transaction import resources
 from ..exceptions import OutboxError
+from .insert import insert_rows
 from .models import OutboxMessage
 from .rows import Row, is_written, renew_lease, wake_relays
-from .writing import by_schema, write
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -21,22 +21,26 @@ if TYPE_CHECKING:
 
     from .configuration import Outbox
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
 # A lease that is older than this part of it is renewed before the commit.
 _OLD = 0.5
 # How much of a lease a process uses, as sending takes time.
 _USABLE = 0.75
 
 
-class Place:
-    """The transaction of a session, at the time when tasks are deferred.
+class JoinedTransaction:
+    """The transaction that a session has when tasks are deferred.
+
+    The session has joined the transaction of the request.
 
     Attributes:
-        outbox: The outbox of the application.
         engine: The engine of the database.
     """
 
     def __init__(self, outbox: Outbox, session: Session, manager: Any) -> None:
-        self.outbox = outbox
+        self._outbox = outbox
         self._session = session
         self._manager = manager
         self._begun = time.monotonic()
@@ -44,7 +48,7 @@ class Place:
         self.engine: Engine = self._connection.engine
         join_transaction(session, transaction_manager=manager, keep_session=True)
         self._transaction = session.get_transaction()
-        self._is_joined = self._is_of_manager()
+        self._will_commit = self._is_of_manager()
 
     @property
     def is_open(self) -> bool:
@@ -52,25 +56,26 @@ class Place:
 
         ``session.close()`` undoes it, and nothing in the session is committed then.
         """
-        return self._is_joined and self._session.get_transaction() is self._transaction
+        is_ours = self._session.get_transaction() is self._transaction
+        return self._will_commit and is_ours
 
     def write(self, rows: Sequence[Row]) -> None:
         """Insert rows. Without an open transaction, they are inserted at the commit."""
-        schema = self.outbox.schemas.of_session(self._connection)
+        schema = self._outbox.schemas.of_session(self._connection)
         for row in rows:
             row.schema = schema
-        if rows and self._is_joined:
-            _write(self.outbox, self._connection, rows, self._begun)
+        if rows and self._will_commit:
+            _write(self._outbox, self._connection, rows, self._begun)
 
     def before_commit(self, rows: Sequence[Row]) -> None:
         """Give the rows a lease that lasts, and let the commit wake a relay."""
-        outbox = self.outbox
+        outbox = self._outbox
         if outbox.send == "relay":
             wake_relays(self._connection)
             return
         now = time.monotonic()
         if now - self._begun > outbox.lease * _OLD:
-            for schema, some in by_schema(rows).items():
+            for schema, some in grouped((row.schema, row) for row in rows).items():
                 options = outbox.schemas.options(schema)
                 renew_lease(self._connection, some, outbox.lease, options)
             _set_deadline(rows, now, outbox.lease)
@@ -105,13 +110,13 @@ class OwnTransaction:
 
     def write(self, rows: Sequence[Row]) -> None:
         """Insert rows, but for those that are there: somebody committed the session."""
-        for schema, some in by_schema(rows).items():
+        for schema, some in grouped((row.schema, row) for row in rows).items():
             options = self._outbox.schemas.options(schema)
-            lost = [
+            missing = [
                 row for row in some if not is_written(self._connection, row, options)
             ]
-            if lost:
-                _write(self._outbox, self._connection, lost, time.monotonic())
+            if missing:
+                _write(self._outbox, self._connection, missing, time.monotonic())
 
     def commit(self) -> None:
         """Commit the rows."""
@@ -127,10 +132,18 @@ def _write(
 ) -> None:
     """Insert rows of one schema."""
     options = outbox.schemas.options(rows[0].schema)
-    write(connection, rows, outbox.lease, options)
+    insert_rows(connection, rows, outbox.lease, options)
     _set_deadline(rows, begun, outbox.lease)
 
 
 def _set_deadline(rows: Sequence[Row], begun: float, lease: float) -> None:
     for row in rows:
         row.deadline = begun + lease * _USABLE
+
+
+def grouped(pairs: Iterable[tuple[_Key, _Value]]) -> dict[_Key, list[_Value]]:
+    """Return the values of each key, in their order."""
+    groups: dict[_Key, list[_Value]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups

@@ -1,4 +1,4 @@
-"""Writing rows of the outbox, in the transaction that defers their tasks."""
+"""The statements that insert rows of the outbox, one for each kind of database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .models import TABLE_NAME, database_time, metadata
 from .schemas import schema_in_postgresql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
@@ -41,15 +41,7 @@ _insert_in_mariadb = _insert.returning(
 )
 
 
-def by_schema(rows: Iterable[Row]) -> dict[str | None, list[Row]]:
-    """Group rows by their schemas."""
-    found: dict[str | None, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.schema, []).append(row)
-    return found
-
-
-def write(
+def insert_rows(
     connection: Connection, rows: Sequence[Row], lease: float, options: Options
 ) -> None:
     """Insert rows, in their order.
@@ -80,8 +72,8 @@ def write(
             row.id = number
             row.schema = row.schema or schema
         return
-    together = dialect.insert_executemany_returning_sort_by_parameter_order
-    if len(rows) > 1 and together:
+    returns_many = dialect.insert_executemany_returning_sort_by_parameter_order
+    if len(rows) > 1 and returns_many:
         ids = execute(_insert_many, values).scalars().all()
     else:
         ids = [
