@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .opened import located, opened
+from .opening import open_outbox, open_schemas
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -49,11 +49,11 @@ def outbox() -> None:
 @click.pass_context
 def run(ctx: click.Context, *, once: bool, interval: float | None, batch: int) -> None:
     """Send what web processes could not send."""
-    with opened(ctx) as (registry, engine):
+    with open_outbox(ctx) as (found, engine):
         from .relay import Relay
         from .stopping import stop_on_signals
 
-        relay = Relay(registry, engine, interval, batch)
+        relay = Relay(found.registry, engine, interval, batch)
         stop_on_signals(relay.stop, relay.ends_within)
         if not logging.getLogger().handlers:
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -69,26 +69,28 @@ def run(ctx: click.Context, *, once: bool, interval: float | None, batch: int) -
 def status(ctx: click.Context, *, as_json: bool) -> None:
     """Show what is in the outbox. Fails if a message is set aside."""
     found: dict[str | None, Status] = {}
-    with located(ctx) as engines:
+    with open_schemas(ctx) as engines:
         from ..registry import get_tasks
-        from .manage import get_status, together
+        from .manage import get_status, summarize
 
         for schema, engine in engines.items():
             with engine.begin() as connection:
                 found[schema] = get_status(connection)
-        total = together(found.values())
+        total = summarize(found.values())
     several = len(found) > 1
     if as_json:
-        each = {"schemas": {key: vars(found[key]) for key in found}} if several else {}
-        click.echo(json.dumps({**vars(total), **each}))
+        summary = dict(vars(total))
+        if several:
+            summary["schemas"] = {schema: vars(each) for schema, each in found.items()}
+        click.echo(json.dumps(summary))
     else:
-        for schema, part in found.items():
+        for schema, each in found.items():
             if several:
                 click.echo(f"Schema: {schema}")
-            click.echo(f"Waiting: {part.waiting}")
-            click.echo(f"Oldest: {part.oldest:.1f} s")
-            click.echo(f"Set aside: {part.set_aside}")
-            click.echo(f"Relay: {part.relay or 'none runs'}")
+            click.echo(f"Waiting: {each.waiting}")
+            click.echo(f"Oldest: {each.oldest:.1f} s")
+            click.echo(f"Set aside: {each.set_aside}")
+            click.echo(f"Relay: {each.relay or 'none runs'}")
         delivery = get_tasks(ctx.obj.app.registry).delivery
         if delivery != "outbox":
             click.echo(
@@ -106,7 +108,7 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
 @click.pass_context
 def list_(ctx: click.Context, *, with_args: bool) -> None:
     """Show the messages in the outbox, one on each line below the titles."""
-    with located(ctx) as engines:
+    with open_schemas(ctx) as engines:
         from .manage import read_all
 
         click.echo("Id  Task[id of the task]  Age")
@@ -167,7 +169,7 @@ def _change(
         How many were changed, and the ids that no message has.
     """
     count, missing = 0, []
-    with located(ctx) as engines:
+    with open_schemas(ctx) as engines:
         from .manage import find_missing
 
         _check_schemas(engines, ids)
@@ -220,13 +222,12 @@ def discard(ctx: click.Context, ids: _Ids) -> None:
 @click.pass_context
 def create(ctx: click.Context) -> None:
     """Make the tables."""
-    with opened(ctx) as (registry, engine):
+    with open_outbox(ctx) as (found, engine):
         from sqlalchemy import inspect
 
-        from .configuration import get_outbox
         from .tables import create_tables, schema_of
 
-        schemas = get_outbox(registry).schemas
+        schemas = found.schemas
         argument = f', schema="{schemas.names[0]}"' if len(schemas.names) == 1 else ""
         for each in schemas.all(engine):
             schema = schema_of(each)

@@ -27,10 +27,10 @@ from ..worker.unfinished import check_finished
 from .configuration import engine_of
 from .inbox_rows import (
     add,
-    count_delivery,
+    count_redelivery,
     find,
     find_anywhere,
-    forget_deliveries,
+    forget_redeliveries,
 )
 from .models import InboxRow
 from .tables import check_inbox_table
@@ -110,7 +110,7 @@ def outside_transaction(
         redelivered = (current.request.delivery_info or {}).get("redelivered")
         if redelivered:
             engines = outbox.schemas.all(engine_of(outbox.get_session(request)))
-            count_delivery(engines, current, max_deliveries)
+            count_redelivery(engines, current, max_deliveries)
         try:
             return task(request, *args, **kwargs)
         except Exception as error:
@@ -119,7 +119,7 @@ def outside_transaction(
             with suppress(Exception):
                 engines = outbox.schemas.all(engine_of(outbox.get_session(request)))
                 if redelivered:
-                    forget_deliveries(engines[0], current)
+                    forget_redeliveries(engines[0], current)
                 if not isinstance(error, TaskPredicate) and not is_left_open(request):
                     stored = find_anywhere(engines, current)
             if stored is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from .opened import opened
+from .opening import open_outbox
 
 
 @click.group()
@@ -20,12 +20,10 @@ def inbox() -> None:
 @click.pass_context
 def purge(ctx: click.Context) -> None:
     """Delete rows that are older than pyramid_tasks.inbox_keep."""
-    with opened(ctx) as (registry, engine):
-        from .configuration import get_outbox
+    with open_outbox(ctx) as (outbox, engine):
         from .inbox_rows import purge
         from .tables import check_inbox_table
 
-        outbox = get_outbox(registry)
         engines = outbox.schemas.all(engine)
         for each in engines:
             check_inbox_table(each)

@@ -83,7 +83,7 @@ def add(connection: Connection, task: Task, stored: Stored, options: Options) ->
     connection.execute(_ADD, row, execution_options=options)
 
 
-def count_delivery(engines: Sequence[Engine], task: Task, at_most: float) -> None:
+def count_redelivery(engines: Sequence[Engine], task: Task, at_most: float) -> None:
     """Count that the running task has been delivered again, before it runs.
 
     The first of several schemas has the count, as the task has not chosen one yet.
@@ -113,7 +113,7 @@ def count_delivery(engines: Sequence[Engine], task: Task, at_most: float) -> Non
         connection.execute(insert(InboxRow), row)
 
 
-def forget_deliveries(engine: Engine, task: Task) -> None:
+def forget_redeliveries(engine: Engine, task: Task) -> None:
     """Forget the deliveries of a task whose process has outlived its error."""
     with engine.begin() as connection:
         connection.execute(_FORGET, _key(task))

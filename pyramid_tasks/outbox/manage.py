@@ -49,14 +49,14 @@ def get_status(connection: Connection) -> Status:
     return Status(waiting, oldest, set_aside, working_relay(connection))
 
 
-def together(parts: Iterable[Status]) -> Status:
+def summarize(statuses: Iterable[Status]) -> Status:
     """Summarize several outboxes. One without a relay is as if none had one."""
-    parts = list(parts)
-    relays = [part.relay for part in parts]
+    statuses = list(statuses)
+    relays = [each.relay for each in statuses]
     return Status(
-        sum(part.waiting for part in parts),
-        max(part.oldest for part in parts),
-        sum(part.set_aside for part in parts),
+        sum(each.waiting for each in statuses),
+        max(each.oldest for each in statuses),
+        sum(each.set_aside for each in statuses),
         relays[0] if all(relays) else None,
     )
 

@@ -13,7 +13,7 @@ from transactional import fail, invoke
 from pyramid_tasks.contrib.outbox_table import OutboxMessage, outbox_table
 from pyramid_tasks.exceptions import OutboxTableMissing
 from pyramid_tasks.outbox.configuration import get_outbox
-from pyramid_tasks.outbox.manage import Status, together
+from pyramid_tasks.outbox.manage import Status, summarize
 from pyramid_tasks.outbox.schemas import Schemas
 
 
@@ -28,7 +28,7 @@ def values_in(app, schema):
 def test_status_of_several(relays):
     """The outboxes of an application are counted together; each needs a relay."""
     parts = [Status(1, age, 2, relay) for age, relay in enumerate(relays)]
-    assert together(parts) == Status(2, 1, 4, "a" if all(relays) else None)
+    assert summarize(parts) == Status(2, 1, 4, "a" if all(relays) else None)
 
 
 def listed(app):

@@ -13,26 +13,26 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from pyramid.registry import Registry
     from sqlalchemy import Engine
+
+    from .configuration import Outbox
 
 
 @contextmanager
-def located(ctx: click.Context) -> Iterator[dict[str | None, Engine]]:
+def open_schemas(ctx: click.Context) -> Iterator[dict[str | None, Engine]]:
     """Give an engine for each schema with the tables of the outbox."""
-    with opened(ctx) as (registry, engine):
-        from .configuration import get_outbox
+    with open_outbox(ctx) as (outbox, engine):
         from .tables import check_table, schema_of
 
-        engines = get_outbox(registry).schemas.all(engine)
+        engines = outbox.schemas.all(engine)
         for each in engines:
             check_table(each)
         yield {schema_of(each): each for each in engines}
 
 
 @contextmanager
-def opened(ctx: click.Context) -> Iterator[tuple[Registry, Engine]]:
-    """Give the registry of the application and the engine of its outbox.
+def open_outbox(ctx: click.Context) -> Iterator[tuple[Outbox, Engine]]:
+    """Give the outbox of the application and the engine for commands.
 
     An error inside the ``with`` block is one sentence where a traceback would say no
     more.
@@ -54,7 +54,8 @@ def opened(ctx: click.Context) -> Iterator[tuple[Registry, Engine]]:
                 "This needs a Pyramid application with tasks: pass -A "
                 "pyramid_tasks.loaders and --ini config.ini to celery."
             )
-        yield app.registry, get_outbox(app.registry).get_engine()
+        outbox = get_outbox(app.registry)
+        yield outbox, outbox.get_engine()
     except PyramidTasksError as error:
         raise click.ClickException(str(error)) from error
     except SQLAlchemyError as error:
