@@ -19,7 +19,6 @@ LAYERS = [
     {"settings"},
     {"application"},
     {"registry"},
-    {"forking"},
     {"worker"},
     {"configuration"},
     {"delivery"},

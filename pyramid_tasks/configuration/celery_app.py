@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pyramid.config import PHASE0_CONFIG
 
 from ..application import PyramidCelery, names_broker
-from ..forking import watch_forks
 from ..registry import KEY, Tasks, get_tasks
 from ..settings import extract_celery_settings, merge_settings
+from ..worker.forking import watch_forks
 from .connections import check_connections
 from .databases import check_databases
 from .inbox import check_inbox_setting

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ForkSafetyError
-from ..forking import KEY, engines_of
+from ..worker.forking import KEY, engines_of
 from .functions import check_callback
 from .importable import maybe_dotted
 from .load import reporting_directive

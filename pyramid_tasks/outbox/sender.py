@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_process_shutdown
 
+from ..worker.forking import ForkLock
 from .backlog import Backlog, LeftToRelays
-from .fork_lock import ForkLock
 from .publishing import Outcome, publish_rows, record_outcome
 from .rows import begin, leave_to_relay
 from .schemas import report_missing

@@ -10,7 +10,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
 from pyramid_tasks import PyramidTasksError
-from pyramid_tasks.forking import leave_to_parent
+from pyramid_tasks.worker.forking import leave_to_parent
 
 
 @pytest.mark.parametrize(

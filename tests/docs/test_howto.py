@@ -31,9 +31,9 @@ from support import wait_until
 
 import pyramid_tasks
 from pyramid_tasks import events
-from pyramid_tasks.forking import leave_to_parent
 from pyramid_tasks.registry import get_tasks
 from pyramid_tasks.testing import capture, start_worker
+from pyramid_tasks.worker.forking import leave_to_parent
 
 if TYPE_CHECKING:
     from browser import Browser

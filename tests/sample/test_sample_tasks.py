@@ -18,8 +18,8 @@ from sampleapp.tasks import describe_error, import_expenses, remove_old_imports
 from sqlalchemy import inspect, text, update
 from transaction.interfaces import NoTransaction
 
-from pyramid_tasks.forking import leave_to_parent
 from pyramid_tasks.loaders import get_celery_app
+from pyramid_tasks.worker.forking import leave_to_parent
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,8 +18,9 @@ from sqlalchemy.ext import asyncio
 from sqlalchemy.orm import scoped_session, sessionmaker
 from zope.interface import Interface
 
-from pyramid_tasks import CeleryWorkerProcessInit, forking
-from pyramid_tasks.forking import leave_to_parent
+from pyramid_tasks import CeleryWorkerProcessInit
+from pyramid_tasks.worker import forking
+from pyramid_tasks.worker.forking import leave_to_parent
 
 
 @pytest.fixture
@@ -247,7 +248,7 @@ def test_sqlalchemy_is_not_imported():
     code = """
 import sys
 from pyramid.config import Configurator
-from pyramid_tasks.forking import leave_to_parent
+from pyramid_tasks.worker.forking import leave_to_parent
 
 config = Configurator()
 config.include("pyramid_tasks")

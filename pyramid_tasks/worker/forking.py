@@ -1,18 +1,23 @@
-"""A forked process must not share connections with its parent, whoever forks it."""
+"""A forked process must not share connections with its parent, whoever forks it.
+
+And a fork waits for threads that do what the child could not complete.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
-from ._celery import active_apps, renew_backend
-from ._kombu import renew_pools
-from .application import PyramidCelery
+from .._celery import active_apps, renew_backend
+from .._kombu import renew_pools
+from ..application import PyramidCelery
 
 if TYPE_CHECKING:
     from pyramid.registry import Registry
@@ -28,6 +33,12 @@ KEY = "pyramid_tasks.fork_safe"
 def watch_forks() -> None:
     """Make the children of this process leave its connections to it."""
     os.register_at_fork(before=_before_fork, after_in_child=_leave_all_to_parent)
+    # By itself, so that an error of the other hooks does not keep the locks.
+    os.register_at_fork(
+        before=_acquire_locks,
+        after_in_parent=_release_locks,
+        after_in_child=_release_locks,
+    )
     # Only a process of uWSGI has this module. uWSGI forks without Python's hooks.
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is not None:
@@ -35,9 +46,21 @@ def watch_forks() -> None:
 
 
 def _before_fork() -> None:
+    """Warn of connections in use: before the fork, as their locks work only there."""
     import ctypes  # noqa: F401 for the child, which imports nothing
 
-    _warn()
+    for app in _own_apps():
+        for engine in _engines_to_leave(app.registry):
+            pool: Any = engine.pool
+            in_use = pool.checkedout() if hasattr(pool, "checkedout") else 0
+            if in_use:
+                logger.warning(
+                    "%d connections of %r are in use while this process is forked. "
+                    "The child shares them with its parent if it uses them: return "
+                    "them to the engine before the fork.",
+                    in_use,
+                    engine,
+                )
 
 
 def _watch_uwsgi(uwsgi: Any) -> None:
@@ -62,22 +85,6 @@ def _watch_uwsgi(uwsgi: Any) -> None:
 def _own_apps() -> list[PyramidCelery]:
     # Celery has weak references to them.
     return [app for app in active_apps() if isinstance(app, PyramidCelery)]
-
-
-def _warn() -> None:
-    """Warn of connections in use: before the fork, as their locks work only there."""
-    for app in _own_apps():
-        for engine in _engines_to_leave(app.registry):
-            pool: Any = engine.pool
-            in_use = pool.checkedout() if hasattr(pool, "checkedout") else 0
-            if in_use:
-                logger.warning(
-                    "%d connections of %r are in use while this process is forked. "
-                    "The child shares them with its parent if it uses them: return "
-                    "them to the engine before the fork.",
-                    in_use,
-                    engine,
-                )
 
 
 def _leave_all_to_parent() -> None:
@@ -166,3 +173,46 @@ def engines_of(value: Any) -> Iterator[Any]:
     elif kinds & {"sessionmaker", "async_sessionmaker"}:
         for bind in value.kw.get("bind"), *(value.kw.get("binds") or {}).values():
             yield from engines_of(bind)
+
+
+class ForkLock:
+    """A lock that a process waits for before it forks.
+
+    A thread has it while it does what a fork must not interrupt: a module that the
+    thread is importing, for example, would never be complete in the child. The thread
+    that has the lock may fork all the same.
+
+    Args:
+        timeout: For how many seconds a fork waits.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+        _fork_locks.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def acquire_to_fork(self) -> bool:
+        """Wait for the lock, and return whether it is to be released after the fork."""
+        # A fork copies a lock, but not the thread that has it.
+        is_own = self._process == os.getpid()
+        return is_own and self._lock.acquire(timeout=self._timeout)
+
+
+_fork_locks: WeakSet[ForkLock] = WeakSet()
+_acquired: list[ForkLock] = []
+
+
+def _acquire_locks() -> None:
+    _acquired.extend(lock for lock in list(_fork_locks) if lock.acquire_to_fork())
+
+
+def _release_locks() -> None:
+    while _acquired:
+        _acquired.pop().__exit__()
