@@ -194,7 +194,8 @@ class Relay:
             each.release()
 
     def _back_off(self, what: str, error: object) -> None:
-        pause = min(_FIRST_PAUSE * 2**self._failures, _MAX_PAUSE)
+        # As integers, which no number of failures makes too large.
+        pause = _FIRST_PAUSE * min(2**self._failures, _MAX_PAUSE / _FIRST_PAUSE)
         self._failures += 1
         logger.warning("%s is down; trying again in %g s: %s", what, pause, error)
         self.waiter.pause(pause)

@@ -137,7 +137,7 @@ def refuse(
     attempts = row.attempts + 1
     set_aside = attempts >= max_attempts
     words = f"{type(error).__name__}: {error}"
-    delay = min(2.0**row.attempts, _MAX_DELAY)
+    delay = float(min(2**row.attempts, _MAX_DELAY))  # 2.0**1024 is an error
     connection.execute(
         update(_table)
         .where(*_are([row]))

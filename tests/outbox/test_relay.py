@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from contextlib import nullcontext
 from unittest.mock import Mock, call
 
@@ -240,6 +241,28 @@ def test_relay_waits_for_a_broker(sqlite, make_app, monkeypatch, caplog):
     assert caplog.text.count("Everything is back") == 2
     assert caplog.text.count("This relay works") == 1
     assert caplog.text.count("Sent 1 messages of the outbox") == 2
+
+
+def test_relay_waits_for_hours(sqlite, make_app, monkeypatch):
+    """After a thousand attempts, a broker is waited for all the same."""
+    relay, pauses = make_app.with_rows(sqlite, 1, down=True).relay(), []
+    relay._failures = 1024  # 2 ** 1024 is more than a float can be
+    monkeypatch.setattr(
+        relay.waiter, "pause", lambda seconds: pauses.append(seconds) or relay.stop()
+    )
+    relay.run()
+    assert pauses == [10]
+
+
+def test_message_that_is_refused_for_days(sqlite, make_app):
+    """With so many attempts, a message is tried again each minute."""
+    app = make_app.with_rows(sqlite, 1, pyramid_tasks__outbox_max_attempts="1e6")
+    app.update(attempts=1024, not_before=0)
+    app.fail_to_send(ValueError("no"))
+    app.relay().run_once()
+    (row,) = app.rows()
+    assert row.attempts == 1025
+    assert row.not_before - time.time() == pytest.approx(60, abs=5)
 
 
 def test_relay_waits_for_a_database(sqlite, make_app, monkeypatch, caplog, tmp_path):
