@@ -183,6 +183,7 @@ class Sender:
         if self._failures == _MAX_FAILURES:
             self._outcomes.clear()
             self._record_at = math.inf
+            self._failures = 0
 
     def _take(self) -> tuple[Engine | None, list[Row]]:
         """Wait until there is something to do, and return rows of one database."""

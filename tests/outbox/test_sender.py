@@ -146,6 +146,16 @@ def test_rows_that_cannot_be_deleted(sqlite, make_app, monkeypatch):
     assert len(app.rows()) == 1
 
 
+def test_rows_that_can_never_be_deleted(sqlite, make_app, monkeypatch):
+    """They are left for the relays each time, so that they do not fill the memory."""
+    monkeypatch.setattr("pyramid_tasks.outbox.sender._MAX_FAILURES", 2)
+    app = make_app(sqlite)
+    app.fail_to_delete(1000)
+    for number in 1, 2, 3:
+        app.defer(number)
+        assert get_outbox(app.registry).sender.flush()
+
+
 def test_long_transaction_keeps_its_lease(sqlite, make_app, monkeypatch):
     """A transaction that lasts as long as the lease renews the lease at its commit."""
     monkeypatch.setattr("pyramid_tasks.outbox.transactions._OLD", 0)
