@@ -104,7 +104,7 @@ def outside_transaction(
         current = request.current_task
         if current.request.id is None:
             return task(request, *args, **kwargs)
-        fix_follower_ids(current)
+        _fix_follower_ids(current)
         if "tm.active" in request.environ:
             return task(request, *args, **kwargs)
         redelivered = (current.request.delivery_info or {}).get("redelivered")
@@ -129,7 +129,7 @@ def outside_transaction(
     return run
 
 
-def fix_follower_ids(task: Task) -> None:
+def _fix_follower_ids(task: Task) -> None:
     """Give the tasks that Celery sends after this one ids that follow from its id.
 
     Celery would give the tasks of ``link`` and ``link_error`` new ids each time.

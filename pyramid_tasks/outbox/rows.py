@@ -11,14 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
-from sqlalchemy import (
-    delete,
-    exists,
-    func,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import delete, exists, func, select, text, update
 
 from .models import TABLE_NAME, database_time, metadata
 

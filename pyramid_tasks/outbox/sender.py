@@ -83,7 +83,7 @@ class Sender:
     def put(self, engine: Engine, rows: Sequence[Row]) -> None:
         """Hand over rows of a database. This neither waits nor raises an error."""
         with self._condition:
-            if self._has_thread() and self._backlog.add(engine, rows):
+            if self._start_thread() and self._backlog.add(engine, rows):
                 self._condition.notify()
             else:
                 self._left.add(engine, rows[-1])
@@ -134,7 +134,8 @@ class Sender:
             self._is_flushing = False
         return done
 
-    def _has_thread(self) -> bool:
+    def _start_thread(self) -> bool:
+        """Start the thread if there is none, and return whether there is one now."""
         if self._thread is not None and self._thread.is_alive():
             return True
         thread = threading.Thread(
@@ -202,7 +203,6 @@ class Sender:
             return engine, rows
 
     def _send(self, engine: Engine, rows: list[Row]) -> None:
-        known = self._outcomes.get(engine)
         leased = self._left.is_leased(engine)
         self._left.add(engine, rows[-1])  # after an error, these are left too
         # A task must not overtake tasks that this process deferred earlier.
@@ -225,8 +225,8 @@ class Sender:
             )
         if not outcome.unsent:
             self._left.remove(engine, rows[-1])
-        if known is not None:
-            outcome.add(known)
+        if engine in self._outcomes:
+            outcome.add(self._outcomes[engine])
         self._outcomes[engine] = outcome
         if outcome.unsent or outcome.refused or len(outcome.sent) >= _BATCH:
             self._record_at = 0
