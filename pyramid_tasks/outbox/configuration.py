@@ -95,7 +95,7 @@ class Outbox:
         self.session: Any = "dbsession"
         self.engine: Any = None
         self.checked: set[str | None] = set()
-        self._checked_schemas: set[tuple[Dialect, str | None]] = set()
+        self._relay_checked: set[tuple[Dialect, str | None]] = set()
         self._senders: dict[int, Sender] = {}
 
     def number(self, name: str) -> float:
@@ -116,26 +116,25 @@ class Outbox:
     @cached_property
     def lease(self) -> float:
         """For how many seconds a row belongs to the process that wrote it."""
-        return 0.0 if self.send == "relay" else self.number("outbox_lease")
+        return 0.0 if self.sent_by == "relay" else self.number("outbox_lease")
 
     @cached_property
-    def send(self) -> str:
-        """The kind of sender of committed rows: ``pyramid_tasks.outbox_send``."""
-        send: str = self.registry.settings.get(SEND_KEY, "thread")
-        if send == "thread" and not _has_threads():
+    def sent_by(self) -> str:
+        """Who sends committed rows: the setting ``pyramid_tasks.outbox_send``."""
+        sent_by: str = self.registry.settings.get(SEND_KEY, "thread")
+        if sent_by == "thread" and not _has_threads():
             logger.error(
                 "uWSGI runs without threads, so each request sends its tasks itself. "
                 "Set enable-threads in uWSGI, or %s = request.",
                 SEND_KEY,
             )
             return "request"
-        return send
+        return sent_by
 
     def sends_in_thread(self, engine: Engine) -> bool:
         """Whether a thread sends the rows of a database."""
-        if self.send != "thread" or get_tasks(self.registry).app.conf.task_always_eager:
-            return False
-        if _is_master_of_uwsgi():
+        is_eager = get_tasks(self.registry).app.conf.task_always_eager
+        if self.sent_by != "thread" or is_eager or _is_master_of_uwsgi():
             return False
         # A database in memory is not for a second thread.
         in_memory = engine.url.database in {None, "", ":memory:"}
@@ -210,7 +209,7 @@ class Outbox:
         Raises:
             SoftTimeLimitExceeded: The time of the task that defers is over.
         """
-        if (engine.dialect, schema) not in self._checked_schemas:
+        if (engine.dialect, schema) not in self._relay_checked:
             try:
                 relay = self.get_engine() if self.engine is not None else engine
                 self.schemas.check(relay, schema)
@@ -221,7 +220,7 @@ class Outbox:
                     "Whether a relay looks in %s is unknown: %s", schema, error
                 )
             else:
-                self._checked_schemas.add((engine.dialect, schema))
+                self._relay_checked.add((engine.dialect, schema))
 
 
 def no_session(name: str) -> OutboxError:

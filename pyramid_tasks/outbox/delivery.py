@@ -139,7 +139,7 @@ class _OutboxDataManager(TaskDataManager[_Held]):
             located = outbox.schemas.at(engine, schema)
             if outbox.sends_in_thread(engine):
                 outbox.sender.put(located, rows)
-            elif outbox.send != "relay":
+            elif outbox.sent_by != "relay":
                 outbox.sender.send_now(located, rows)
         for engine, schema in groups:
             outbox.check_schema(engine, schema)

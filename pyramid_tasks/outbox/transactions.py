@@ -70,7 +70,7 @@ class JoinedTransaction:
     def before_commit(self, rows: Sequence[Row]) -> None:
         """Give the rows a lease that lasts, and let the commit wake a relay."""
         outbox = self._outbox
-        if outbox.send == "relay":
+        if outbox.sent_by == "relay":
             wake_relays(self._connection)
             return
         now = time.monotonic()

@@ -90,7 +90,7 @@ def test_uwsgi(make_app, sqlite, monkeypatch, caplog, uwsgi, send, in_thread):
     """Without threads, requests send, and so they do in the master."""
     monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(**uwsgi))
     outbox = get_outbox(make_app(sqlite).registry)
-    assert outbox.send == send
+    assert outbox.sent_by == send
     assert outbox.sends_in_thread(sqlite) == in_thread
     assert outbox.sends_in_thread(create_engine("postgresql+psycopg://")) == in_thread
     assert not outbox.sends_in_thread(create_engine("sqlite://"))  # in memory
