@@ -120,11 +120,11 @@ def list_(ctx: click.Context, *, with_args: bool) -> None:
 
 
 def _line(row: Any, *, with_args: bool) -> str:
-    from .rows import Row
+    from kombu.utils.json import loads
 
     line = f"{row.id}  {row.task}[{row.task_id}]  {row.age:.0f} s"
     if with_args:
-        call = Row(row.task, row.task_id, row.message).canvas
+        call = loads(row.message)
         line += f"  args={call['args']!r} kwargs={call['kwargs']!r}"
     if row.attempts:
         line += f"  refused: {row.attempts}"
@@ -157,16 +157,20 @@ def retry(ctx: click.Context, ids: _Ids, *, every: bool) -> None:
 
         return retry(connection, chosen, every=every)
 
-    _say("To be tried again", *_change(ctx, ids, change))
+    _change(ctx, ids, change, "To be tried again")
 
 
 def _change(
-    ctx: click.Context, ids: _Ids, change: Callable[[Connection, list[int]], int]
-) -> tuple[int, list[str]]:
-    """Change the messages that were chosen, in each schema.
+    ctx: click.Context,
+    ids: _Ids,
+    change: Callable[[Connection, list[int]], int],
+    done: str,
+) -> None:
+    """Change the messages that were chosen, in each schema, and say how many.
 
-    Returns:
-        How many were changed, and the ids that no message has.
+    Args:
+        change: A function that changes some of one schema, and returns their number.
+        done: What the messages are then.
     """
     count, missing = 0, []
     with open_schemas(ctx) as engines:
@@ -180,7 +184,11 @@ def _change(
                 absent = find_missing(connection, chosen)
                 missing += [f"{prefix}{number}" for number in absent]
                 count += change(connection, chosen)
-    return count, missing
+    click.echo(f"{done}: {count}")
+    if missing:
+        raise click.ClickException(
+            f'Not in the outbox: {", ".join(missing)}. See "outbox list".'
+        )
 
 
 def _check_schemas(engines: dict[str | None, Engine], ids: _Ids) -> None:
@@ -196,14 +204,6 @@ def _check_schemas(engines: dict[str | None, Engine], ids: _Ids) -> None:
             )
 
 
-def _say(what: str, count: int, missing: list[str]) -> None:
-    click.echo(f"{what}: {count}")
-    if missing:
-        raise click.ClickException(
-            f'Not in the outbox: {", ".join(missing)}. See "outbox list".'
-        )
-
-
 @outbox.command()
 @click.argument("ids", nargs=-1, type=_as_id, required=True, metavar="ID...")
 @click.pass_context
@@ -215,7 +215,7 @@ def discard(ctx: click.Context, ids: _Ids) -> None:
 
         return discard(connection, chosen)
 
-    _say("Discarded", *_change(ctx, ids, change))
+    _change(ctx, ids, change, "Discarded")
 
 
 @outbox.command()

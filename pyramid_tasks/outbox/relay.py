@@ -109,11 +109,11 @@ class Relay:
         """
         self._check()
         try:
-            return sum(map(self._run_once, self._schema_relays))
+            return sum(map(self._send_all_due, self._schema_relays))
         finally:
             self._release()
 
-    def _run_once(self, schema_relay: SchemaRelay) -> int:
+    def _send_all_due(self, schema_relay: SchemaRelay) -> int:
         sent = 0
         while not self.waiter.stopped:
             result = schema_relay.send(self.batch)
