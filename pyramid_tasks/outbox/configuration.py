@@ -176,11 +176,22 @@ class Outbox:
                 raise no_session(self.session) from None
         return found() if isinstance(found, scoped_session) else found
 
+    def engine_of(self, request: Request) -> Engine:
+        """Return the engine of the session of a request.
+
+        Raises:
+            OutboxError: The request has no session.
+        """
+        from .models import OutboxMessage
+
+        # A session may be bound to one connection.
+        return self.get_session(request).get_bind(OutboxMessage).engine
+
     def get_engine(self) -> Engine:
         """Return the engine for a process that serves no request."""
         if self.engine is None:
             with prepare(registry=self.registry) as env:
-                return engine_of(self.get_session(env["request"]))
+                return self.engine_of(env["request"])
         engine: Engine = (
             self.engine(self.registry) if callable(self.engine) else self.engine
         )
@@ -230,13 +241,6 @@ def no_session(name: str) -> OutboxError:
         f"there is no request.{name}. Make it with config.add_request_method({name}, "
         "reify=True), or name another one: config.set_task_outbox(session=...)."
     )
-
-
-def engine_of(session: Session) -> Engine:
-    """Return the engine of a session, which may be bound to one connection."""
-    from .models import OutboxMessage
-
-    return session.get_bind(OutboxMessage).engine
 
 
 def _has_threads() -> bool:

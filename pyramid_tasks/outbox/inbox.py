@@ -24,7 +24,6 @@ from ..delivery.canvas import copy, fix_ids
 from ..worker.ending import REPEATED, is_left_open
 from ..worker.request import notify_before_task
 from ..worker.unfinished import check_finished
-from .configuration import engine_of
 from .inbox_rows import (
     add,
     count_redelivery,
@@ -109,7 +108,7 @@ def outside_transaction(
             return task(request, *args, **kwargs)
         redelivered = (current.request.delivery_info or {}).get("redelivered")
         if redelivered:
-            engines = outbox.schemas.all(engine_of(outbox.get_session(request)))
+            engines = outbox.schemas.all(outbox.engine_of(request))
             count_redelivery(engines, current, max_deliveries)
         try:
             return task(request, *args, **kwargs)
@@ -117,7 +116,7 @@ def outside_transaction(
             stored = None
             # Without the database, the error of the task is the one to know.
             with suppress(Exception):
-                engines = outbox.schemas.all(engine_of(outbox.get_session(request)))
+                engines = outbox.schemas.all(outbox.engine_of(request))
                 if redelivered:
                     forget_redeliveries(engines[0], current)
                 if not isinstance(error, TaskPredicate) and not is_left_open(request):

@@ -18,7 +18,7 @@ from .._celery import new_backend
 from ..application import PyramidCelery
 from ..configuration.addresses import shown, without_secrets
 from ..delivery.result_backends import limited_backend
-from ..outbox.configuration import engine_of, get_outbox
+from ..outbox.configuration import get_outbox
 from ..registry import get_tasks, tasks_with_inbox
 from .broker_rights import ask_broker, broker_remedy
 
@@ -171,7 +171,7 @@ def _databases(app: PyramidCelery) -> Iterator[_Question]:
 def _engines(app: PyramidCelery) -> list[Engine]:
     outbox = get_outbox(app.registry)
     with prepare(registry=app.registry) as env:
-        engines = [engine_of(outbox.get_session(env["request"]))]
+        engines = [outbox.engine_of(env["request"])]
     if outbox.engine is not None:
         engines.append(outbox.get_engine())
     distinct = {engine.url: engine for engine in engines}.values()
