@@ -29,7 +29,7 @@ from .result_backends import BrokerDown, MessageFault, SendingBackend, SendingFa
 from .transports import (
     is_alive,
     limit_waits,
-    prepare,
+    prepare_connection,
     replace_dead,
     together,
 )
@@ -225,7 +225,7 @@ class Publisher:
                     timeout=self.timeout,
                 )
                 producer.revive(connection)
-                prepare(connection, self.timeout)
+                prepare_connection(connection, self.timeout)
             replace_dead(connection)
         except SoftTimeLimitExceeded:
             raise

@@ -75,7 +75,7 @@ def _limits(timeout: float) -> dict[str, Any]:
     return {"socket_timeout": timeout, "socket_connect_timeout": timeout}
 
 
-def prepare(connection: Connection, timeout: float) -> None:
+def prepare_connection(connection: Connection, timeout: float) -> None:
     """Prepare a new connection for :func:`together`."""
     if connection.transport_cls in _AMQP:
         _Confirms(connection.default_channel, timeout)

@@ -27,8 +27,7 @@ from pyramid_tasks.delivery.result_backends import (
     SendingBackend,
     limited_backend,
 )
-from pyramid_tasks.delivery.transports import is_alive
-from pyramid_tasks.delivery.transports import prepare as prepare_connection
+from pyramid_tasks.delivery.transports import is_alive, prepare_connection
 from pyramid_tasks.events import TaskDeliveryFailed
 from pyramid_tasks.exceptions import BrokerUnavailable
 
