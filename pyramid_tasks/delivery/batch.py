@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .canvas import Canvas
     from .producer import SteadyProducer
     from .result_backends import BrokerDown
-    from .transports import Together
+    from .transports import BatchSender
 
 
 class Batch:
@@ -29,22 +29,22 @@ class Batch:
         self,
         send: Callable[[Canvas, SteadyProducer], None],
         producer: SteadyProducer | None,
-        messages: Together | None,
+        sender: BatchSender | None,
     ) -> None:
         self.taken: list[int] = []
         self.broker_down: BrokerDown | None = None
         self._send = send
         self._producer = producer
-        self._messages = messages
+        self._sender = sender
         # The numbers of the messages of each canvas.
         self._canvases: list[range | None] = []
 
     def add(self, canvas: Canvas) -> None:
         """Add a canvas."""
-        producer, messages = self._producer, self._messages
-        if producer is None or messages is None:
+        producer, sender = self._producer, self._sender
+        if producer is None or sender is None:
             return
-        first = messages.count + 1
+        first = sender.count + 1
         try:
             self._send(canvas, producer)
         except SoftTimeLimitExceeded:
@@ -54,13 +54,13 @@ class Batch:
                 raise
             self._canvases.append(None)
         else:
-            self._canvases.append(range(first, messages.count + 1))
+            self._canvases.append(range(first, sender.count + 1))
 
     def finish(self) -> None:
         """Wait until the broker has taken the canvases, or not."""
-        if self._messages is None:
+        if self._sender is None:
             return
-        refused = self._messages.finish()
+        refused = self._sender.finish()
         self.taken = [
             number
             for number, messages in enumerate(self._canvases)

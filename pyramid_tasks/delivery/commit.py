@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 _MOMENT = 0.05
 # How many messages are sent at a time. A connection that dies meanwhile may have sent
 # them, and they are sent again.
-_TOGETHER = 100
+_BATCH_SIZE = 100
 
 
 class CommitDelivery(TransactionalDelivery):
@@ -78,7 +78,7 @@ class _CommitDataManager(TaskDataManager[Message]):
         deadline = time.monotonic() + limit
         told: set[str] = set()
         try:
-            down = self._send_together(messages, deadline)
+            down = self._send_batches(messages, deadline)
             for message in messages:
                 if message.sent:
                     continue
@@ -107,7 +107,7 @@ class _CommitDataManager(TaskDataManager[Message]):
         if self._producer is None:
             self._producer = self.publisher.acquire()
 
-    def _send_together(
+    def _send_batches(
         self, messages: list[Message], deadline: float
     ) -> BrokerDown | None:
         """Send messages as fast as the transport can, as long as nothing is wrong.
@@ -121,10 +121,10 @@ class _CommitDataManager(TaskDataManager[Message]):
             self._acquire()
         except BrokerDown as error:
             return error
-        for start in range(0, len(messages), _TOGETHER):
-            some = messages[start : start + _TOGETHER]
+        for start in range(0, len(messages), _BATCH_SIZE):
+            some = messages[start : start + _BATCH_SIZE]
             try:
-                with self.publisher.together(self._producer) as batch:
+                with self.publisher.publish_batch(self._producer) as batch:
                     for message in some:
                         batch.add(message.signature)
             finally:

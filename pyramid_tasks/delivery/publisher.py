@@ -27,11 +27,11 @@ from .faults import (
 from .producer import SteadyProducer
 from .result_backends import BrokerDown, MessageFault, SendingBackend, SendingFailed
 from .transports import (
+    batch_sender,
     is_alive,
     limit_waits,
     prepare_connection,
     replace_dead,
-    together,
 )
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Publisher:
                 return
 
     @contextmanager
-    def together(self, producer: SteadyProducer | None) -> Iterator[Batch]:
+    def publish_batch(self, producer: SteadyProducer | None) -> Iterator[Batch]:
         """Give a :class:`Batch`, and send what has been added to it.
 
         Args:
@@ -148,14 +148,14 @@ class Publisher:
         Raises:
             Exception: No error of the broker.
         """
-        messages = None if producer is None else together(producer.connection)
-        batch = Batch(self.send, producer, messages)
-        if producer is None or messages is None:
+        sender = None if producer is None else batch_sender(producer.connection)
+        batch = Batch(self.send, producer, sender)
+        if producer is None or sender is None:
             yield batch
             return
         connection = producer.connection
         try:
-            with messages:
+            with sender:
                 try:
                     yield batch
                 except BaseException:

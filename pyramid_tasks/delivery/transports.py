@@ -24,7 +24,7 @@ class MessageNacked(OperationalError):  # noqa: N818 as py-amqp has it
     """RabbitMQ has no room for a message; py-amqp's error has the same name."""
 
 
-class Together(Protocol):
+class BatchSender(Protocol):
     """Messages that are sent together, while this is the context of a ``with``."""
 
     def __enter__(self) -> Self: ...
@@ -76,7 +76,7 @@ def _limits(timeout: float) -> dict[str, Any]:
 
 
 def prepare_connection(connection: Connection, timeout: float) -> None:
-    """Prepare a new connection for :func:`together`."""
+    """Prepare a new connection for :func:`batch_sender`."""
     if connection.transport_cls in _AMQP:
         _Confirms(connection.default_channel, timeout)
 
@@ -85,7 +85,7 @@ def is_alive(connection: Connection) -> bool:
     """Whether the socket of a prepared connection is open, as far as is known."""
     if connection.transport_cls not in _AMQP:
         return True
-    if not isinstance(together(connection), _Confirms):
+    if not isinstance(batch_sender(connection), _Confirms):
         return False
     # RabbitMQ says goodbye before it hangs up, and that may wait to be read.
     try:
@@ -126,7 +126,7 @@ def share_client_of(connection: Connection) -> None:
         share_client(connection.default_channel)
 
 
-def together(connection: Connection) -> Together | None:
+def batch_sender(connection: Connection) -> BatchSender | None:
     """Return what sends messages together, if the transport can."""
     channel = connection.default_channel
     if connection.transport_cls in _REDIS:

@@ -112,7 +112,7 @@ def _publish_batch(
     if len(rows) == 1:
         return rows
     tried = [row for row in takewhile(may_send, rows) if not row.attempts]
-    with publisher.together(producer) as batch:
+    with publisher.publish_batch(producer) as batch:
         for row in tried:
             row.context.run(batch.add, row.canvas)
     outcome.sent = [tried[number] for number in batch.taken]
