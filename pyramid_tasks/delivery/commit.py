@@ -76,7 +76,7 @@ class _CommitDataManager(TaskDataManager[Message]):
         """
         limit = self.publisher.timeout - self._spent + _MOMENT * len(messages)
         deadline = time.monotonic() + limit
-        told: set[str] = set()
+        reported: set[str] = set()
         try:
             down = self._send_batches(messages, deadline)
             for message in messages:
@@ -88,12 +88,12 @@ class _CommitDataManager(TaskDataManager[Message]):
                 if isinstance(error, BrokerDown):
                     down = error
                 if error is not None:
-                    told.add(message.id)
-                    self._tell(message, error)
+                    reported.add(message.id)
+                    self._report_unsent(message, error)
         except BaseException as error:
             for message in messages:
-                if not (message.sent or message.id in told):
-                    self._tell(message, error)
+                if not (message.sent or message.id in reported):
+                    self._report_unsent(message, error)
             raise
         finally:
             self.after_abort()
@@ -146,7 +146,7 @@ class _CommitDataManager(TaskDataManager[Message]):
         message.sent = True
         return None
 
-    def _tell(self, message: Message, error: BaseException) -> None:
+    def _report_unsent(self, message: Message, error: BaseException) -> None:
         signature = message.signature
         logger.error(
             "The transaction committed, but its task could not be sent. Send it by "

@@ -44,7 +44,7 @@ def check_beat(scheduler: Any, filename: str) -> None:
         check_files(beat_schedule_filename=filename)
 
 
-def tell_next(scheduler: Any) -> None:
+def log_first_task(scheduler: Any) -> None:
     """Log which task beat queues next, and when; level INFO.
 
     Args:

@@ -96,7 +96,7 @@ class PyramidLoader(AppLoader):
             notify_subscribers(CeleryWorkerProcessShutdown(self.registry))
 
     def _on_beat_init(self, sender: Any, **_: Any) -> None:
-        from .beat import tell_next
+        from .beat import log_first_task
         from .lifecycle import notify_subscribers
 
         if sender.app is self.app:
@@ -104,7 +104,7 @@ class PyramidLoader(AppLoader):
                 self._check_fork()
                 notify_subscribers(CeleryBeatInit(self.registry))
             with suppress(Exception):  # beat itself will say what is wrong
-                tell_next(sender.scheduler)
+                log_first_task(sender.scheduler)
 
     def _check_fork(self) -> None:
         if self.app.fork_error is not None:  # logged
