@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,26 +31,20 @@ logger = logging.getLogger(__name__)
 PATCHING_POOLS = {"gevent", "eventlet"}
 
 
-@contextmanager
-def logged(what: str) -> Iterator[None]:
-    """Log an error with the place where it happened, and raise it.
-
-    The callers of a worker's hooks swallow errors, or name the wrong culprit.
-    """
-    try:
-        yield
-    except Exception:
-        logger.critical("%s failed", what, exc_info=True)
-        raise
-
-
 def notify_subscribers(event: ProcessEvent) -> None:
-    """Notify the subscribers of an event, with the registry as a threadlocal."""
+    """Notify the subscribers of an event, with the registry as a threadlocal.
+
+    An error is logged with the place where it happened, and raised: the callers of a
+    worker's hooks swallow errors, or name the wrong culprit.
+    """
     config = Configurator(registry=event.registry)
     config.begin()
     try:
-        with logged(f"A subscriber of {type(event).__name__}"):
-            event.registry.notify(event)
+        event.registry.notify(event)
+    except Exception:
+        name = type(event).__name__
+        logger.critical("A subscriber of %s failed", name, exc_info=True)
+        raise
     finally:
         config.end()
 
