@@ -68,23 +68,14 @@ class ImmediateDelivery:
     def deliver(
         self, _request: Request, signatures: Sequence[Signature]
     ) -> list[ResultBase]:
-        return send(self.app, signatures)
-
-
-def send(app: PyramidCelery, signatures: Sequence[Signature]) -> list[ResultBase]:
-    """Send signatures through one producer, and return their results.
-
-    Args:
-        app: The Celery application that sends.
-        signatures: Tasks, chains, groups and chords.
-    """
-    if app.conf.task_always_eager:
-        return [each.apply_async() for each in signatures]
-    with (
-        app.producer_or_acquire() as producer,
-        app.sending(SteadyProducer(producer)),
-    ):
-        return [each.apply_async() for each in signatures]
+        app = self.app
+        if app.conf.task_always_eager:
+            return [each.apply_async() for each in signatures]
+        with (
+            app.producer_or_acquire() as producer,
+            app.sending(SteadyProducer(producer)),
+        ):
+            return [each.apply_async() for each in signatures]
 
 
 def includeme(config: Configurator) -> None:
