@@ -109,7 +109,7 @@ def includeme(config: Configurator) -> None:
     """Add the deriver, and make delivery by commit the default."""
     include_deriver(config)
     tasks = get_tasks(config.registry)
-    add_delivery(config, "commit", CommitDelivery(tasks.app, config.registry))
+    add_delivery(config, "commit", CommitDelivery(tasks.app))
     tasks.delivery = config.get_settings().get("pyramid_tasks.delivery", "commit")
     config.include("pyramid_tasks.outbox.delivery")
     config.add_subscriber(_check_inbox, CeleryWorkerInit)

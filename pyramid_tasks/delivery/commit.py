@@ -18,10 +18,8 @@ from .result_backends import BrokerDown
 from .transactional import TaskDataManager, TransactionalDelivery
 
 if TYPE_CHECKING:
-    from pyramid.registry import Registry
     from pyramid.request import Request
 
-    from ..application import PyramidCelery
     from .producer import SteadyProducer
 
 logger = logging.getLogger(__name__)
@@ -37,14 +35,10 @@ _BATCH_SIZE = 100
 class CommitDelivery(TransactionalDelivery):
     """Sends when the transaction has committed."""
 
-    def __init__(self, app: PyramidCelery, registry: Registry) -> None:
-        super().__init__(app)
-        self.registry = registry
-
     @cached_property
     def publisher(self) -> Publisher:
         """The publisher, with the limit ``pyramid_tasks.delivery_timeout``."""
-        timeout = number_setting(self.registry.settings, "delivery_timeout")
+        timeout = number_setting(self.app.registry.settings, "delivery_timeout")
         return Publisher(self.app, timeout)
 
     def hold(self, request: Request, messages: list[Message]) -> None:
