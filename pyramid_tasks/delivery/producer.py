@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .transports import share_client_of
+from .transports import share_client
 
 if TYPE_CHECKING:
     from kombu.messaging import Producer
@@ -47,5 +47,5 @@ class SteadyProducer:
         result = producer.publish(*args, **given)
         if new:
             declared.update(new)
-            share_client_of(producer.connection)
+            share_client(producer.connection)
         return result

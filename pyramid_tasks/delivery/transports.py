@@ -99,9 +99,10 @@ def is_alive(connection: Connection) -> bool:
 
 def replace_dead(connection: Connection) -> None:
     """Take a connection of the client of Redis, which replaces a dead one."""
-    if connection.transport_cls not in _REDIS:
+    shared = share_client(connection)
+    if shared is None:
         return
-    clients = share_client(connection.default_channel).client.connection_pool
+    clients = shared.client.connection_pool
     try:
         client = clients.get_connection()
     except TypeError:  # before redis 5.3
@@ -109,28 +110,25 @@ def replace_dead(connection: Connection) -> None:
     clients.release(client)
 
 
-def share_client(channel: Any) -> _SharedClient:
-    """Let a channel of Redis use one client for all messages, and return it.
+def share_client(connection: Connection) -> _SharedClient | None:
+    """Let a connection to Redis use one client for all messages, and return it.
 
     kombu makes a client for each message, and that takes a third of the time.
     """
+    if connection.transport_cls not in _REDIS:
+        return None
+    channel: Any = connection.default_channel
     shared = channel.conn_or_acquire
     if not isinstance(shared, _SharedClient):
         shared = channel.conn_or_acquire = _SharedClient(channel)
     return shared
 
 
-def share_client_of(connection: Connection) -> None:
-    """Do so, if the connection is one to Redis."""
-    if connection.transport_cls in _REDIS:
-        share_client(connection.default_channel)
-
-
 def batch_sender(connection: Connection) -> BatchSender | None:
     """Return what sends messages together, if the transport can."""
-    channel = connection.default_channel
-    if connection.transport_cls in _REDIS:
-        return _Pipeline(share_client(channel))
+    if shared := share_client(connection):
+        return _Pipeline(shared)
+    channel: Any = connection.default_channel
     confirms = getattr(channel.basic_publish, "__self__", None)
     return confirms if isinstance(confirms, _Confirms) else None
 
