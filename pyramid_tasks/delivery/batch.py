@@ -64,5 +64,5 @@ class Batch:
         self.taken = [
             number
             for number, messages in enumerate(self._canvases)
-            if messages is not None and not any(each in refused for each in messages)
+            if messages is not None and refused.isdisjoint(messages)
         ]

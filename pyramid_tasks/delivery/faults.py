@@ -33,7 +33,7 @@ _REDIS_WORDS = (
 _CONTENT_WORDS = ("too large", "larger than", "overflow", "bulk length", "too long")
 
 
-def is_of_transport(error: Exception, connection: Connection) -> bool:
+def is_of_transport(error: BaseException, connection: Connection) -> bool:
     """Whether the broker or its client raised an error."""
     kinds = (OperationalError, OSError)
     kinds += connection.connection_errors + connection.channel_errors

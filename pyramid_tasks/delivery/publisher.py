@@ -168,9 +168,7 @@ class Publisher:
                 batch.finish()
         except BaseException as error:
             connection.collect()
-            if not isinstance(error, Exception) or not is_of_transport(
-                error, connection
-            ):
+            if not is_of_transport(error, connection):
                 raise
             if is_state(error):
                 batch.broker_down = BrokerDown(in_words(error))
@@ -197,16 +195,15 @@ class Publisher:
         app = self.app
         # A forked process has pools of its own, and a test has settings of its own.
         key = os.getpid(), *map(app.conf.changes.get, _BROKER_SETTINGS)
-        try:
-            return self._pools[key]
-        except KeyError:
-            pass
-        # Another application of the process may have another limit, and be using it.
-        pools.set_limit(app.conf.broker_pool_limit, ignore_errors=True)
-        connection = app.connection_for_write(connect_timeout=self.timeout)
-        limit_waits(connection, self.timeout)
-        self._pools = {key: pools.producers[connection]}
-        return self._pools[key]
+        pool = self._pools.get(key)
+        if pool is None:
+            # Another application of the process may have another limit, and use it.
+            pools.set_limit(app.conf.broker_pool_limit, ignore_errors=True)
+            connection = app.connection_for_write(connect_timeout=self.timeout)
+            limit_waits(connection, self.timeout)
+            pool = pools.producers[connection]
+            self._pools = {key: pool}
+        return pool
 
     def _connect(self, producer: Producer | SteadyProducer) -> None:
         """Make the connection of a producer alive, in one attempt for each host."""

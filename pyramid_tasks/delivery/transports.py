@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,7 +34,7 @@ class BatchSender(Protocol):
     def count(self) -> int:
         """How many messages there are, from a number on that does not matter."""
 
-    def finish(self) -> Collection[int]:
+    def finish(self) -> set[int]:
         """Wait for the broker, and return the numbers of what it did not take."""
 
 
@@ -172,7 +172,7 @@ class _Pipeline:
     def count(self) -> int:
         return len(self._pipeline)
 
-    def finish(self) -> Collection[int]:
+    def finish(self) -> set[int]:
         outcomes = self._pipeline.execute(raise_on_error=False)
         return {
             number
@@ -216,7 +216,7 @@ class _Confirms:
         if self._waits and self.finish(confirm_timeout):
             raise MessageNacked("RabbitMQ refused a message")
 
-    def finish(self, timeout: float | None = None) -> Collection[int]:
+    def finish(self, timeout: float | None = None) -> set[int]:
         deadline = time.monotonic() + (timeout or self._timeout)
         while self._open:
             left = max(deadline - time.monotonic(), 0.001)
