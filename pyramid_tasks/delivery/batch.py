@@ -11,8 +11,8 @@ from .faults import is_of_transport
 
 if TYPE_CHECKING:
     from .canvas import Canvas
+    from .faults import BrokerDown
     from .producer import SteadyProducer
-    from .result_backends import BrokerDown
     from .transports import BatchSender
 
 

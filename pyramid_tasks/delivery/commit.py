@@ -12,9 +12,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 from ..configuration.own_settings import number_setting
 from ..events import TaskDeliveryFailed
 from ..exceptions import BrokerUnavailable
+from .faults import BrokerDown
 from .message import Message
 from .publisher import Publisher
-from .result_backends import BrokerDown
 from .transactional import TaskDataManager, TransactionalDelivery
 
 if TYPE_CHECKING:

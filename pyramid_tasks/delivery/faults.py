@@ -33,6 +33,18 @@ _REDIS_WORDS = (
 _CONTENT_WORDS = ("too large", "larger than", "overflow", "bulk length", "too long")
 
 
+class BrokerDown(Exception):  # noqa: N818 a state, not a mistake
+    """The broker takes no message at the moment, whatever the message is."""
+
+
+class SendingFailed(Exception):  # noqa: N818 of the broker or of the message
+    """The broker did not take a message, and does not say whose fault that is."""
+
+
+class MessageFault(Exception):  # noqa: N818 as the others
+    """No broker could take this message, whatever its state is."""
+
+
 def is_of_transport(error: BaseException, connection: Connection) -> bool:
     """Whether the broker or its client raised an error."""
     kinds = (OperationalError, OSError)

@@ -18,6 +18,9 @@ from ..registry import check_arguments
 from .batch import Batch
 from .canvas import as_signature, is_canvas
 from .faults import (
+    BrokerDown,
+    MessageFault,
+    SendingFailed,
     in_words,
     is_of_transport,
     is_state,
@@ -25,7 +28,7 @@ from .faults import (
     own_fault,
 )
 from .producer import SteadyProducer
-from .result_backends import BrokerDown, MessageFault, SendingBackend, SendingFailed
+from .result_backends import SendingBackend
 from .transports import (
     batch_sender,
     is_alive,

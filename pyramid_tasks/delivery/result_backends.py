@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._celery import new_backend, set_transport_options
-from .faults import is_state
+from .faults import BrokerDown, is_state
 from .transports import limit_sentinels
 
 if TYPE_CHECKING:
     from ..application import PyramidCelery
-
-
-class BrokerDown(Exception):  # noqa: N818 a state, not a mistake
-    """The broker takes no message at the moment, whatever the message is."""
-
-
-class SendingFailed(Exception):  # noqa: N818 of the broker or of the message
-    """The broker did not take a message, and does not say whose fault that is."""
-
-
-class MessageFault(Exception):  # noqa: N818 as the others
-    """No broker could take this message, whatever its state is."""
 
 
 class QuietBackend:
@@ -79,9 +66,8 @@ class SendingBackend(QuietBackend):
 
     def _call(self, name: str, *args: Any, **options: Any) -> None:
         backend = limited_backend(self._app, self._app.result_backend, self._timeout)
-        call: Callable[..., None] = getattr(backend, name)
         try:
-            call(*args, **options)
+            getattr(backend, name)(*args, **options)
         except Exception as error:
             is_down = isinstance(error, getattr(backend, "connection_errors", ()))
             if not (is_down or is_state(error)):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from ..delivery.result_backends import BrokerDown, MessageFault, SendingFailed
+from ..delivery.faults import BrokerDown, MessageFault, SendingFailed
 from .rows import delete_sent, refuse
 
 if TYPE_CHECKING:

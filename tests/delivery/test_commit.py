@@ -21,12 +21,9 @@ from sqlalchemy import create_engine
 from support import DEADLINE, need_service, unique
 from transactional import Resource, TransactionalApp
 
+from pyramid_tasks.delivery.faults import BrokerDown
 from pyramid_tasks.delivery.publisher import Publisher
-from pyramid_tasks.delivery.result_backends import (
-    BrokerDown,
-    SendingBackend,
-    limited_backend,
-)
+from pyramid_tasks.delivery.result_backends import SendingBackend, limited_backend
 from pyramid_tasks.delivery.transports import is_alive, prepare_connection
 from pyramid_tasks.events import TaskDeliveryFailed
 from pyramid_tasks.exceptions import BrokerUnavailable
