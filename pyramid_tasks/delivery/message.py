@@ -76,14 +76,14 @@ class Message:
         frozen = as_signature(copy(signature), self._app)
         with self._app.sending(backend=QuietBackend(self._app)):
             result = freeze(frozen, signature["options"].get("task_id"))
-        found: ResultBase = deferred_result(result, self)
-        return found
+        return deferred_result(result, self)
 
 
 def _check_limits(app: PyramidCelery, node: Node) -> None:
     """Refuse now what ``Task.apply_async`` refuses when it sends."""
     task: Any = app.tasks.get(node.signature["task"])
-    soft, hard = (getattr(task, f"{kind}time_limit", None) for kind in ("soft_", ""))
+    soft = getattr(task, "soft_time_limit", None)
+    hard = getattr(task, "time_limit", None)
     if soft and hard and soft > hard:
         raise ValueError(
             f"{task.name}: soft_time_limit must be less than or equal to time_limit"
