@@ -33,6 +33,8 @@ KEY = "pyramid_tasks"
 Capture = Callable[["Request"], Any]
 #: ``restore(request, value)`` gives the value to the request of the task.
 Restore = Callable[["Request", Any], None]
+#: The two functions of each task context, by its name.
+Contexts = dict[str, tuple[Capture, Restore]]
 
 #: ``policy(attempt)`` runs a task by calling ``attempt(environ)``, once or more often.
 #: Each attempt has a request of its own. It is the twin of Pyramid's execution policy.
@@ -87,7 +89,7 @@ class Tasks:
 
     Attributes:
         app: The Celery application.
-        contexts: For each task context its name and its two functions.
+        contexts: The task contexts.
         section_settings: The Celery settings that the ini has outside the application:
             the keys of ``[celery:NAME]``, schedules and routes.
         section: The file and the section that they are from, for messages.
@@ -100,7 +102,7 @@ class Tasks:
 
     def __init__(self, app: PyramidCelery) -> None:
         self.app = app
-        self.contexts: dict[str, tuple[Capture, Restore]] = {}
+        self.contexts: Contexts = {}
         self.section_settings: Settings = {}
         self.section: str | None = None
         self.is_worker = False

@@ -12,9 +12,7 @@ from .._kombu import raise_limit
 if TYPE_CHECKING:
     from pyramid.request import Request
 
-    from ..registry import Capture, Restore
-
-    Contexts = dict[str, tuple[Capture, Restore]]
+    from ..registry import Contexts
 
 #: The name of the message header. Its value is JSON.
 HEADER = "pyramid_tasks_context"
@@ -29,7 +27,7 @@ def context_headers(contexts: Contexts, request: Request) -> dict[str, str]:
     A task hands on the header of its own message, and asks its request for nothing.
 
     Args:
-        contexts: For each context its name and its two functions.
+        contexts: The task contexts of the application.
         request: The request that defers the task.
 
     Raises:
@@ -56,7 +54,7 @@ def restore_contexts(
     """Give the request of a task the values that its message brought.
 
     Args:
-        contexts: For each context its name and its two functions.
+        contexts: The task contexts of the application.
         request: The request of the task.
         headers: The headers of the message, which could come from anyone.
 

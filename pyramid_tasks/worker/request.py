@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pyramid.config import Configurator
     from pyramid.registry import Registry
 
-    from .contexts import Contexts
+    from ..registry import Contexts
 
 logger = logging.getLogger(__name__)
 
