@@ -162,7 +162,8 @@ def serialize_arguments(app: Celery, node: Node) -> None:
         DeferError: The serializer of the task cannot hold the arguments.
     """
     call, before = node.signature, node.results_before
-    task = app.tasks.get(name := call["task"])
+    name = call["task"]
+    task = app.tasks.get(name)
     args, kwargs = dump_models(task, (*before, *call["args"]), call["kwargs"])
     default = app.conf.task_serializer if task is None else task.serializer
     serializer = call["options"].get("serializer") or default
@@ -193,9 +194,7 @@ def _is_scalar(value: Any) -> bool:
     return type(value) in _SCALARS or (type(value) is int and abs(value) < _HUGE)
 
 
-def choose_delivery(
-    tasks: Tasks, names: set[str], default: str | None = None
-) -> Delivery:
+def choose_delivery(tasks: Tasks, names: set[str], default: str | None) -> Delivery:
     """Return the delivery of calls that are deferred together.
 
     Args:
