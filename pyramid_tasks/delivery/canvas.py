@@ -26,9 +26,6 @@ Canvas = dict[str, Any]
 #: The largest number of items that a generator in a canvas may give.
 MAX_GENERATED = 100_000
 
-#: The argument that has the tasks which Celery sends at the same time.
-_MEMBERS = {"group": "tasks", "chord": "header"}
-
 
 class Node(NamedTuple):
     """A chain, group, chord or task of a canvas.
@@ -151,11 +148,13 @@ def copy(value: Any) -> Any:
         if value.get("task") == "celery.chunks":
             value = _as_group(value)
         copied = {key: copy(each) for key, each in value.items()}
-        kind = copied.get("subtask_type") or ""
-        if members := _MEMBERS.get(kind):
-            copied["kwargs"][members] = _flat(copied["kwargs"][members])
-        elif kind == "chain":
-            copied["kwargs"]["tasks"] = _without_empty(copied["kwargs"]["tasks"])
+        match copied.get("subtask_type"):
+            case "chain":
+                copied["kwargs"]["tasks"] = _without_empty(copied["kwargs"]["tasks"])
+            case "group":
+                copied["kwargs"]["tasks"] = _flat(copied["kwargs"]["tasks"])
+            case "chord":
+                copied["kwargs"]["header"] = _flat(copied["kwargs"]["header"])
         return copied
     if isinstance(value, UserList):  # Celery's regen(), around a generator
         return _copy_generated(value)
