@@ -145,10 +145,12 @@ def fix_ids(canvas: Canvas, new_id: Callable[[], str] = uuid) -> list[Canvas]:
 def copy(value: Any) -> Any:
     """Return a copy of a signature, an option or an argument, in plain containers."""
     if isinstance(value, dict):
-        if value.get("task") == "celery.chunks":
+        # A dictionary among the arguments can have some of these keys too.
+        is_signature = value.keys() >= {"task", "args", "kwargs", "options"}
+        if is_signature and value["task"] == "celery.chunks":
             value = _as_group(value)
         copied = {key: copy(each) for key, each in value.items()}
-        match copied.get("subtask_type"):
+        match is_signature and copied.get("subtask_type"):
             case "chain":
                 copied["kwargs"]["tasks"] = _without_empty(copied["kwargs"]["tasks"])
             case "group":

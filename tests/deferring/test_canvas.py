@@ -52,6 +52,24 @@ def test_canvas_is_left_as_it_is(app, delivery):
     assert len(ids) == 5
 
 
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"subtask_type": "group"},
+        {"subtask_type": ["chain"]},
+        {"subtask_type": "chord", "kwargs": {"header": [1]}},
+        {"task": "celery.chunks", "kwargs": {}},
+    ],
+)
+def test_argument_that_looks_like_a_canvas(app, delivery, argument):
+    """A dictionary among the arguments stays as it is, whatever its keys are."""
+    with app.request() as request:
+        canvas = request.task_signature("add", argument)
+        request.defer_canvas(canvas, delivery=delivery)
+    (message,) = app.received()
+    assert message.payload[0] == [argument]
+
+
 def test_chord_that_celery_has_prepared(app, delivery):
     """The header of a chord can be a group, as Celery makes it when it fixes ids."""
     with app.request() as request:
