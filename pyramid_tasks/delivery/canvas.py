@@ -91,13 +91,13 @@ def nodes(
     node = Node(canvas, is_first, before, is_errback)
     yield node
     first = partial(nodes, with_linked=with_linked, is_first=is_first)
-    later = partial(nodes, is_first=False, before=(None,))
+    later = partial(nodes, with_linked=with_linked, is_first=False, before=(None,))
     match canvas.get("subtask_type"):
         case "chain":
             for each in kwargs["tasks"][:1]:
                 yield from first(each, before=node.results_before)
             for each in kwargs["tasks"][1:]:
-                yield from later(each, with_linked=with_linked)
+                yield from later(each)
         case "group":
             for each in kwargs["tasks"]:
                 yield from first(each, before=before)
@@ -106,7 +106,7 @@ def nodes(
             own = (*node.results_before, *canvas["args"])
             for each in _as_list(kwargs["header"]):
                 yield from first(each, before=own)
-            yield from later(kwargs["body"], with_linked=with_linked)
+            yield from later(kwargs["body"])
     for key in ("link", "link_error") if with_linked else ():
         for each in _as_list(options.get(key)):
             yield from later(each, is_errback=key == "link_error")
