@@ -133,7 +133,8 @@ def async_tasks_under(pool: str, app: Celery) -> str | None:
         pool: The name of the pool.
         app: The application.
     """
-    coroutines = [each for each in app.tasks.values() if getattr(each, "is_async", 0)]
-    if pool not in PATCHING_POOLS or not coroutines:
-        return None
-    return f"cannot run async functions, and the task {coroutines[0].name} is one."
+    if pool in PATCHING_POOLS:
+        for task in app.tasks.values():
+            if getattr(task, "is_async", False):
+                return f"cannot run async functions, and the task {task.name} is one."
+    return None
