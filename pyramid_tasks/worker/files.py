@@ -23,7 +23,9 @@ def problem_of_file(path: str | None) -> str | None:
     Args:
         path: The path of the file, or ``None`` for no file.
     """
-    folder = str(Path(path or "").parent)
+    if not path:
+        return None
+    folder = str(Path(path).parent)
     # A worker puts its name in place of %n, or the like.
     if "%" in folder or os.access(folder, os.W_OK | os.X_OK):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from contextlib import ExitStack
 from types import ModuleType
@@ -32,7 +33,7 @@ def watched(configure, seen):
 def make_worker(app):
     """Make a worker that runs no tasks, and undo what that does to the process."""
     try:
-        app.Worker(pool="solo")
+        return app.Worker(pool="solo")
     finally:
         trace.reset_worker_optimizations(app)
         _set_task_join_will_block(blocks=False)
@@ -102,6 +103,13 @@ def test_folder_of_the_state(configure, tmp_path):
         app.Worker(pool="solo")
     assert problem_of_file(str(tmp_path / "state")) is None
     assert problem_of_file("state") is None
+
+
+def test_no_state_in_a_folder_that_is_read_only(configure, monkeypatch):
+    """A worker that keeps no files starts in a folder where it cannot write."""
+    app = configure(**{"celery.broker_url": "memory://"}).make_celery_app()
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    assert make_worker(app).statedb is None
 
 
 NOWHERE = "/no/x is in a folder that is not there"
