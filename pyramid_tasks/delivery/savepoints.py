@@ -46,7 +46,7 @@ def open_savepoints(request: Request) -> tuple[SessionTransaction, ...]:
 
 def is_rolled_back(savepoints: tuple[SessionTransaction, ...]) -> bool:
     """Whether one of some savepoints was rolled back, after it was found open."""
-    return not _rolled_back.isdisjoint(savepoints) if savepoints else False
+    return any(each in _rolled_back for each in savepoints)
 
 
 @cache
