@@ -108,9 +108,9 @@ class DeferredGroupResult(GroupResult):
             self._barrier.finalize()
 
 
-def freeze(signature: Signature, task_id: str | None = None, **ids: Any) -> Any:
+def freeze(signature: Signature, task_id: str | None = None) -> Any:
     """Fix the ids of a canvas, and return the result that sending it would return."""
-    result = signature.freeze(task_id, **ids)
+    result = signature.freeze(task_id)
     if isinstance(signature, group):
         # group(a | group(b, c)) has two results, the results of b and c.
         if len(result) == 1 and isinstance(result[0], GroupResult):
