@@ -123,7 +123,7 @@ class Publisher:
         connection = producer.connection
         for is_last in (False, True):
             try:
-                self.send(canvas, producer)
+                self._send(canvas, producer)
             except Exception as error:
                 # After an error RabbitMQ closes at least the channel.
                 connection.collect()
@@ -152,7 +152,7 @@ class Publisher:
             Exception: No error of the broker.
         """
         sender = None if producer is None else batch_sender(producer.connection)
-        batch = Batch(self.send, producer, sender)
+        batch = Batch(self._send, producer, sender)
         if producer is None or sender is None:
             yield batch
             return
@@ -181,7 +181,7 @@ class Publisher:
             except BrokerDown as down:
                 batch.broker_down = down
 
-    def send(self, canvas: Canvas, producer: SteadyProducer) -> None:
+    def _send(self, canvas: Canvas, producer: SteadyProducer) -> None:
         """Hand a canvas to kombu. Celery, kombu and clients raise the errors."""
         app = self.app
         with app.sending(producer, SendingBackend(app, self.timeout)):
