@@ -131,7 +131,7 @@ class TaskDataManager(ABC, Generic[_Item]):
         transaction = request.tm.get()
         savepoints = open_savepoints(request)
         self._held += [(item, savepoints) for item in items]
-        if any(True for _ in transaction.getAfterAbortHooks()):
+        if list(transaction.getAfterAbortHooks()):
             # One of them may be running. Then this one runs too, before the transaction
             # aborts its resources once more. Otherwise it finds nothing left to send.
             transaction.addAfterAbortHook(self._send_held)
