@@ -221,11 +221,6 @@ def _identity(func: object) -> Hashable:
 def check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Check the arguments of a call, as ``Task.apply_async`` does.
 
-    Args:
-        task: The Celery task.
-        args: The positional arguments.
-        kwargs: The keyword arguments.
-
     Raises:
         TypeError: The task does not take these arguments.
     """

@@ -32,12 +32,6 @@ def route(
 ) -> dict[str, Any]:
     """Return the options with which Celery's router sends a call of a task.
 
-    Args:
-        name: The name of the task.
-        args: The positional arguments of the call.
-        kwargs: The keyword arguments of the call.
-        options: The options of the call.
-
     Raises:
         Exception: A router of the application raised it.
     """

@@ -45,11 +45,7 @@ def check_beat(scheduler: Any, filename: str) -> None:
 
 
 def log_first_task(scheduler: Any) -> None:
-    """Log which task beat queues next, and when; level INFO.
-
-    Args:
-        scheduler: The scheduler of beat.
-    """
+    """Log which task beat queues next, and when; level INFO."""
     waits = []
     for entry in scheduler.schedule.values():
         is_due, seconds = entry.is_due()

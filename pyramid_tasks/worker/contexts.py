@@ -26,10 +26,6 @@ def context_headers(contexts: Contexts, request: Request) -> dict[str, str]:
 
     A task hands on the header of its own message, and asks its request for nothing.
 
-    Args:
-        contexts: The task contexts of the application.
-        request: The request that defers the task.
-
     Raises:
         TypeError: JSON cannot hold a value.
     """

@@ -127,12 +127,7 @@ def _check_greenlets(pool: type, app: Celery) -> None:
 
 
 def async_tasks_under(pool: str, app: Celery) -> str | None:
-    """Return what is wrong with a pool that cannot run all tasks of an application.
-
-    Args:
-        pool: The name of the pool.
-        app: The application.
-    """
+    """Return what is wrong with a pool that cannot run all tasks of an application."""
     if pool in PATCHING_POOLS:
         for task in app.tasks.values():
             if getattr(task, "is_async", False):

@@ -38,11 +38,7 @@ _UNFINISHED: dict[type, str] = {
 
 
 def check_finished(name: str, result: Any) -> None:
-    """Check that a task has done its work.
-
-    Args:
-        name: The name of the task.
-        result: Its return value.
+    """Check that a task has done its work, by its return value.
 
     Raises:
         CoroutineError: The return value is a coroutine, a generator or the like.
