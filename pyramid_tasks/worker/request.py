@@ -149,7 +149,7 @@ class TaskRunner:
         if extensions is not None:
             self._classes.extend(request, extensions)
         if self.contexts:
-            restore_contexts(self.contexts, request, _context_headers(task))
+            restore_contexts(self.contexts, request, _headers_with_context(task))
             # The header is for this task, the context for each task of the request.
             request.environ.update(given)
         root = lookup((), IRootFactory, "", DefaultRootFactory)(request)
@@ -227,7 +227,7 @@ def deferred_by(request: Request) -> Any:
     return request.environ.get(DEFERRED_BY)
 
 
-def _context_headers(task: Task) -> dict[str, Any]:
+def _headers_with_context(task: Task) -> dict[str, Any]:
     """Return the headers that bring the context; a plain call has its caller's."""
     message = task.request
     if message.called_directly:
