@@ -42,7 +42,6 @@ class Message:
         self._app = app
         parent = app.current_worker_task
         for node in nodes(signature):
-            options = node.signature["options"]
             if node.signature.get("subtask_type") == "chord":
                 QuietBackend(app).ensure_chords_allowed()
             _check_limits(app, node)
@@ -50,9 +49,7 @@ class Message:
                 _fix_times(app, node)
             # Celery looks for the parent when it sends, and that is outside the task.
             if parent:
-                options["root_id"] = parent.request.root_id or parent.request.id
-                if node.is_first:
-                    options["parent_id"] = parent.request.id
+                _fix_ancestors(parent.request, signature["options"], node)
         fix_ids(signature)
         if not is_canvas(signature):
             _fix_options(app, signature)
@@ -94,14 +91,28 @@ def _fix_times(app: PyramidCelery, node: Node) -> None:
     """Make times that count from now of times that would count from the commit."""
     options: dict[str, Any] = node.signature["options"]
     now = datetime.now(UTC)
-    if (countdown := options.pop("countdown", None)) is not None:
+    if countdown := options.pop("countdown", None):
         options["eta"] = now + timedelta(seconds=countdown)
     expires = options.get("expires")
-    if expires is None and node.is_task:
+    if "expires" not in options and node.is_task:
         # The task as it is registered may say so.
         expires = getattr(app.tasks.get(node.signature["task"]), "expires", None)
     if isinstance(expires, (int, float)):
         options["expires"] = now + timedelta(seconds=expires)
+
+
+def _fix_ancestors(parent: Any, whole: dict[str, Any], node: Node) -> None:
+    """Name the task that defers, where neither the canvas nor the node names another.
+
+    Args:
+        parent: The message of the task that defers.
+        whole: The options of the canvas.
+    """
+    options = node.signature["options"]
+    given = {**whole, **options}
+    options["root_id"] = given.get("root_id") or parent.root_id or parent.id
+    if node.is_first:
+        options["parent_id"] = given.get("parent_id") or parent.id
 
 
 #: The options of a call that a task may have for all calls.

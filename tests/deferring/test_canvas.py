@@ -7,6 +7,7 @@ import socket
 import time
 from functools import partial
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 from celery import Celery, chain, chord, current_app, group
@@ -253,6 +254,35 @@ def test_options(app, delivery):
     (message,) = app.received(queue)
     (last,) = message.payload[2]["chain"]
     assert last["options"]["task_id"] == "mine"
+
+
+def test_options_that_are_empty(make_app, delivery):
+    """As in Celery, a countdown of 0 is none, and ``None`` clears a task's option."""
+
+    def configure(config):
+        config.register_task(lambda request: None, name="old", expires=60)
+
+    options = {"delivery": delivery, "countdown": 0, "expires": None}
+    app = make_app(configure)
+    with app.request() as request:
+        request.defer_task_with_options("old", **options)
+    (message,) = app.received()
+    assert (message.headers["eta"], message.headers["expires"]) == (None, None)
+
+
+def test_ancestors(app, transactional, monkeypatch):
+    """As in Celery, a call can name others than the task that defers it."""
+    parent = SimpleNamespace(request=SimpleNamespace(root_id="root", id="parent"))
+    ids = {"root_id": "other root", "parent_id": "other parent"}
+    with app.request() as request, monkeypatch.context() as patch:
+        patch.setattr(type(app.celery), "current_worker_task", parent)
+        s, by = request.task_signature, {"delivery": transactional}
+        request.defer_task_with_options("add", [1], **ids, **by)
+        request.defer_canvas(group(s("add", 2), s("add", 3)), **ids, **by)
+        request.defer_canvas(group(s("add", 4)), **by)
+    headers = [message.headers for message in app.received()]
+    found = [(each["root_id"], each["parent_id"]) for each in headers]
+    assert found == [("other root", "other parent")] * 3 + [("root", "parent")]
 
 
 def test_defer_tasks(app, delivery):
