@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from celery.canvas import Signature
     from pyramid.config import Configurator
     from pyramid.request import Request
+    from sqlalchemy import Engine
 
     from ..delivery.message import Message
     from .transactions import JoinedTransaction, OwnTransaction
@@ -89,7 +90,10 @@ def _as_json(signature: Signature) -> str:
 
 
 class _OutboxDataManager(TaskDataManager[_Held]):
-    _own: OwnTransaction | None = None
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        # Of each database whose session was closed.
+        self._own: dict[Engine, OwnTransaction] = {}
 
     def begin_commit(self, items: list[_Held]) -> None:
         # Each session has been flushed by now, and none has been asked to commit.
@@ -105,14 +109,15 @@ class _OutboxDataManager(TaskDataManager[_Held]):
             if transaction.is_open:
                 transaction.before_commit(rows)
             else:
-                if self._own is None:
+                engine = transaction.engine
+                if engine not in self._own:
                     outbox = get_outbox(self.registry)
-                    self._own = OwnTransaction(outbox, transaction.engine)
-                self._own.write(rows)
+                    self._own[engine] = OwnTransaction(outbox, engine)
+                self._own[engine].write(rows)
 
     def commit_with_others(self) -> None:
-        if self._own is not None:
-            self._own.commit()
+        for own in self._own.values():
+            own.commit()
 
     def send_at_once(self, items: list[_Held]) -> None:
         for item in items:
@@ -120,8 +125,8 @@ class _OutboxDataManager(TaskDataManager[_Held]):
             item.message.sent = True
 
     def after_abort(self) -> None:
-        own, self._own = self._own, None
-        if own is not None:
+        while self._own:
+            _, own = self._own.popitem()
             own.close()
 
     def after_commit(self, items: list[_Held]) -> None:

@@ -21,6 +21,7 @@ from support import unique
 
 from pyramid_tasks.exceptions import OutboxError, OutboxTableMissing, ResultNotReady
 from pyramid_tasks.outbox.configuration import get_outbox
+from pyramid_tasks.outbox.models import metadata
 from pyramid_tasks.outbox.tables import create_tables
 
 
@@ -175,6 +176,22 @@ def test_scoped_session(sqlite, make_app):
     assert app.values() == [1]
 
 
+def test_closed_sessions_of_two_databases(sqlite, make_app, tmp_path):
+    """A task whose session was closed is written to the database of that session."""
+    other = create_engine(f"sqlite:///{tmp_path}/other.sqlite")
+    metadata.create_all(other)
+    apps = [make_app(each, down=True) for each in (sqlite, other)]
+    with apps[0].request() as request, request.tm:
+        for app in apps:
+            request.dbsession = session = app.dbsession(request)
+            request.defer_task("record", str(app.engine.url))
+            session.close()
+    apps[0].flush()
+    for app in apps:
+        (row,) = app.rows()
+        assert str(app.engine.url) in row.message
+
+
 def test_session_of_another_manager(sqlite, make_app):
     """No task is deferred where request.tm does not commit the session."""
     app = make_app(sqlite)
@@ -251,11 +268,15 @@ def test_database_gone_after_the_commit(sqlite, make_app, caplog, send):
 
 def test_limit_of_the_task_that_defers(sqlite, make_app, monkeypatch):
     """A time limit after the commit ends the task; a relay has what was not sent."""
-    app = make_app(sqlite, pyramid_tasks__outbox_send="request")
+    settings = {"pyramid_tasks.outbox_send": "request", "celery.broker_pool_limit": 1}
+    app = make_app(sqlite, **settings)
     app.fail_to_send(SoftTimeLimitExceeded())
     with pytest.raises(SoftTimeLimitExceeded):
         app.defer(1)
     assert [row.attempts for row in app.rows()] == [0]
+    # Its connection is in the pool again.
+    with get_outbox(app.registry).sender._publisher.producer():
+        pass
     check = Mock(side_effect=SoftTimeLimitExceeded)
     monkeypatch.setattr(get_outbox(app.registry).schemas, "check", check)
     with pytest.raises(SoftTimeLimitExceeded):
