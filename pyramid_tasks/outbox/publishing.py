@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ..delivery.publisher import Publisher
     from .rows import Row
 
+#: :meth:`Publisher.producer`, or a function like it.
+LendProducer = Callable[[], "AbstractContextManager[SteadyProducer | None]"]
+
 # So many messages that are refused for one reason are not its cause.
 _MANY = 3
 
@@ -58,14 +61,13 @@ def publish_rows(
     publisher: Publisher,
     rows: Sequence[Row],
     may_send: Callable[[Row], bool],
-    lend_producer: Callable[[], AbstractContextManager[SteadyProducer | None]],
+    lend_producer: LendProducer,
 ) -> Outcome:
     """Send the messages of rows in their order.
 
     Args:
         may_send: A function that is called with each row before it is sent. If it
             returns ``False``, this row and the rest stay unsent.
-        lend_producer: :meth:`Publisher.producer`, or a function like it.
     """
     outcome = Outcome()
     try:

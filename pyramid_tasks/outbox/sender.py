@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ..delivery.producer import SteadyProducer
     from ..delivery.publisher import Publisher
+    from .publishing import LendProducer
     from .rows import Row
 
 logger = logging.getLogger(__name__)
@@ -103,8 +104,7 @@ class Sender:
             return
         try:
             with self._fork_lock:
-                self._send(engine, rows)
-                self._disconnect()
+                self._send(engine, rows, self._publisher.producer)
                 self._record_outcomes()
         except SoftTimeLimitExceeded:
             raise
@@ -161,7 +161,7 @@ class Sender:
             try:
                 with self._fork_lock:
                     if engine is not None:
-                        self._send(engine, rows)
+                        self._send(engine, rows, self._lend_producer)
                     if self._is_flushing or time.monotonic() >= self._record_at:
                         self._record_outcomes()
                         self._disconnect()
@@ -202,7 +202,7 @@ class Sender:
             self._take_at = time.monotonic() + _GAP * min(len(rows), _GAPS)
             return engine, rows
 
-    def _send(self, engine: Engine, rows: list[Row]) -> None:
+    def _send(self, engine: Engine, rows: list[Row], lend: LendProducer) -> None:
         leased = self._left.is_leased(engine)
         self._left.add(engine, rows[-1])  # after an error, these are left too
         # A task must not overtake tasks that this process deferred earlier.
@@ -215,7 +215,7 @@ class Sender:
                 self._publisher,
                 rows,
                 lambda row: time.monotonic() < row.deadline,
-                self._lend_producer,
+                lend,
             )
         if outcome.broker_down is not None:
             logger.warning(
