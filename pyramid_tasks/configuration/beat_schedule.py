@@ -131,13 +131,11 @@ def _read_entry(entry: Any) -> Any:
     read = {key: value for key, value in entry.items() if key != "type"}
     check_options(read, _OF_ENTRY)
     schedule, type_ = entry["schedule"], entry.get("type")
-    if isinstance(schedule, (str, dict)):
-        if isinstance(schedule, dict) and not type_:
-            raise ValueError("schedule is a JSON object; add type = crontab, say.")
+    if isinstance(schedule, dict) and not type_:
+        raise ValueError("schedule is a JSON object; add type = crontab, say.")
+    if isinstance(schedule, (str, dict, int, float)):
         text = schedule if isinstance(schedule, str) else json.dumps(schedule)
         read["schedule"] = parse_schedule(text, type_)
-    elif isinstance(schedule, (int, float)):
-        read["schedule"] = parse_schedule(json.dumps(schedule))
     else:
         check_schedule(schedule)
     return read

@@ -110,6 +110,15 @@ def test_object_that_is_due_all_the_time(entry):
         read_schedule({"x": entry})
 
 
+def test_number_of_another_type():
+    """The type of an entry counts for a number too, in JSON as in a section."""
+    entries = {"x": {"task": "a", "schedule": 5, "type": "crontab"}}
+    with pytest.raises(ScheduleError, match="'5' is not JSON for type = crontab"):
+        read_schedule(entries)
+    entries["x"]["type"] = "integer"
+    assert read_schedule(entries)["x"]["schedule"] == 5
+
+
 def test_entry_as_beat_has_it():
     """It stays what it is."""
     entry = ScheduleEntry(name="x", task="a", schedule=schedule(5))
