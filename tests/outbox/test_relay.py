@@ -7,7 +7,7 @@ import select
 import threading
 import time
 from contextlib import nullcontext
-from unittest.mock import Mock, call
+from unittest.mock import DEFAULT, Mock, call
 
 import pytest
 from databases import execute
@@ -372,6 +372,16 @@ def test_waiter_that_is_refused(postgresql, make_app, monkeypatch, caplog):
     assert not waiter.listens
     assert '"name"' in caplog.text  # the error of the database says where
     assert connections[-1].closed
+
+
+def test_waiter_that_hears_others_first(postgresql, make_app, monkeypatch):
+    """A word of another process meanwhile does not keep a relay from being woken."""
+    waiter = make_app(postgresql).relay().waiter
+    words = Mock(side_effect=[["another"], DEFAULT], wraps=waiter._hear)
+    monkeypatch.setattr(waiter, "_hear", words)
+    waiter.listen()
+    assert waiter.listens
+    waiter.close()
 
 
 def test_waiter_that_is_stopped(postgresql, make_app, caplog):
