@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 
 import pytest
+import zope.sqlalchemy
 from databases import database
 from pyramid.scripting import prepare
 from sqlalchemy import create_engine, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from transaction.interfaces import (
     DoomedTransaction,
     ISynchronizer,
@@ -72,7 +73,13 @@ ONE_DATABASE = pytest.mark.parametrize("app", ["sqlite"], indirect=True)
 
 def savepoints(request, kind):
     """Return a function that makes a savepoint, and returns what rolls it back."""
+    if kind == "scoped":
+        scoped = scoped_session(sessionmaker(request.dbsession.get_bind()))
+        zope.sqlalchemy.register(scoped, transaction_manager=request.tm)
+        request.dbsession = scoped
     session = request.dbsession
+    if kind == "scoped":
+        session.execute(text("SELECT 1"))  # or it is no part of the transaction yet
     is_sqlite = session.get_bind().dialect.name == "sqlite"
     if kind == "tm":
         if is_sqlite:
@@ -97,7 +104,7 @@ def test_without_a_transaction(app, request_, defer):
     assert app.sent() == [3]
 
 
-@pytest.mark.parametrize("kind", ["tm", "session"])
+@pytest.mark.parametrize("kind", ["tm", "session", "scoped"])
 def test_savepoints(app, request_, defer, kind):
     """What was deferred after a savepoint goes with it; all else is committed."""
     with request_.tm:
