@@ -5,15 +5,18 @@ from __future__ import annotations
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 from celery import Task
 from kombu.exceptions import OperationalError
 from kombu.utils.json import loads
+from proxy import Proxy
 from redis import Redis
 from servers import redis_server, virtual_host
-from support import unique
+from support import need_service, unique
 
+from pyramid_tasks.delivery.publisher import Publisher
 from pyramid_tasks.exceptions import OutboxError
 
 
@@ -52,6 +55,21 @@ def test_rabbitmq_refuses(sqlite, make_app):
         control("set_policy", "-p", name, "full", ".*", full)
         mend = partial(control, "clear_policy", "-p", name, "full")
         check(make_app, sqlite, mend, **settings)
+
+
+@pytest.mark.server
+def test_broker_that_dies(sqlite, make_app):
+    """It is not asked for each message, and takes them when it is back."""
+    need_service("redis", 6379, "redis-server")
+    proxy = Proxy(6379)
+    url = f"redis://localhost:{proxy.port}/0"
+    app = make_app.with_rows(sqlite, 1, 2, celery__broker_url=url)
+    app.before_sending(lambda _: proxy.refuse())
+    with patch.object(Publisher, "publish") as publish:
+        with pytest.raises(OutboxError, match="is down"):
+            app.relay().run_once()
+        assert publish.call_count == 0
+    proxy.close()
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
