@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 from celery import chain, group
 from celery.app.trace import trace_task
+from celery.events import EventDispatcher
 from celery.exceptions import (
     Ignore,
     Reject,
@@ -16,11 +17,13 @@ from celery.exceptions import (
     WorkerLostError,
 )
 from databases import engine_with_schemas, execute
+from kombu.exceptions import DecodeError
 from pyramid.exceptions import ConfigurationError
+from pyramid.scripting import prepare
 from sqlalchemy import create_engine, event, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
-from support import unique
+from support import DEADLINE, unique
 from transactional import TransactionalApp, invoke
 
 from pyramid_tasks import AfterTask, BeforeTask
@@ -33,6 +36,7 @@ from pyramid_tasks.outbox.inbox_rows import purge
 from pyramid_tasks.outbox.models import InboxRow, OutboxMessage, database_time
 from pyramid_tasks.outbox.relay import Relay
 from pyramid_tasks.outbox.tables import create_tables
+from pyramid_tasks.testing import start_worker
 
 #: A name that is longer than the column of the table.
 LONG = "x" * 256
@@ -172,6 +176,21 @@ def test_limit_while_the_value_is_written(sqlite, task_id):
     state, error = app.run(task_id)
     assert (state, type(error)) == ("FAILURE", SoftTimeLimitExceeded)
     assert app.effects() == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [(ValueError, DecodeError), (SoftTimeLimitExceeded, SoftTimeLimitExceeded)],
+)
+def test_value_that_cannot_be_read(sqlite, task_id, monkeypatch, reason, expected):
+    """It fails the repeated task, as does the time limit that strikes meanwhile."""
+    app = App(sqlite, lambda request: "value")
+    app.run(task_id)
+    fail = Mock(side_effect=DecodeError(reason()))  # kombu makes one of any error
+    monkeypatch.setattr("pyramid_tasks.outbox.inbox.loads", fail)
+    state, error = app.run(task_id)
+    assert (state, type(error)) == ("FAILURE", expected)
+    assert app.effects() == 1
 
 
 def test_call_by_another_task(sqlite, task_id):
@@ -321,6 +340,21 @@ def test_lost_processes(engine, task_id):
     app.hook = lambda request: "done"
     for _ in range(4):
         assert app.run("other", redelivered=True) == ("SUCCESS", "done")
+
+
+def test_event_of_a_lost_task(sqlite):
+    """Whoever monitors the worker is told that the task has failed."""
+    app = App(sqlite, Mock(side_effect=WorkerLostError("lost")))
+    with (
+        patch.object(EventDispatcher, "send") as send,
+        start_worker(app.registry, task_events=True),
+        prepare(registry=app.registry) as env,
+    ):
+        result = env["request"].defer_task("work")
+        with pytest.raises(WorkerLostError):
+            result.get(timeout=DEADLINE)
+    (failed,) = [each for each in send.mock_calls if each.args[0] == "task-failed"]
+    assert failed.kwargs["uuid"] == result.id
 
 
 def test_inbox_that_cannot_be_read(engine, task_id):
