@@ -191,9 +191,12 @@ def test_rows_that_another_connection_does_not_find(tmp_path, make_tenants, capl
         app = make_tenants(engine, how="use")
         invoke(app, "create")
         invoke(make_tenants(engine, names["one"]), "create")
-        app.defer_for(names["one"])
+        app.tenant = names["one"]
+        with app.request() as request, request.tm:
+            request.defer_tasks("record", [(1,), (2,)])
+        app.flush()
         message = error_in(caplog)
-        assert "1 tasks that were just committed are not found" in message
+        assert "2 tasks that were just committed are not found" in message
         assert "pyramid_tasks.outbox_schema" in message
 
 
