@@ -346,9 +346,10 @@ def test_result_backend_that_fails(broker, error, expected):
         SendingBackend(celery, 0.5).set_chord_size("id", 2)
 
 
-def test_one_of_many_is_refused(app, caplog):
+def test_one_of_many_is_refused(app, monkeypatch):
     """Messages that go together are taken or refused each for itself, none twice."""
-    with patch.object(Publisher, "publish") as alone:
+    with patch.object(Publisher, "publish") as alone, monkeypatch.context() as some:
+        some.setattr("pyramid_tasks.delivery.commit._TOGETHER", 1)
         app.defer(-2, -1)
     assert alone.call_count == 0
     refused = {"queue": unique()}
