@@ -202,6 +202,10 @@ def test_option_that_celery_cannot_use(request_, receive, options):
         request_.defer_canvas(canvas, **options)
     with pytest.raises(DeferError, match=said):
         request_.defer_canvas(chain(canvas, canvas.set(**options)))
+    change = lambda event: event.options.update(options)  # noqa: E731
+    request_.registry.registerHandler(change, [BeforeDeferTask])
+    with pytest.raises(DeferError, match=said):
+        request_.defer_task("plus", 1)
     assert receive() is None
 
 
