@@ -7,7 +7,7 @@ import logging
 import sys
 from threading import Timer
 from typing import NamedTuple
-from unittest.mock import Mock, patch
+from unittest.mock import DEFAULT, Mock, patch
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
@@ -365,6 +365,16 @@ def test_one_of_many_is_refused(app, monkeypatch):
             env["request"].defer_task_with_options("record", (number,), **options)
     assert [failure.args for failure in app.failures] == [(2,)]
     assert app.sent() == [-2, -1, 0, 1, 3]
+
+
+def test_order_of_batches(app, monkeypatch):
+    """A task that is sent by the second attempt goes before those of the next batch."""
+    monkeypatch.setattr("pyramid_tasks.delivery.commit._TOGETHER", 1)
+    once = [ValueError, DEFAULT, DEFAULT]
+    send_task = Mock(side_effect=once, wraps=app.celery.send_task)
+    monkeypatch.setattr(app.celery, "send_task", send_task)
+    app.defer(1, 2)
+    assert app.sent() == [1, 2]
 
 
 @pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
