@@ -111,7 +111,16 @@ class Special(Task):
     """A task that Celery alone does not know how to send."""
 
     def apply_async(self, *args, **options):
-        return super().apply_async(*args, **options)
+        return super().apply_async(*args, **options, headers={"special": True})
+
+
+def test_task_that_sends_itself(sqlite, make_app):
+    """A task with an apply_async of its own is sent by that after the commit, too."""
+    options = {"name": "special", "base": Special}
+    app = make_app(sqlite, lambda config: config.register_task(print, **options))
+    app.defer(1, task="special")
+    (message,) = app.received()
+    assert message.headers["special"] is True
 
 
 def test_relay_knows_no_task(sqlite, make_app):
@@ -126,11 +135,11 @@ def test_relay_knows_no_task(sqlite, make_app):
         options["shadow_name"] = lambda *_: "shown"
         config.register_task(lambda request, x: None, **options)
 
-    def register_older(config):
-        config.register_task(lambda request: None, name="new", base=Special)
+    def register_older(config, **options):
+        config.register_task(lambda request: None, name="new", **options)
 
     down = make_app(sqlite, register, down=True)
-    for configure in register_older, None:
+    for configure in register_older, partial(register_older, base=Special), None:
         down.defer(1, task="new", eta="2034-05-01T12:00:00Z")
         (row,) = down.rows()
         expires = loads(row.message)["options"]["expires"]
