@@ -205,7 +205,7 @@ def test_session_of_another_manager(sqlite, make_app):
         transaction.abort()
 
 
-def test_refused_row_holds_nobody_up(sqlite, make_app):
+def test_refused_row_holds_nobody_up(sqlite, make_app, caplog):
     """A refusal counts, and does not reach the request; then the process goes on."""
     app = make_app(sqlite)
     app.fail_to_send(ZeroDivisionError(), TimeoutError("later"))
@@ -213,6 +213,7 @@ def test_refused_row_holds_nobody_up(sqlite, make_app):
     (row,) = app.rows()
     assert row.attempts == 1
     assert "ZeroDivisionError" in row.error
+    assert "are not found" not in caplog.text
     # So it does when a row that it left to a relay was refused there.
     app.defer(2)
     app.update(attempts=1)
