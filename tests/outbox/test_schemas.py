@@ -227,6 +227,7 @@ def test_missing_schema(postgresql, make_app, caplog):
 
 def test_declared_in_another_schema(sqlite, make_app):
     """Who declares the table elsewhere than the setting says is told so."""
+    assert outbox_table(MetaData(), schema="shop").schema == "shop"
     target = MetaData(schema="shop")
     assert outbox_table(target).schema == "shop"
     engine = create_engine("sqlite://")
