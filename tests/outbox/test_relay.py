@@ -430,7 +430,7 @@ def test_relay_behind_pgbouncer(
 
 
 def test_relay_that_rests(engine, make_app):
-    """A relay that has nothing to do reads one value, and writes nothing."""
+    """A relay that has nothing to do writes nothing, and one that stands by no row."""
     app = make_app(engine)
     relay = app.relay()
     relay.send()
@@ -442,6 +442,8 @@ def test_relay_that_rests(engine, make_app):
 
     assert relay.send().sent == []
     assert statements == ["SELECT"]
+    assert app.relay().send() is None
+    assert "INSERT" not in statements
     make_app(engine, down=True, queue=app.queue).defer(1)
     app.make_due()
     assert len(relay.send().sent) == 1
