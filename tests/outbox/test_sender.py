@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from unittest.mock import Mock
+from threading import Thread
+from unittest.mock import Mock, patch
 
+from celery.signals import worker_process_shutdown
 from support import APPS, run, wait_until
 
 from pyramid_tasks.outbox.configuration import get_outbox
+from pyramid_tasks.outbox.fork_lock import ForkLock
 
 SCRIPT = """
 import sys
@@ -56,6 +59,15 @@ def test_process_that_ends(sqlite, make_app, outbox_ini, tmp_path):
     assert make_app(sqlite).rows() == []
 
 
+def test_child_that_ends(sqlite, make_app):
+    """A child of a prefork pool, which has no exit handlers, waits for the thread."""
+    app = make_app(sqlite)
+    app.defer(1)
+    with patch.object(get_outbox(app.registry).sender, "flush") as flush:
+        worker_process_shutdown.send(sender=None)
+    assert flush.call_count == 1
+
+
 def test_fork_waits_for_the_thread(sqlite, make_app, outbox_ini, tmp_path):
     """A module that the thread is importing could not be imported by the child."""
     (tmp_path / "slow.py").write_text(SLOW)
@@ -63,6 +75,16 @@ def test_fork_waits_for_the_thread(sqlite, make_app, outbox_ini, tmp_path):
     done = run(*command, cwd=tmp_path, fresh=True, PYTHONPATH=f"{APPS}:{tmp_path}")
     assert done.stdout == "7\n", done.stderr
     assert make_app(sqlite).rows() == []
+
+
+def test_fork_after_the_thread():
+    """A fork has nothing to wait for once a thread has done its work."""
+    lock = ForkLock(0)
+    thread = Thread(target=lambda: lock.__enter__() or lock.__exit__())
+    thread.start()
+    thread.join()
+    assert lock.acquire_to_fork()
+    lock.__exit__()
 
 
 def test_fork(sqlite, make_app):
