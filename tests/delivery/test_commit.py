@@ -367,10 +367,14 @@ def test_one_of_many_is_refused(app, monkeypatch):
     assert app.sent() == [-2, -1, 0, 1, 3]
 
 
-def test_order_of_batches(app, monkeypatch):
-    """A task that is sent by the second attempt goes before those of the next batch."""
-    monkeypatch.setattr("pyramid_tasks.delivery.commit._TOGETHER", 1)
-    once = [ValueError, DEFAULT, DEFAULT]
+@pytest.mark.parametrize(("error", "together"), [(ValueError, 1), (OSError, 2)])
+def test_order_of_batches(app, monkeypatch, error, together):
+    """A task that is sent by the second attempt goes before those of the next batch.
+
+    So it does before those of its batch if the connection was the cause.
+    """
+    monkeypatch.setattr("pyramid_tasks.delivery.commit._TOGETHER", together)
+    once = [error, DEFAULT, DEFAULT]
     send_task = Mock(side_effect=once, wraps=app.celery.send_task)
     monkeypatch.setattr(app.celery, "send_task", send_task)
     app.defer(1, 2)
