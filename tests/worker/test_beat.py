@@ -7,6 +7,8 @@ import logging
 import pytest
 from celery import signals
 
+from pyramid_tasks.worker.beat import check_beat
+
 NEXT = "beat queues often (task report), in 0:00:30."
 
 
@@ -30,3 +32,8 @@ def test_first_line(schedules, expected, config, tmp_path, monkeypatch, caplog):
     service.scheduler.close()
     (line,) = [each for each in caplog.messages if "queue" in each]
     assert expected in line
+
+
+def test_scheduler_without_a_file():
+    """Where another scheduler than Celery's runs, no folder has to be there."""
+    check_beat("celery.beat:Scheduler", "/nowhere/schedule")
