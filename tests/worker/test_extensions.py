@@ -129,6 +129,7 @@ def test_request_is_that_of_prepare(first, later, factory):
         for _ in range(2):  # the second finds what the first has made
             ours, theirs = celery_task.apply().get()
             assert ours == theirs
+        assert {name for name, _ in more} <= {*ours["names"]}
 
 
 def test_class_is_made_once(config, run):
