@@ -464,6 +464,19 @@ def test_error(deferred, request_):
     assert deferred.run() == [1]
 
 
+def test_cause_of_an_error(config, deferred, request_):
+    """An error that another one has caused is raised with its cause."""
+
+    def work(request):
+        raise ZeroDivisionError from KeyError()
+
+    config.register_task(work)
+    request_.defer_task(work)
+    with pytest.raises(ZeroDivisionError) as error:
+        deferred.run()
+    assert isinstance(error.value.__cause__, KeyError)
+
+
 def test_error_in_a_canvas(deferred, request_):
     """An error in any part of a canvas is raised in the test, as it is."""
     s = request_.task_signature
