@@ -323,7 +323,7 @@ celery.redis_backend_use_ssl.ssl_cert_reqs = {form}
 
 
 def test_other_values(write, files):
-    """Switches, versions, flags and files are what the clients take, too."""
+    """Switches, versions, flags, files and names are what the clients take, too."""
     cert, key = f"{files}/cert.pem", f"{files}/key.pem"
     options = {
         "ssl_check_hostname": ("no", False),
@@ -339,6 +339,8 @@ def test_other_values(write, files):
     app = open_app(write("\n".join(["$URL = redis://h", *lines])))
     expected = {name: value for name, (_, value) in options.items()}
     assert app.conf.broker_use_ssl == expected
+    app = open_app(write("$URL = amqp://h\n$TLS.server_hostname = shop"))
+    assert app.conf.broker_use_ssl == {"server_hostname": "shop"}
 
 
 def test_switch_in_a_query(write):
