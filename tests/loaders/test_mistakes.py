@@ -289,7 +289,7 @@ def problem(write_ini):
         ),
         (
             logged("StreamHandler", "StreamHandlr"),
-            ", [handler_console] class = StreamHandlr is not one of ",
+            ", [handler_console] class = StreamHandlr is not one of BufferingForm",
         ),
         (
             logged("stderr", "stder"),
