@@ -713,5 +713,5 @@ def test_egg_uri(uri, monkeypatch):
 
 def test_sections_of_others(load, caplog):
     """Sections that have nothing to do with Celery are left alone."""
-    load(f"{APP}[server:main]\n[alembic]\n[cell:x]\n[celery:other]\n")
+    load(f"{APP}[server:main]\n[alembic]\n[delivery:x]\n[celery:other]\n")
     assert "did you mean" not in caplog.text
