@@ -316,6 +316,7 @@ def test_both_a_value_and_nested(shorter, longer, value, reverse):
     [
         ("broker_ulr", "broker_url"),
         ("worker_concurency", "worker_concurrency"),
+        ("broker_pasword", "broker_password"),
         ("task_default_ratelimit", "task_default_rate_limit"),
         ("WORKER_CONCURENCY", "worker_concurrency"),
         ("broker_transport_option.region", "broker_transport_options.region"),
@@ -341,11 +342,15 @@ def test_names_without_a_near_one(caplog):
     assert "Did you mean" not in message
 
 
-def test_setting_of_a_scheduler_that_is_missing(caplog):
-    """A warning says so, and does not ask for the name that is written."""
+def test_setting_of_a_scheduler(caplog, tmp_path, monkeypatch):
+    """A warning says that the scheduler is missing; if it is there, there is none."""
     extract_celery_settings({"celery.redbeat_lock_key": "x"})
     (message,) = caplog.messages
     assert message.endswith("is a setting of redbeat, which is not installed.")
+    (tmp_path / "redbeat.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    extract_celery_settings({"celery.redbeat_lock_key": "x"})
+    assert caplog.messages == [message]
 
 
 @pytest.mark.parametrize(
@@ -610,7 +615,8 @@ def test_settings_of_others():
         taskboard.timezone task_board worker_name broker.url result gallery.timezone
         jinja2.filters sqlalchemy.url celery.nothing pyramid_tasks.nothing get_timezone
     """
-    assert [*unread_settings(dict.fromkeys(keys.split(), "x"))] == []
+    nested = {"shop": {"timezone": "x"}, "celerys": {"shop": "x"}}
+    assert [*unread_settings(dict.fromkeys(keys.split(), "x") | nested)] == []
 
 
 @pytest.mark.parametrize(
