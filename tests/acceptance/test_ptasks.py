@@ -310,6 +310,8 @@ CHECKS = [
         {"imports": "no_such_module", "x": "1"},
         ["celery.x is not", "imports names a module that is not there: 'no_such"],
     ),
+    # What it can import has tasks, too.
+    ({"imports": "sharedtasks", "task_routes": '{"shared.task": "mails"}'}, []),
     # An application that ends the process is a problem, whatever its status is.
     ({"use": "listedapp:exits"}, ["ended the process"]),
     (
