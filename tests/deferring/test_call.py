@@ -207,7 +207,7 @@ def test_wrong_call(app, transactional):
 
 def test_limit_of_the_task_that_defers(app, monkeypatch):
     """Its time can be over in a call, which is no fault of the arguments."""
-    over = Mock(side_effect=SoftTimeLimitExceeded)
+    over = Mock(side_effect=SoftTimeLimitExceeded("over"))
     monkeypatch.setattr("pyramid_tasks.deferring.call.dumps", over)
     with app.request() as request, pytest.raises(SoftTimeLimitExceeded):
         request.defer_task("total", [1])
