@@ -172,16 +172,15 @@ def test_configuration(project):
     """
     template, text = project.folder / "page.jinja2", project.folder / "data" / "a.txt"
     text.parent.mkdir()
-    generated = project.folder / "generated.py"
+    generated = project.folder / "of a tool.jinja2"
     for path in (template, text, text.parent / "__init__.py", generated):
         path.touch()
-    project.module.write_text("import generated\n" + project.code("old"))
     base = project.folder / "base.ini"
     base.write_text(project.configuration("old"))
     project.ini.write_text(
         "[app:main]\nuse = config:%(here)s/base.ini\n\n"
         "[pserve]\nwatch_files =\n  *.jinja2\n  data:%(name)s.txt\n"
-        "ignore_files = */generated.py\n"
+        "ignore_files = */of a tool.jinja2\n"
     )
     line = BEFORE.replace("config.ini", "config.ini?name=a")
     with project.start(line, "--pool=solo", *QUICK, measured=True) as worker:
@@ -193,7 +192,7 @@ def test_configuration(project):
         change(worker, base, project.configuration("new"), *others)
         wait_for(worker, " ready.")
         assert project.answers("old", "new")
-        assert "generated.py changed" not in worker.output
+        assert "tool.jinja2 changed" not in worker.output
 
 
 #: What goes wrong, in which file, and what is said of it.
