@@ -330,11 +330,13 @@ def test_annotations_that_are_not(app_of):
     annotations = {
         "it": {"rate_lmit": "5/m", "@run": lambda func: func, "rate_limt": 3},
         "celery.chunk": {"time_limit": 3},
+        "*": {"time_lmit": 3},
     }
     app = app_of({"name": "it", "base": Base}, task_annotations=annotations)
-    option, task = problems_of(app)
+    option, task, of_all = problems_of(app)
     assert "rate_lmit for 'it', which nobody knows. Did you mean rate_limit?" in option
     assert "'celery.chunk': no task has that name. Did you mean celery.chunks?" in task
+    assert "time_lmit for '*', which nobody knows. Did you mean time_limit?" in of_all
 
 
 @pytest.mark.parametrize(
