@@ -131,6 +131,7 @@ def problem(write_ini):
                     'task_routes = {"exampleapp.*": 5}',
                     "task_routes has a route for 'exampleapp.*' that cannot be read: w",
                 ),
+                ("beat_scheduler = lost.X", "beat_scheduler = lost.X cannot be im"),
                 ("imports = lost.x", "imports names a module that is not there: 'los"),
                 ("imports = .tasks", "imports names a module that is not there: '.ta"),
                 (
