@@ -47,6 +47,15 @@ def test_servers(engine):
     assert App(engine, OUTBOX, None).answers() == [broker, results, shop]
 
 
+def test_result_is_forgotten(engine, tmp_path):
+    """A backend has no result any more once it was asked whether it keeps one."""
+    (tmp_path / "results").mkdir()
+    url = (tmp_path / "results").as_uri()
+    app = App(engine, {"celery.result_backend": url}, None)
+    assert (f"The result backend {url}", True) in app.answers()
+    assert list((tmp_path / "results").iterdir()) == []
+
+
 def test_what_a_database_is_asked(engine):
     """A row is written, read, changed and deleted, and nothing stays."""
     said = []
