@@ -254,13 +254,20 @@ def test_project_without_ini(project):
     reason="this Celery takes an error in the module of -A for one on the command line",
 )
 def test_error_in_project_without_ini_waits(project):
-    """A module that cannot be imported is read again when it is mended."""
+    """A module that cannot be imported is read again when it is mended.
+
+    So is a module that it imports, whatever the error.
+    """
     (project.folder / "myproject.py").write_text("import reloaded\n")
     project.module.write_text("def broken(:\n")
     line = "celery -A myproject --reload worker"
     with project.start(line, measured=True) as worker:
         wait_for(worker, "SyntaxError", WAITING)
-        change(worker, project.module, "from broken_otherwise import app\n")
+        other = project.folder / "other.py"
+        other.write_text("1 / 0\n")
+        change(worker, project.module, "import other\n")
+        wait_for(worker, "ZeroDivisionError", WAITING)
+        change(worker, other, "from broken_otherwise import app\n")
         worker.wait_for("No module named 'broken_otherwise'")
 
 
