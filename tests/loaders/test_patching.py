@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from types import ModuleType
@@ -34,10 +35,17 @@ def start(line, pool, monkeypatch):
 
 @pytest.mark.parametrize("pool", ["gevent", "eventlet"])
 def test_command_with_the_pool(pool, started, monkeypatch):
-    """The command is the same but for the pool, and for what Celery has done."""
+    """The command is the same but for the pool, and for what Celery has done.
+
+    What the application has printed is written before.
+    """
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written))
+    sys.stdout.write("loaded")
     start("celery worker --workdir x --ini y", pool, monkeypatch)
     expected = ["-m", "celery", "worker", "--ini", "y", f"--pool={pool}"]
     assert started == [[sys.executable, *expected]]
+    assert written.getvalue() == b"loaded"
 
 
 @pytest.mark.parametrize(
