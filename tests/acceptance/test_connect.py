@@ -150,6 +150,20 @@ def test_rabbitmq_gives_no_right(connect, rabbitmq, rights):
     assert re.search(r"ACCESS_REFUSED.* Give this right to the user", failing(done))
 
 
+@pytest.mark.parametrize(("key", "status"), [("right", 0), ("wrong", 1)])
+def test_rights_of_a_topic(connect, rabbitmq, key, status):
+    """RabbitMQ is asked with the routing key of the queue, which it may refuse."""
+    name, control = rabbitmq
+    control("set_topic_permissions", "-p", name, name, "topics", "^right$", ".*")
+    broker = f"amqp://{name}:secret@localhost/{name}"
+    queue = {"exchange": "topics", "exchange_type": "topic", "routing_key": key}
+    with Connection(broker) as connection:
+        Queue.from_dict("topical", **queue)(connection.channel()).declare()
+    queues = f"celery.task_queues = {json.dumps({'topical': queue})}"
+    done = connect(broker, queue="topical", more=queues)
+    assert done.returncode == status, done.stdout
+
+
 def test_queue_with_other_arguments(connect, rabbitmq):
     """A queue that Celery could not declare is found."""
     name, _ = rabbitmq
@@ -183,6 +197,7 @@ def test_database_gives_no_right(connect, url):
     line = failing(done)
     assert "denied" in line
     assert f"Grant the user {name} SELECT, INSERT, UPDATE and DELETE" in line
+    assert ("USAGE on the sequence" in line) is url.startswith("postgresql")
 
 
 @pytest.mark.parametrize("table", ["pyramid_tasks_outbox", "pyramid_tasks_inbox"])
