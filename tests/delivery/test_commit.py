@@ -24,7 +24,7 @@ from transactional import Resource, TransactionalApp
 from pyramid_tasks.delivery.faults import BrokerDown
 from pyramid_tasks.delivery.publisher import Publisher
 from pyramid_tasks.delivery.result_backends import SendingBackend, limited_backend
-from pyramid_tasks.delivery.transports import is_alive, prepare_connection
+from pyramid_tasks.delivery.transports import is_alive
 from pyramid_tasks.events import TaskDeliveryFailed
 from pyramid_tasks.exceptions import BrokerUnavailable
 
@@ -159,14 +159,18 @@ def test_dead_connection_is_replaced(app, proxy, monkeypatch):
     assert 1 in declared[2:] or app.broker.port != 5672
 
 
-def test_connection_that_kombu_made_again(broker):
-    """RabbitMQ confirms no message on a channel that was not prepared for this."""
-    with Connection(broker.at(broker.port)) as connection:
-        prepare_connection(connection, DEADLINE)
+def test_connection_that_kombu_made_again(app):
+    """RabbitMQ confirms messages only on a channel that was prepared, which it is."""
+    publisher = Publisher(app.celery, DEADLINE)
+    with publisher.producer() as producer:
+        connection = producer.connection
         assert is_alive(connection)
         connection.close()
         connection.connect()
-        assert is_alive(connection) == (broker.port != 5672)
+        assert is_alive(connection) == (app.broker.port != 5672)
+    with publisher.producer() as producer:
+        assert producer.connection is connection
+        assert is_alive(connection)
 
 
 @pytest.mark.parametrize("how", ["silence", "refuse"])
@@ -349,7 +353,7 @@ def test_result_backend_that_fails(broker, error, expected):
 def test_one_of_many_is_refused(app, monkeypatch):
     """Messages that go together are taken or refused each for itself, none twice."""
     with patch.object(Publisher, "publish") as alone, monkeypatch.context() as some:
-        some.setattr("pyramid_tasks.delivery.commit._TOGETHER", 1)
+        some.setattr("pyramid_tasks.delivery.commit._BATCH_SIZE", 1)
         app.defer(-2, -1)
     assert alone.call_count == 0
     refused = {"queue": unique()}
@@ -367,13 +371,13 @@ def test_one_of_many_is_refused(app, monkeypatch):
     assert app.sent() == [-2, -1, 0, 1, 3]
 
 
-@pytest.mark.parametrize(("error", "together"), [(ValueError, 1), (OSError, 2)])
-def test_order_of_batches(app, monkeypatch, error, together):
+@pytest.mark.parametrize(("error", "size"), [(ValueError, 1), (OSError, 2)])
+def test_order_of_batches(app, monkeypatch, error, size):
     """A task that is sent by the second attempt goes before those of the next batch.
 
     So it does before those of its batch if the connection was the cause.
     """
-    monkeypatch.setattr("pyramid_tasks.delivery.commit._TOGETHER", together)
+    monkeypatch.setattr("pyramid_tasks.delivery.commit._BATCH_SIZE", size)
     once = [error, DEFAULT, DEFAULT]
     send_task = Mock(side_effect=once, wraps=app.celery.send_task)
     monkeypatch.setattr(app.celery, "send_task", send_task)

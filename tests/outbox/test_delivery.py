@@ -17,7 +17,7 @@ from kombu.utils.json import dumps, loads
 from pyramid.exceptions import ConfigurationError
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
-from support import unique
+from support import run, unique
 
 from pyramid_tasks.exceptions import OutboxError, OutboxTableMissing, ResultNotReady
 from pyramid_tasks.outbox.configuration import get_outbox
@@ -174,6 +174,26 @@ def test_scoped_session(sqlite, make_app):
             assert app.values() == []
     app.flush()
     assert app.values() == [1]
+
+
+FIRST = """
+import sys
+from pyramid.paster import bootstrap
+
+with bootstrap(sys.argv[1]) as env:
+    request = env["request"]
+    with request.tm:
+        savepoint = request.dbsession.begin_nested()
+        result = request.defer_task("outboxapp.fulfil", 1)
+        savepoint.rollback()
+    print(result.dropped)
+"""
+
+
+def test_savepoint_of_a_new_process(sqlite, outbox_ini, tmp_path):
+    """The first task of a process goes with its savepoint, as all others do."""
+    done = run("python", "-c", FIRST, outbox_ini(sqlite.url), cwd=tmp_path)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_closed_sessions_of_two_databases(sqlite, make_app, tmp_path):

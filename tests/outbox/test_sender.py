@@ -10,7 +10,7 @@ from celery.signals import worker_process_shutdown
 from support import APPS, run, wait_until
 
 from pyramid_tasks.outbox.configuration import get_outbox
-from pyramid_tasks.outbox.fork_lock import ForkLock
+from pyramid_tasks.worker.forking import ForkLock
 
 SCRIPT = """
 import sys

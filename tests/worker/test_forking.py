@@ -19,6 +19,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from zope.interface import Interface
 
 from pyramid_tasks import CeleryWorkerProcessInit
+from pyramid_tasks.delivery.result_backends import limited_backend
 from pyramid_tasks.worker import forking
 from pyramid_tasks.worker.forking import leave_to_parent
 
@@ -213,6 +214,18 @@ def test_broker(configure):
         assert in_child(run)
     with app.producer_or_acquire() as producer:
         assert producer.connection is connection
+
+
+def test_result_backend(configure):
+    """A child has backends of its own, for a delivery with its time limit too."""
+    app = configure(**{"celery.result_backend": "redis://"}).make_celery_app()
+
+    def backends():
+        return {app.backend, limited_backend(app, app.backend, 5.0)}
+
+    before = backends()
+    assert backends() == before
+    assert in_child(lambda: backends().isdisjoint(before))
 
 
 @pytest.mark.acceptance
