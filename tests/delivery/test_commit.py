@@ -236,6 +236,19 @@ def test_time_limit_while_sending(app, monkeypatch, caplog, error, raised):
     assert [failure.args for failure in app.failures] == [(5,), (6,)]
 
 
+def test_time_limit_after_an_error(app):
+    """It ends the task, whatever error is the reason why a batch ends early."""
+    publisher = Publisher(app.celery, DEADLINE)
+
+    def end_early():
+        with publisher.producer() as producer, publisher.together(producer) as batch:
+            batch.finish = Mock(side_effect=SoftTimeLimitExceeded)
+            raise ValueError
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        end_early()
+
+
 def test_time_limit_of_a_subscriber(app, proxy):
     """A subscriber whose time is over ends the task, and the others are told."""
     times = Mock(side_effect=[SoftTimeLimitExceeded, None])
