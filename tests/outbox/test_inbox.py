@@ -18,6 +18,7 @@ from celery.exceptions import (
 )
 from celery.worker.state import active_requests
 from databases import engine_with_schemas, execute
+from kombu import Message
 from kombu.exceptions import DecodeError
 from pyramid.exceptions import ConfigurationError
 from pyramid.scripting import prepare
@@ -348,6 +349,7 @@ def test_event_of_a_lost_task(sqlite):
     app = App(sqlite, Mock(side_effect=WorkerLostError("lost")))
     with (
         patch.object(EventDispatcher, "send") as send,
+        patch.object(Message, "ack_log_error") as acknowledge,
         start_worker(app.registry, task_events=True),
         prepare(registry=app.registry) as env,
     ):
@@ -357,6 +359,7 @@ def test_event_of_a_lost_task(sqlite):
         failed = call("task-failed", uuid=result.id, exception=ANY, traceback=ANY)
         wait_until(lambda: failed in send.mock_calls)
         assert not active_requests
+        assert acknowledge.call_count == 1
 
 
 def test_inbox_that_cannot_be_read(engine, task_id):
