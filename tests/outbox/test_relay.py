@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, event, text, update
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 from support import DEADLINE, wait_until
+from transactional import invoke
 
 from pyramid_tasks.exceptions import OutboxError
 from pyramid_tasks.outbox.manage import get_status
@@ -350,6 +351,18 @@ def test_waiter_listens(postgresql, make_app, monkeypatch):
     listener = waiter._listener
     waiter.close()
     assert listener.closed
+
+
+def test_waiter_and_the_command(postgresql, make_app):
+    """Whoever lets relays try a message again wakes them."""
+    app = make_app(postgresql)
+    app.fail_to_send(ValueError("refused"))
+    app.defer(1)
+    waiter = app.relay().waiter
+    waiter.listen()
+    assert invoke(app, "retry", "--all") == (0, "To be tried again: 1\n")
+    assert select.select([waiter._listener], [], [], DEADLINE)[0]
+    waiter.close()
 
 
 def test_waiter_that_cannot_listen(make_app):
