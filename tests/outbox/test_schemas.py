@@ -170,6 +170,18 @@ def test_where_no_relay_looks(send, setting, tmp_path, make_tenants, caplog):
             assert values_in(app, "one") == []
 
 
+def test_where_no_relay_looks_in_mariadb(tmp_path, make_tenants, caplog):
+    """So it is in a database that a session has chosen by USE."""
+    with engine_with_schemas("mariadb", tmp_path, "one") as (engine, names):
+        for each in [], names.values():
+            invoke(make_tenants(engine, *each), "create")
+        app = make_tenants(engine, how="use", pyramid_tasks__outbox_send="relay")
+        app.defer_for(names["one"])
+        message = error_in(caplog)
+        assert f"committed to {names['one']}.pyramid_tasks_outbox" in message
+        assert f"but in {engine.url.database}.pyramid_tasks_outbox" in message
+
+
 def test_database_of_the_relay_is_down(postgresql, make_app, caplog):
     """Then nobody knows where the relay looks, and the request goes on."""
     caplog.set_level("DEBUG", "pyramid_tasks")
