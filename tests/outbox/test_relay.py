@@ -407,6 +407,21 @@ def test_waiter_that_is_stopped(postgresql, make_app, caplog):
     waiter.close()
 
 
+def test_many_signals(sqlite, make_app):
+    """A relay that is told to stop again and again is held up by none of that."""
+    waiter = make_app(sqlite).relay().waiter
+
+    def stop():
+        for _ in range(10_000):
+            waiter.stop()
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    waiter.close()
+
+
 def test_pause_ends_with_the_relay(sqlite, make_app):
     """Whoever pauses goes on when the relay is told to stop, and not before."""
     waiter = make_app(sqlite).relay().waiter
