@@ -7,7 +7,7 @@ from inspect import signature
 from uuid import UUID
 
 import pytest
-from celery import Celery, Task, chain
+from celery import Celery, Task, chain, group
 from celery.app.amqp import AMQP
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import AsyncResult, EagerResult
@@ -207,6 +207,13 @@ def test_option_that_celery_cannot_use(request_, receive, options):
     with pytest.raises(DeferError, match=said):
         request_.defer_task("plus", 1)
     assert receive() is None
+
+
+def test_headers_of_a_canvas(request_, receive):
+    """Where no context travels, the tasks of a group have its headers alone."""
+    tasks = group(request_.task_signature("plus", 1))
+    request_.defer_canvas(tasks, headers={"mine": "x"})
+    assert receive().headers["mine"] == "x"
 
 
 def test_misspelt_option(request_, receive):
