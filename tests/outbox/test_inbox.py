@@ -140,10 +140,15 @@ def test_two_at_the_same_time(engine, task_id, caplog):
 
 
 def test_error_that_the_first_run_causes(engine, task_id):
-    """A task that fails as the first run has committed meanwhile has its value."""
+    """A task that fails as the first run has committed meanwhile has its value.
+
+    One that asks to be ignored has not failed.
+    """
     app = App(engine)
     app.be_overtaken(task_id, lambda: 1 / 0)
     assert app.run(task_id) == ("SUCCESS", "first")
+    app.be_overtaken("other", Mock(side_effect=Ignore))
+    assert app.run("other")[0] == "IGNORED"
     app.hook = lambda request: 1 / 0
     state, error = app.run(unique())
     assert (state, type(error)) == ("FAILURE", ZeroDivisionError)
