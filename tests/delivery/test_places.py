@@ -197,10 +197,11 @@ def test_hook_after_a_commit_that_fails(app, request_, defer):
     transaction = request_.tm.begin()
     transaction.join(Resource("tpc_vote", lambda: 1 / 0))
     transaction.addAfterCommitHook(lambda success: success or defer(2))
-    defer("the transaction")
+    result = defer("the transaction")
     with pytest.raises(ZeroDivisionError):
         request_.tm.commit()
     request_.tm.abort()
+    assert result.dropped
     assert app.sent() == [2]
 
 
