@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import gc
 import os
 import signal
 import threading
@@ -327,6 +328,20 @@ def test_soft_time_limit(call, func, how, in_child):
         assert ended == [how]
         assert not loops[0].is_closed()
         assert call(double, 2) == 4
+
+
+def test_soft_time_limit_before_the_coroutine(call, monkeypatch, recwarn):
+    """A coroutine that has not begun is closed, and Python warns of none."""
+
+    def strike(runner, coroutine, **_):
+        coroutine.close()
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(asyncio.Runner, "run", strike)
+    with pytest.raises(SoftTimeLimitExceeded):
+        call(double, 1)
+    gc.collect()
+    assert not [each for each in recwarn if "double" in str(each.message)]
 
 
 def test_soft_time_limit_of_what_cannot_be_cancelled(call):
