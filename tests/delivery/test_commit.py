@@ -24,7 +24,7 @@ from transactional import Resource, TransactionalApp
 from pyramid_tasks.delivery.faults import BrokerDown
 from pyramid_tasks.delivery.publisher import Publisher
 from pyramid_tasks.delivery.result_backends import SendingBackend, limited_backend
-from pyramid_tasks.delivery.transports import is_alive
+from pyramid_tasks.delivery.transports import is_alive, limit_waits
 from pyramid_tasks.events import TaskDeliveryFailed
 from pyramid_tasks.exceptions import BrokerUnavailable
 
@@ -241,7 +241,7 @@ def test_time_limit_after_an_error(app):
     publisher = Publisher(app.celery, DEADLINE)
 
     def end_early():
-        with publisher.producer() as producer, publisher.together(producer) as batch:
+        with publisher.producer() as producer, publisher.publish_batch(producer) as batch:
             batch.finish = Mock(side_effect=SoftTimeLimitExceeded)
             raise ValueError
 
@@ -312,6 +312,10 @@ def test_sentinel_that_is_silent(broker, proxy):
         app.defer(1)
     # Each attempt is a connection.
     assert proxy.connections <= 2
+    # The sentinels have one half of the time, and the master the other one.
+    connection = app.celery.connection_for_write()
+    limit_waits(connection, 0.5)
+    assert connection.transport_options["socket_timeout"] == 0.5 / 2
 
 
 @REDIS
@@ -324,7 +328,6 @@ def test_result_backend_with_a_sentinel_that_is_silent(broker, proxy):
     with pytest.raises(BrokerDown):
         SendingBackend(celery, 0.5).set_chord_size("id", 2)
     assert proxy.connections <= 2
-    # The sentinels have one half of the time, and the master the other one.
     limited = limited_backend(celery, celery.backend, 0.5)
     assert limited.connparams["socket_timeout"] == 0.5 / 2
 
