@@ -95,6 +95,7 @@ def problem(write_ini):
                 ("serializer = jsn", "serializer = jsn is not one of "),
                 ("delivery_mode = 7", "delivery_mode = 7 is not one of 1, 2, "),
                 ("exchange_type = topc", "exchange_type = topc is not one of direct"),
+                ("priority = 256", "priority = 256 is not a whole number from 0 to"),
                 ("expires = 60", "expires is not an option of a route."),
                 ("queue = 5", "queue = 5 is not a name: put it in double quotes"),
                 ("queue =", "queue is empty"),
@@ -521,6 +522,7 @@ def test_what_the_check_tells(problem):
 )
 def test_address_in_the_environment(told, monkeypatch, variable, url, said):
     """The sentence names the variable, and no file."""
+    monkeypatch.setenv("CELERY_OTHER", "x")
     monkeypatch.setenv(variable, url)
     (sentence,) = told(APP)
     assert sentence.startswith(said.replace("$", variable))
@@ -785,8 +787,12 @@ def test_mistakes_in_yaml(write_ini, capsys, text, said):
 
 @pytest.mark.usefixtures("distribution")
 def test_values_of_yaml(write_ini):
-    """Values of the right types are taken, and text as in an ini."""
+    """Values of the right types are taken, and text as in an ini.
+
+    A section of another package may have keys with the names of settings.
+    """
     text = f"""{YAML}  pyramid_tasks.context: [host]
+  locale: {{timezone: UTC}}
   pyramid_tasks.gc_freeze: true
 celery:
   accept_content: [json]
