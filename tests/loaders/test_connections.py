@@ -384,6 +384,8 @@ def test_options_of_transports(write, prefix, read_prefix):
         "$URL = redis://h\n$TLS = false",
         "$URL = memory://\n$TLS.anything = x",
         "celery.task_time_limit = 0\ncelery.worker_max_tasks_per_child = 1",
+        'celery.database_table_names = {"task": "x", "group": "y"}',
+        "[celery:main]\nbroker_transport_options.visibility_timeout = 5",
     ],
 )
 def test_no_mistake(write, lines):
