@@ -143,3 +143,4 @@ def test_result_backend_that_does_not_answer(make_site, monkeypatch):
             assert not answer["done"]
             assert "not answered within" in answer["problem"]
         assert threading.active_count() <= before + 1
+        assert threading.enumerate()[-1].daemon  # the process can end meanwhile
