@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 
 import pytest
@@ -552,6 +553,17 @@ def test_logfile_that_cannot_be_written(opened):
     opened(APP + logging_sections())
     with pytest.raises(SystemExit, match="logfile = /nowhere/x cannot be written to"):
         signals.setup_logging.send(None, logfile="/nowhere/x")
+
+
+def test_logfile_with_another_name(opened, tmp_path):
+    """A child of the pool, whose number is in the name, leaves no other file open."""
+    opened(APP + logging_sections())
+    files = []
+    for name in "ab":
+        signals.setup_logging.send(None, logfile=tmp_path / name)
+        files.append(logging.root.handlers[-1].stream)
+    signals.setup_logging.send(None)
+    assert all(file.closed for file in files)
 
 
 def test_import_error_inside_a_handler(problem, capsys):
