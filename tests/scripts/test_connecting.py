@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 
 pytest.importorskip("pyramid_tm")
@@ -78,6 +80,16 @@ def test_engine_of_the_relay(engine):
     assert shop["ok"]
     assert relay["server"] == "The database sqlite:////nowhere/x.sqlite"
     assert relay["message"].startswith("fails: unable to open database file. Is the")
+
+
+def test_password_in_an_error(engine):
+    """What the driver of a database says is shown without the password."""
+    pytest.importorskip("psycopg")
+    refuse = Mock(side_effect=OSError("s3cr3t is wrong"))
+    other = create_engine("postgresql+psycopg://u:s3cr3t@h/x", creator=refuse)
+    app = App(engine, OUTBOX, lambda config: config.set_task_outbox(engine=other))
+    *_, relay = connect(app.celery)
+    assert relay["message"].startswith("fails: ** is wrong.")
 
 
 def test_schemas(engine):
