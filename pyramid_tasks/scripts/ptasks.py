@@ -200,7 +200,3 @@ def _check(
         total = f"{count} problem{'s' if count > 1 else ''}" if count else "No problems"
         out(f"{total} found.")
     return 1 if count else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

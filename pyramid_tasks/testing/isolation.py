@@ -35,7 +35,6 @@ def isolated(app: Celery, **settings: Any) -> Iterator[None]:
         "broker_write_url": None,
         "broker_transport": _transport(),
         "broker_transport_options": {"polling_interval": 0.01},
-        "broker_use_ssl": False,
     }
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(app.conf.changes, broker | settings))

@@ -241,7 +241,10 @@ def test_time_limit_after_an_error(app):
     publisher = Publisher(app.celery, DEADLINE)
 
     def end_early():
-        with publisher.producer() as producer, publisher.publish_batch(producer) as batch:
+        with (
+            publisher.producer() as producer,
+            publisher.publish_batch(producer) as batch,
+        ):
             batch.finish = Mock(side_effect=SoftTimeLimitExceeded)
             raise ValueError
 
