@@ -149,6 +149,15 @@ def test_one_relay_works(engine, make_app, caplog):
     assert caplog.text.count("This relay stands by") == 2
 
 
+def test_batches(sqlite, make_app):
+    """A relay goes on as long as it finds something, and waits then."""
+    app = make_app.with_rows(sqlite, 1, 2, 3)
+    relay = app.relay(batch=1)
+    relay.waiter.wait = Mock(side_effect=relay.stop)
+    relay.run()
+    assert app.values() == [1, 2, 3]
+
+
 def test_two_relays_that_are_the_first(postgresql, make_app):
     """Also where no relay has worked before, one of two works."""
     relays = [make_app(postgresql).relay() for _ in range(2)]
@@ -453,6 +462,9 @@ def test_relay_behind_pgbouncer(
 
         monkeypatch.setattr(relay.waiter, "wait", wait)
         relay.run()
+        with engine.connect() as connection:
+            listening = text("SELECT pg_listening_channels()")
+            assert connection.scalars(listening).all() == []
     assert waits == [2 if woken else 0.2] * 2
     assert caplog.text.count("does not wake this relay") == (not woken)
 
