@@ -270,16 +270,17 @@ def test_time_is_up(app, monkeypatch):
     assert app.sent() == []
 
 
-def test_broker_fails_before_the_hooks_of_an_abort(app, proxy):
+@pytest.mark.parametrize("values", [[(1,)], [(1,), (2,)]])
+def test_broker_fails_before_the_hooks_of_an_abort(app, proxy, values):
     """Each task of an after-abort hook is told, and the broker is asked once."""
     with prepare(registry=app.registry) as env:
         request = env["request"]
         request.tm.begin().addAfterAbortHook(
-            lambda: request.defer_tasks("record", [(1,), (2,)])
+            lambda: request.defer_tasks("record", values)
         )
         proxy.silence()
         request.tm.abort()
-    assert [failure.args for failure in app.failures] == [(1,), (2,)]
+    assert [failure.args for failure in app.failures] == values
     assert {type(failure.exception) for failure in app.failures} == {BrokerDown}
     assert proxy.connections == 1
 
