@@ -202,6 +202,8 @@ def test_option_that_celery_cannot_use(request_, receive, options):
         request_.defer_canvas(canvas, **options)
     with pytest.raises(DeferError, match=said):
         request_.defer_canvas(chain(canvas, canvas.set(**options)))
+    with pytest.raises(DeferError, match=said.replace("chain", "group")):
+        request_.defer_canvas(group(request_.task_signature("plus", 1)).set(**options))
     change = lambda event: event.options.update(options)  # noqa: E731
     request_.registry.registerHandler(change, [BeforeDeferTask])
     with pytest.raises(DeferError, match=said):
