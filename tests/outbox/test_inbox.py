@@ -417,6 +417,7 @@ def test_schemas(tmp_path, task_id, schemas):
         check_database(get_outbox(app.registry))
         assert engine.pool.checkedin() == 0  # no child of the worker gets a connection
         execute(engine, "DROP TABLE two.pyramid_tasks_inbox")
+        assert "no table two.pyramid" in invoke(app, "purge", group=inbox)[1]
         with pytest.raises(OutboxTableMissing, match="no table two.pyramid_tasks_inb"):
             check_database(get_outbox(app.registry))
         with pytest.raises(OutboxTableMissing, match="no table two.pyramid_tasks_inb"):
