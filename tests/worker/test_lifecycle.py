@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import ExitStack
 from types import ModuleType
+from unittest.mock import Mock
 
 import pytest
 from celery import signals
@@ -20,7 +21,7 @@ import pyramid_tasks
 from pyramid_tasks import CeleryWorkerInit, CeleryWorkerProcessInit
 from pyramid_tasks.events import ProcessEvent
 from pyramid_tasks.worker.files import problem_of_file
-from pyramid_tasks.worker.lifecycle import _check_greenlets
+from pyramid_tasks.worker.lifecycle import WorkerEvents, _check_greenlets
 
 
 def watched(configure, seen):
@@ -257,4 +258,4 @@ def test_pool_of_greenlets(
         assert _check_greenlets(pool_cls, app) is None
     else:
         with pytest.raises(SystemExit, match=error.format(pool=pool)):
-            _check_greenlets(pool_cls, app)
+            WorkerEvents.include(Mock(), Mock(pool_cls=pool_cls, app=app))
