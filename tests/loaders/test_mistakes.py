@@ -133,6 +133,7 @@ def problem(write_ini):
                     'task_routes = {"exampleapp.*": 5}',
                     "task_routes has a route for 'exampleapp.*' that cannot be read: w",
                 ),
+                ("task_annotations = 5", 'task_annotations is no map: write {"*": {"'),
                 ("beat_scheduler = lost.X", "beat_scheduler = lost.X cannot be im"),
                 ("imports = lost.x", "imports names a module that is not there: 'los"),
                 ("imports = .tasks", "imports names a module that is not there: '.ta"),
@@ -269,6 +270,13 @@ def problem(write_ini):
             ", [app:main]: celery.database_table_names has tsk = x: write a name",
         ),
         (
+            APP.replace(" memory", " reds"),
+            (
+                ": The broker reds:/// cannot be used: No such transport: reds. Did "
+                "you mean redis? Is its name right"
+            ),
+        ),
+        (
             APP.replace("cache+memory", "db+sqlit"),
             ", [app:main]: celery.result_backend is of no database that SQLAlchemy kno",
         ),
@@ -354,7 +362,13 @@ def problem(write_ini):
         ),
         (
             logged("StreamHandler", "FileHandler"),
-            ", [handler_console] args cannot be used for FileHandler: ",
+            ", [handler_console] args cannot be used for FileHandler: expected str, ",
+        ),
+        (
+            logged("StreamHandler", "handlers.HTTPHandler").replace(
+                "sys.stderr", "'host', '/', 'pass1word'"
+            ),
+            ", [handler_console] args cannot be used for handlers.HTTPHandler: ValueEr",
         ),
         (
             logged("formatter = generic", "formatter = genric"),
@@ -381,6 +395,7 @@ def test_mistakes(told, text, said):
         f"redis://:{SECRET}@localhost:port",
         f"redis://:{SECRET}@localhost/name",
         f"amqp://:{SECRET}/@localhost",
+        f"amqp://user:123/{SECRET}@localhost",
         f"db+postgresql://user:{SECRET}/x@localhost/db",
         f"redis://:{SECRET}@[::1",
         f'"redis://:{SECRET}@localhost"',
@@ -454,7 +469,13 @@ def test_address_in_another_setting(told, key, url):
     ("line", "said"),
     [
         ("celery.task_compression = gzp", "celery.task_compression = gzp is not"),
-        ("pyramid_tasks.delivery = outbx", "pyramid_tasks.delivery = outbx is not one"),
+        (
+            "pyramid_tasks.delivery = outbx",
+            (
+                "pyramid_tasks.delivery = outbx is not one of the known deliveries: "
+                "immediate. Include pyramid_tasks.contrib.pyramid_tm for the others."
+            ),
+        ),
         ("pyramid_tasks.context = hst", "pyramid_tasks.context = hst is not one of"),
         ("pyramid_tasks.base_url = x", "pyramid_tasks.base_url = x "),
         ("pyramid_tasks.gc_freeze = maybe", "pyramid_tasks.gc_freeze = 'maybe' is not"),
@@ -473,9 +494,15 @@ def test_web_process(web, tmp_path, name, line, said):
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
-def test_web_process_without_a_driver(web):
-    """A process that reads no results needs no driver of their database."""
+def test_web_process_without_a_driver(web, tmp_path):
+    """A process that reads no results needs no driver of their database.
+
+    Nor does it make tables there.
+    """
     assert web(APP.replace("cache+memory", "db+sqlit"))
+    app = web(APP.replace("cache+memory://", f"db+sqlite:///{tmp_path}/results"))
+    assert app.backend
+    assert not (tmp_path / "results").exists()
 
 
 def test_warning_in_a_web_process(web, tmp_path, caplog):
@@ -510,6 +537,8 @@ def test_what_the_check_tells(problem):
     said = problem(f"{APP}celery.someplugin_key = 1\n")
     assert said.startswith(f"{UnknownSetting.__name__}: ")
     assert said.endswith("out with --ignore 'someplugin_*'.")
+    for name in "someplugin", "Someplugin_key", "task_key":
+        assert "--ignore" not in problem(f"{APP}celery.{name} = 1\n")
 
 
 @pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"])
