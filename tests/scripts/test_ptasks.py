@@ -231,17 +231,28 @@ def test_entry_that_is_one(app_of):
 )
 def test_entry_of_the_code(app_of, entry, said):
     """The check finds what the code of an application gave to Celery."""
-    app = app_of("it", func=lambda request, *args: None)
-    app.conf.beat_schedule = {"x": {"task": "it", **entry}}
+    accept = ["json", "pickle"]
+    app = app_of("it", func=lambda request, *args: None, accept_content=accept)
+    fine = {"schedule": 5, "args": [object()], "options": {"serializer": "pickle"}}
+    app.conf.beat_schedule = {
+        "fine": {"task": "it", **fine},
+        "x": {"task": "it", **entry},
+    }
     (found,) = problems_of(app)
     assert "celery.beat_schedule has an entry 'x' that cannot be used: " in found
     assert said in found
 
 
 @pytest.mark.parametrize(
-    "entry", ["text", {}, {"task": "it", "schedule": "3"}, {"task": "it", "x": 1}]
+    ("entry", "why"),
+    [
+        ("text", ""),
+        ({}, ""),
+        ({"task": "it", "schedule": "3"}, "a string is not a schedule; write [cele"),
+        ({"task": "it", "x": 1}, ""),
+    ],
 )
-def test_entry_that_cannot_be_read(app_of, entry):
+def test_entry_that_cannot_be_read(app_of, entry, why):
     """What beat could not read is an error that names the entry, in the check too."""
     app = app_of()
     said = "celery.beat_schedule has an entry 'x' that cannot be read: "
@@ -249,7 +260,7 @@ def test_entry_that_cannot_be_read(app_of, entry):
         listing.entry_of(app, "x", entry)
     app.conf.beat_schedule = {"x": entry}
     (found,) = problems_of(app)
-    assert said in found
+    assert said + why in found
 
 
 def test_schedule_that_cannot_be_read(write, listed):
