@@ -532,11 +532,14 @@ def test_autoretry(config, deferred, request_):
     assert len(runs) == 3
 
 
-def test_result(deferred, request_, caplog):
+def test_result(config, deferred, request_, caplog):
     """Waiting for a task that has not run is an error; then its result is there.
 
-    A run that goes well has nothing to complain of.
+    So is that of a task that is registered later. A run that goes well has nothing to
+    complain of.
     """
+    config.register_task(lambda request: 5, name="late")
+    late = request_.defer_task("late")
     result = request_.defer_task(add, 1, 2)
     assert not result.ready()
     with pytest.raises(exceptions.ResultNotReady, match="captures tasks, run it first"):
@@ -548,7 +551,8 @@ def test_result(deferred, request_, caplog):
         deferred.run()
     assert caplog.records == []
     assert result.get(timeout=10) == 3
-    assert request_.get_task_result(result.id).state == "SUCCESS"
+    for each in result, late:
+        assert request_.get_task_result(each.id).state == "SUCCESS"
 
 
 @pytest.mark.parametrize("config", [{}], indirect=True)
