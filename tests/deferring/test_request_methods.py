@@ -310,9 +310,15 @@ def test_wrong_arguments(request_, eager_request, receive, name, args, kwargs):
 
 
 def test_argument_that_cannot_be_sent(request_, receive):
-    """An argument that JSON cannot hold raises in the web process too."""
+    """An argument that JSON cannot hold raises in the web process too.
+
+    So does a header of a linked task.
+    """
     with pytest.raises(EncodeError, match="not JSON serializable"):
         request_.defer_task("plus", object())
+    link = request_.task_signature("plus", 1).set(headers={"x": object()})
+    with pytest.raises(EncodeError, match="not JSON serializable"):
+        request_.defer_task_with_options("plus", (1,), link=link)
     assert receive() is None
 
 
