@@ -11,6 +11,7 @@ import pytest
 from billiard.context import set_spawning_popen
 from celery import _state, current_app, shared_task, signals
 from celery.schedules import crontab
+from pyramid.exceptions import ConfigurationError
 from pyramid.scripting import prepare
 from pyramid.threadlocal import get_current_registry
 from support import unique
@@ -33,6 +34,13 @@ def test_current_application_while_a_task_is_sent(configure) -> None:
         env["request"].defer_task("sent")
     assert found == [app.tasks["sent"]] * 2
     assert _state._tls.current_app is before
+
+
+def test_settings_of_a_worker(configure):
+    """A setting that only a worker reads is checked, too."""
+    config = configure(**{"celery.imports": "nosuchmod"})
+    with pytest.raises(ConfigurationError, match="module that is not there: 'nosuchm"):
+        config.make_celery_app()
 
 
 def test_sending(configure):
