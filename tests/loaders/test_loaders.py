@@ -223,12 +223,18 @@ def test_variables(load, caplog, text, uri, options, default):
 
 
 def test_variables_are_those_of_pserve(load, write_ini):
-    """The application has them as from pserve, where [DEFAULT] has one as well."""
+    """The application has them as from pserve, where [DEFAULT] has one as well.
+
+    So it has with a section of another file.
+    """
     text = f"[DEFAULT]\nport = 1\n{APP}example.setting = %(port)s\n[celery:main]\n"
-    settings = plaster.get_loader(str(write_ini(text))).get_wsgi_app_settings(
-        defaults={"port": "2"}
-    )
-    assert setting(load(text, port="2")) == settings["example.setting"]
+    included = "[app:main]\nuse = config:base.ini\n"
+    write_ini(text, "base.ini")
+    for each in text, included:
+        settings = plaster.get_loader(str(write_ini(each))).get_wsgi_app_settings(
+            defaults={"port": "2"}
+        )
+        assert setting(load(each, port="2")) == settings["example.setting"]
 
 
 # Wrapped applications.
