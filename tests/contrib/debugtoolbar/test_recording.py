@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 from celery import chain, chord, group
-from kombu.exceptions import OperationalError
+from kombu.exceptions import EncodeError, OperationalError
 from pyramid.config import Configurator
 
 from pyramid_tasks.contrib.debugtoolbar.recording import MAX_ROWS, RecordingDelivery
@@ -241,10 +241,16 @@ def test_outside_of_a_transaction(make_site):
 
 
 def test_broker_that_is_down(make_site, monkeypatch):
-    """A task that could not be sent is shown, with the kind of the error."""
+    """A task that could not be sent is shown, with the kind of the error raised."""
     refuse = Mock(side_effect=OperationalError("redis://user:secret@host"))
     monkeypatch.setattr(ImmediateDelivery, "deliver", refuse)
-    site = make_site(defer).get()
+
+    def view(request):
+        with pytest.raises(OperationalError, match="secret"):
+            defer(request)
+
+    site = make_site(view).get()
+    assert site.results == [None]
     task = {"state": "sending failed", "result": "OperationalError"}
     assert site.states["tasks"] == [task]
     assert site.states["done"]
@@ -357,7 +363,13 @@ def test_request_that_the_toolbar_does_not_see(make_site):
         canvas = request.task_signature("echo")
         return defer(request), request.defer_canvas(canvas)
 
+    def unsendable(request):
+        with pytest.raises(EncodeError):
+            request.defer_task("echo", object())
+
+    environ = {"REMOTE_ADDR": "192.0.2.1"}
+    make_site(unsendable).testapp.get("/", extra_environ=environ)
     site = make_site(view)
-    site.testapp.get("/", extra_environ={"REMOTE_ADDR": "192.0.2.1"})
+    site.testapp.get("/", extra_environ=environ)
     assert all(result.id for result in site.results[0])
     assert not site.registry.pdtb_history
