@@ -505,6 +505,13 @@ def test_web_process_without_a_driver(web, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+def test_tables_of_results(opened, tmp_path):
+    """To open an application makes none; a worker may make them as it starts."""
+    app = opened(APP.replace("cache+memory://", f"db+sqlite:///{tmp_path}/results"))
+    assert not (tmp_path / "results").exists()
+    assert app.conf.get("database_create_tables_at_setup") is not False
+
+
 def test_warning_in_a_web_process(web, tmp_path, caplog):
     """A warning has the file and the section too, of the worker's settings as well."""
     text = f"{APP}celery.one = 1\npyramid_tasks.config_uri = %(__file__)s\n"
