@@ -287,6 +287,12 @@ def test_address_in_the_environment(write, monkeypatch, variable, url, said):
     assert messages[0].startswith(f"{variable} {said}")
 
 
+def test_without_the_client_of_redis(write, monkeypatch):
+    """An option is no mistake where its client is not there to ask."""
+    monkeypatch.setattr("pyramid_tasks.configuration.connections.find_spec", {}.get)
+    assert find_problems(write("$URL = sentinel://h"), {}) == []
+
+
 @pytest.mark.parametrize(
     "form", ["required", "CERT_REQUIRED", "ssl.CERT_REQUIRED", '"REQUIRED"', "2"]
 )
