@@ -69,7 +69,9 @@ args = [1, 2]
     mine = {"task": "exampleapp.add", "schedule": 7, "args": [1, 2]}
     assert app.conf.beat_schedule == {"mine": mine, "other": other}
     ours = app.registry.introspector
-    (task,) = ours.related(ours.get("periodic tasks", "mine"))
+    periodic = ours.get("periodic tasks", "mine")
+    assert (periodic["schedule"], periodic["args"]) == (7, (1, 2))
+    (task,) = ours.related(periodic)
     assert task is ours.get("tasks", "exampleapp.add")
 
 
