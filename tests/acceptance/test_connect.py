@@ -73,13 +73,18 @@ def check_empty(url, broker, queue):
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_postgresql_and_redis(connect, url):
-    """Servers that give all rights say so, and are left as they were."""
+    """Servers that give all rights say so, and are left as they were.
+
+    The broker is asked about the queue that the tasks are routed to.
+    """
     queue = unique()
-    done = connect(REDIS, url, queue=queue)
+    routes = f'celery.task_routes = {{"outboxapp.fulfil": "{queue}-own"}}'
+    done = connect(REDIS, url, queue=queue, more=routes)
     assert done.returncode == 0, done.stdout
     broker, results, shop, last = done.stdout.splitlines()
     assert re.fullmatch(
-        rf"The broker {REDIS} answers: Redis \d.*, which takes messages for {queue}\.",
+        rf"The broker {REDIS} answers: Redis \d.*, which takes messages for "
+        rf"{queue}-own\.",
         broker,
     )
     assert results == f"The result backend {REDIS} answers, and keeps results."
