@@ -782,6 +782,7 @@ LOGGING = "logging: {version: 1, handlers: {x: {class: logging.Lost}}}\n"
         (f"{YAML}'celerybeat:n': {{task: x}}\n", "'celery', below beat_schedule."),
         (f"{YAML}celeryroute: {{x: y}}\n", "'celery', below task_routes."),
         (f"{YAML}celeryy: {{a: 1}}\n", ", section 'celeryy': did you mean 'celery'?"),
+        (f"{YAML}celry: {{a: 1}}\n", ", section 'celry': did you mean 'celery'?"),
         (f"{YAML}timezone: UTC\n", "did you mean timezone in the section 'celery'?"),
         (f"{YAML}pyramid_tasks: {{}}\n", 'did you mean "pyramid_tasks.KEY" in the'),
         (f"{YAML}celery: {{3: 4}}\n", ", section 'celery': 3 is not a setting that"),
