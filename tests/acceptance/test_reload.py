@@ -170,7 +170,7 @@ def test_configuration(project):
 
     ``[pserve] ignore_files`` are left alone, as by ``pserve``.
     """
-    template, text = project.folder / "page.jinja2", project.folder / "data" / "a.txt"
+    template, text = project.folder / "page 1.html", project.folder / "data" / "a.txt"
     text.parent.mkdir()
     generated = project.folder / "of a tool.jinja2"
     for path in (template, text, text.parent / "__init__.py", generated):
@@ -179,7 +179,7 @@ def test_configuration(project):
     base.write_text(project.configuration("old"))
     project.ini.write_text(
         "[app:main]\nuse = config:%(here)s/base.ini\n\n"
-        "[pserve]\nwatch_files =\n  *.jinja2\n  data:%(name)s.txt\n"
+        "[pserve]\nwatch_files =\n  *.jinja2\n  page 1.html\n  data:%(name)s.txt\n"
         "ignore_files = */of a tool.jinja2\n"
     )
     line = BEFORE.replace("config.ini", "config.ini?name=a")
