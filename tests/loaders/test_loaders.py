@@ -13,7 +13,7 @@ import plaster_pastedeploy
 import pytest
 from celery import Celery
 
-from pyramid_tasks import PyramidTasksError
+from pyramid_tasks import PyramidTasksError, loaders
 from pyramid_tasks.exceptions import ConfigFileNotFound, LoadError, SettingError
 from pyramid_tasks.loaders import get_celery_app
 from pyramid_tasks.loaders.protocol import find_loader
@@ -114,6 +114,12 @@ def test_plain_celery_can_be_inherited(load, write_ini):
     app = load(f"{APP}[celery]\nuse = config:other.ini\ntask_acks_late = true\n")
     assert app.conf.worker_concurrency == 3
     assert app.conf.task_acks_late is True
+
+
+def test_program_that_imports_the_application(write_ini, monkeypatch):
+    """It gets the one that CELERY_INI names."""
+    monkeypatch.setenv("CELERY_INI", str(write_ini(APP)))
+    assert "exampleapp.add" in loaders.app.tasks
 
 
 def test_use_config():
