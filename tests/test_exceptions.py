@@ -47,7 +47,7 @@ ERRORS = {
     ),
     "DeferError": (("a",), "a", {}, TypeError),
     "BrokerUnavailable": (
-        ("redis://", "timed out"),
+        ("redis://", TimeoutError("timed out")),
         (
             "The broker redis:// cannot be reached (timed out); the transaction that "
             "defers a task is aborted, as its task could not be sent."
