@@ -320,6 +320,10 @@ CHECKS = [
     ),
     # With an outbox, an application has a session, and declares its table.
     ({"app": OUTBOX}, ["is no request.dbsession", r"outbox_table\(Base.metadata\)"]),
+    (
+        {"use": "listedapp:with_inbox", "app": OUTBOX},
+        ["= outbox, but the application", "a task that defers", "a task that sends"],
+    ),
     ({"use": TABLE, "app": OUTBOX}, []),
     ({"use": TABLE, "app": SCHEMA}, []),
     ({"use": TABLE, "app": f"{SCHEMA}a b"}, []),
