@@ -148,6 +148,9 @@ def test_celery_application_of_another_package():
     assert (found["args"], found["kwargs"]) == ([1, 2], {"y": 3})
     app.conf.result_backend = "cache+memory://"
     assert problems_of(app) == []
+    app.conf.beat_schedule = {"text": {**entry, "schedule": "* * * * *"}}
+    (text,) = problems_of(app)
+    assert "a string is not a schedule; write [celerybeat:NAME]" in text
 
 
 def test_no_tasks(write, listed):
