@@ -389,6 +389,7 @@ def test_mistakes(told, text, said):
     [
         f"redis://:{SECRET}/x@localhost",
         f"redis://user:123/{SECRET}@localhost",
+        f"amqp://user:123/{SECRET}@localhost",
         f"redis://:{SECRET}#x@localhost",
         f"redis://:x;{SECRET}@localhost",
         f"redis://:{SECRET}[@localhost",
@@ -734,6 +735,13 @@ def test_misspelt_secret(opened):
     """``celery report`` does not show it."""
     app = opened(f"{APP}celery.broker_pasword = {SECRET}\n")
     assert SECRET not in app.bugreport()
+
+
+def test_web_process_makes_no_tables(web, tmp_path):
+    """A process that only sends does not open the database of the results."""
+    url = f"db+sqlite:///{tmp_path}/results.sqlite"
+    web(APP.replace("cache+memory://", url)).backend  # noqa: B018 made when it is read
+    assert not (tmp_path / "results.sqlite").exists()
 
 
 def test_web_process_leaves_the_worker_alone(web):
