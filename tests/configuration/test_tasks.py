@@ -659,7 +659,7 @@ def test_periodic_task_several_times(config):
     config.add_periodic_task(30, add, (1,))
     config.add_periodic_task(30, add, (2,))
     config.add_periodic_task(30, add, (2,), {"y": 1})
-    config.add_periodic_task(60, add, (1,), name="slow")
+    config.add_periodic_task(60, add, (1j,), name="slow", serializer="pickle")
     entries = config.make_celery_app().conf.beat_schedule
     assert sorted(entries) == ["add(1)", "add(2)", "add(2, y=1)", "slow"]
 
