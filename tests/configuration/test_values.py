@@ -6,6 +6,7 @@ import sys
 from types import ModuleType
 
 import pytest
+from pyramid.exceptions import ConfigurationError
 
 from pyramid_tasks._celery import SETTING_TYPES
 from pyramid_tasks.exceptions import SettingError
@@ -68,6 +69,13 @@ def test_module_that_a_program_made(configure, monkeypatch):
     monkeypatch.setitem(sys.modules, "made", ModuleType("made"))
     app = configure(**{"celery.imports": "made"}).make_celery_app()
     assert app.conf.imports == ["made"]
+
+
+def test_worker_without_an_ini(configure):
+    """Settings of workers are checked for a module that ``celery -A`` names, too."""
+    config = configure(**{"celery.worker_pool": "nonsense"})
+    with pytest.raises(ConfigurationError, match="worker_pool = nonsense is not one"):
+        config.make_celery_app()
 
 
 @pytest.mark.filterwarnings("ignore:You're running the worker with superuser")
