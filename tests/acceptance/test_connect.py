@@ -176,7 +176,7 @@ def test_queue_with_other_arguments(connect, rabbitmq):
     with Connection(broker) as connection:
         queue = Queue("prior", Exchange("prior"), "prior", max_priority=5)
         queue(connection.channel()).declare()
-    done = connect(broker, queue="prior")
+    done = connect(broker, more='celery.task_routes = {"*": "prior"}')
     assert re.search(r"x-max-priority.* is there with other arguments", failing(done))
 
 
