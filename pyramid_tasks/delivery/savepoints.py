@@ -26,9 +26,12 @@ def open_savepoints(request: Request) -> tuple[SessionTransaction, ...]:
     if orm is None:
         return ()
     # A session joins the transaction with its first statement, which may follow.
-    sessions = [
-        each for each in vars(request).values() if isinstance(each, orm.Session)
-    ]
+    sessions = []
+    for each in vars(request).values():
+        if isinstance(each, orm.Session):
+            sessions.append(each)
+        elif isinstance(each, orm.scoped_session) and each.registry.has():
+            sessions.append(each.registry())
     for resource in resources(request.tm.get()):
         session = getattr(resource, "session", None)
         if isinstance(session, orm.Session):

@@ -78,8 +78,6 @@ def savepoints(request, kind):
         zope.sqlalchemy.register(scoped, transaction_manager=request.tm)
         request.dbsession = scoped
     session = request.dbsession
-    if kind == "scoped":
-        session.execute(text("SELECT 1"))  # or it is no part of the transaction yet
     is_sqlite = session.get_bind().dialect.name == "sqlite"
     if kind == "tm":
         if is_sqlite:
