@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -201,7 +201,8 @@ class Publisher:
         pool = self._pools.get(key)
         if pool is None:
             # Another application of the process may have another limit, and use it.
-            pools.set_limit(app.conf.broker_pool_limit, ignore_errors=True)
+            with suppress(RuntimeError):
+                pools.set_limit(app.conf.broker_pool_limit)
             connection = app.connection_for_write(connect_timeout=self.timeout)
             limit_waits(connection, self.timeout)
             pool = pools.producers[connection]

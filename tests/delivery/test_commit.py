@@ -236,6 +236,14 @@ def test_time_limit_while_sending(app, monkeypatch, caplog, error, raised):
     assert [failure.args for failure in app.failures] == [(5,), (6,)]
 
 
+def test_pool_limits_of_two_applications(app):
+    """A pool that is in use cannot shrink to the limit of another application."""
+    with Publisher(app.celery, DEADLINE).producer():
+        other = App(app.broker, celery__broker_pool_limit=2)
+        other.defer(1)
+    assert other.sent() == [1]
+
+
 def test_time_limit_after_an_error(app):
     """It ends the task, whatever error is the reason why a batch ends early."""
     publisher = Publisher(app.celery, DEADLINE)
