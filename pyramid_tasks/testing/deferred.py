@@ -157,7 +157,7 @@ class Deferred:
         except Exception as error:
             if errors and all(error is not each for each in errors):
                 # Celery has made it one that can be pickled.
-                raise errors[-1] from None
+                raise errors[-1] from errors[-1].__cause__
             raise
         finally:
             app.registry.unregisterHandler(note, [TaskFailed])

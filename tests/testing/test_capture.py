@@ -50,7 +50,7 @@ class TwoPartError(Exception):
 
 
 def fail(request):
-    raise TwoPartError("no", "way")
+    raise TwoPartError("no", "way") from KeyError("why")
 
 
 def flaky(self, request, failures):
@@ -459,6 +459,7 @@ def test_error(deferred, request_):
     with pytest.raises(TwoPartError, match="no way") as error:
         deferred.run()
     assert error.traceback[-1].name == "fail"
+    assert isinstance(error.value.__cause__, KeyError)
     with pytest.raises(exceptions.ResultNotReady):
         failed.get(timeout=1)
     assert deferred.run() == [1]
