@@ -17,7 +17,9 @@ from ..exceptions import near_names
 
 _NAMESPACE = vars(logging)
 _CLASSES = {
-    name: name for name in _NAMESPACE if name.endswith(("Handler", "Formatter"))
+    name: name
+    for name in _NAMESPACE
+    if name.endswith(("Handler", "Formatter")) and not name.startswith("_")
 }
 
 #: The kinds of sections, the first part of their names, and the keys they can have.

@@ -300,7 +300,11 @@ def problem(write_ini):
         ),
         (
             logged("StreamHandler", "StreamHandlr"),
-            ", [handler_console] class = StreamHandlr is not one of BufferingForm",
+            (
+                ", [handler_console] class = StreamHandlr is not one of "
+                "BufferingFormatter, FileHandler, Formatter, Handler, NullHandler, "
+                "StreamHandler, or a dotted name. Did you mean StreamHandler?"
+            ),
         ),
         (
             logged("stderr", "stder"),
@@ -396,7 +400,6 @@ def test_mistakes(told, text, said):
         f"redis://:{SECRET}@localhost:port",
         f"redis://:{SECRET}@localhost/name",
         f"amqp://:{SECRET}/@localhost",
-        f"amqp://user:123/{SECRET}@localhost",
         f"db+postgresql://user:{SECRET}/x@localhost/db",
         f"redis://:{SECRET}@[::1",
         f'"redis://:{SECRET}@localhost"',
