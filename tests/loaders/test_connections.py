@@ -369,6 +369,7 @@ def test_options_of_transports(write, prefix, read_prefix):
         "retry_policy": ('{"timeout": 5.0}', {"timeout": 5.0}),
         "socket_keepalive_options.TCP_NODELAY": ("1", {socket.TCP_NODELAY: 1}),
         "unacked_key": ("un", "un"),
+        "unacked_restore_limit": ("null", None),
     }
     lines = [f"$OPTIONS.{name} = {written}" for name, (written, _) in options.items()]
     ini = write("\n".join(lines))
