@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import subprocess
 from string import Template
 
 import plaster
@@ -347,6 +348,16 @@ def test_other_values(write, files):
     assert app.conf.broker_use_ssl == expected
     app = open_app(write("$URL = amqp://h\n$TLS.server_hostname = shop"))
     assert app.conf.broker_use_ssl == {"server_hostname": "shop"}
+
+
+def test_key_with_a_password(write, files, tmp_path):
+    """The password is used."""
+    key = f"{tmp_path}/locked.pem"
+    command = f"openssl pkey -in {files}/key.pem -aes256 -passout pass:{SECRET}"
+    subprocess.run([*command.split(), "-out", key], check=True)
+    lines = f"$TLS.ssl_certfile = {files}/cert.pem\n$TLS.ssl_keyfile = {key}"
+    ini = write(f"$URL = redis://h\n{lines}\n$TLS.ssl_password = {SECRET}")
+    assert find_problems(ini, {}) == []
 
 
 def test_switch_in_a_query(write):
