@@ -55,6 +55,12 @@ def setting_error(global_config, **settings):
     return config.make_wsgi_app()
 
 
+def action_error(global_config, **settings):
+    config = Configurator(settings=settings)
+    config.action(None, lambda: None.missing)
+    return config.make_wsgi_app()
+
+
 def factory_error(loader, global_config, **settings):
     """A factory for ``[celery:NAME]``."""
     raise LookupError("of the factory")

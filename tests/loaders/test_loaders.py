@@ -12,6 +12,7 @@ import plaster
 import plaster_pastedeploy
 import pytest
 from celery import Celery
+from pyramid.exceptions import ConfigurationExecutionError
 
 from pyramid_tasks import PyramidTasksError, loaders
 from pyramid_tasks.exceptions import ConfigFileNotFound, LoadError, SettingError
@@ -464,6 +465,7 @@ def test_setting_that_the_application_refuses(load, tmp_path):
         ("failing:configparser_error", Exception),
         ("failing:logging_error", ValueError),
         ("failing:reads_a_file", FileNotFoundError),
+        ("failing:action_error", ConfigurationExecutionError),
         ("failing_import:main", ImportError),
         ("exampleapp:broken", AttributeError),
     ],
