@@ -776,6 +776,7 @@ def test_options_are_kept(make_task, options):
         ("soft_time_limit", -1, "= -1 is not a number of seconds"),
         ("autoretry_for", "OSError", "= 'OSError' is not a tuple of exceptions"),
         ("autoretry_for", OSError, "= <class 'OSError'> is not a tuple of exceptions"),
+        ("autoretry_for", (int,), ".*int.* is not a tuple of exceptions"),
         ("throws", "OSError", "= 'OSError' is not an exception or a tuple"),
         ("max_retries", "3", "= '3' is not a number"),
         ("retry_backoff", "x", "= 'x' is not a number"),
