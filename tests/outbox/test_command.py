@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import celery
 import pytest
@@ -16,6 +17,7 @@ from support import environment, measured, run, start
 from transactional import fail, invoke
 
 from pyramid_tasks.contrib.outbox_table import OutboxMessage, metadata
+from pyramid_tasks.outbox.command import outbox
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +31,7 @@ def _signals():
     signal.set_wakeup_fd(-1)
 
 
-def test_create_status_run(engine, make_app):
+def test_create_status_run(engine, make_app, capsys):
     """The table is made, messages are counted, sent, and set aside."""
     metadata.drop_all(engine)
     app = make_app(engine)
@@ -50,7 +52,10 @@ def test_create_status_run(engine, make_app):
     found = json.loads(fail(app, "status", "--json"))
     assert 90 <= found.pop("oldest") < 600
     assert found == {"waiting": 3, "set_aside": 1, "relay": None}
-    assert 'see "outbox list"' in invoke(app, "status")[1]
+    assert fail(app, "status").endswith('are set aside: see "outbox list".\n')
+    with pytest.raises(SystemExit):
+        outbox(["status"], obj=SimpleNamespace(app=app.celery))
+    assert "outbox list" in capsys.readouterr().err
     assert invoke(app, "run", "--once", "--batch", "2") == (0, "Sent: 3\n")
     assert app.values() == [1, 2, 3]
     app.update(attempts=5, error="ValueError: too long\nmore")

@@ -198,9 +198,14 @@ def test_long_transaction_keeps_its_lease(sqlite, make_app, monkeypatch):
     """A transaction that lasts as long as the lease renews the lease at its commit."""
     monkeypatch.setattr("pyramid_tasks.outbox.transactions._OLD", 0)
     app = make_app(sqlite, pyramid_tasks__outbox_lease="60")
-    get_outbox(app.registry).sender.put = lambda *_: None
+    sender = get_outbox(app.registry).sender
+    put, sender.put = sender.put, Mock()
     with app.request() as request, request.tm:
-        request.defer_task("record", 1)
+        with monkeypatch.context() as patch:
+            patch.setattr("pyramid_tasks.outbox.transactions._USABLE", -1)
+            request.defer_task("record", 1)
         statement = "UPDATE pyramid_tasks_outbox SET not_before = 0"
         request.dbsession.connection().exec_driver_sql(statement)
     assert app.relay().run_once() == 0
+    put(*sender.put.call_args.args)
+    assert app.values() == [1]
