@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
 from threading import Thread
-from types import SimpleNamespace
 from unittest.mock import Mock, patch
 
 from celery.signals import worker_process_shutdown
@@ -182,16 +180,6 @@ def test_rows_that_can_never_be_deleted(sqlite, make_app, monkeypatch):
     for number in 1, 2, 3:
         app.defer(number)  # and wait until the sender holds nothing any more
     assert len(app.rows()) == 3
-
-
-def test_transaction_longer_than_its_lease(sqlite, make_app, monkeypatch):
-    """The process sends the tasks itself, as the commit renews their lease."""
-    app = make_app(sqlite, pyramid_tasks__outbox_lease="60")
-    earlier = SimpleNamespace(monotonic=lambda: time.monotonic() - 60)
-    with app.request() as request, request.tm, monkeypatch.context() as patch:
-        patch.setattr("pyramid_tasks.outbox.transactions.time", earlier)
-        request.defer_task("record", 1)
-    assert app.values() == [1]
 
 
 def test_long_transaction_keeps_its_lease(sqlite, make_app, monkeypatch):

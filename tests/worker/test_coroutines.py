@@ -367,20 +367,6 @@ def test_soft_time_limit_of_what_cannot_be_cancelled(call):
     assert call(double, 2) == 4
 
 
-def test_soft_time_limit_before_the_coroutine(call, monkeypatch, recwarn):
-    """A limit that comes before a coroutine begins leaves nothing to be warned of."""
-
-    def run(_, main, **options):
-        main.close()
-        raise SoftTimeLimitExceeded
-
-    monkeypatch.setattr(asyncio.Runner, "run", run)
-    with pytest.raises(SoftTimeLimitExceeded):
-        call(double, 2)
-    gc.collect()
-    assert not recwarn.list
-
-
 def test_exit_leaves_nothing_in_the_loop(call):
     """What an error in the loop itself leaves behind is cancelled at once."""
     ended = []
