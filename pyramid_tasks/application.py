@@ -43,7 +43,7 @@ class PyramidCelery(Celery):
     origin: Origin | None = None
     fork_error: Exception | None = None
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, **options: Any) -> None:
         self.registry = registry
         self.limited_backends: dict[float, Any] = {}
         # The producer and the result backend to send through. Not by thread: gunicorn
@@ -52,15 +52,16 @@ class PyramidCelery(Celery):
             "sending", default=(None, None)
         )
         self.pickled_as = uuid()
-        super().__init__(
-            main=registry.package_name,
+        own = {
+            "main": registry.package_name,
             # By name, as imports go downward: the room of the loader is above.
-            loader="pyramid_tasks.worker.loader:PyramidLoader",
+            "loader": "pyramid_tasks.worker.loader:PyramidLoader",
             # Several applications in one process must not see each other's tasks.
-            set_as_current=False,
+            "set_as_current": False,
             # Celery's is for Django, and would import what Django's variable names.
-            fixups=(),
-        )
+            "fixups": (),
+        }
+        super().__init__(**{**own, **options})
 
     def __reduce__(self) -> tuple[Callable[..., Celery], tuple[Any, ...]]:
         # A copy is the same application, as a request and a registry have only one.
