@@ -12,6 +12,7 @@ from configparser import ConfigParser
 from typing import Any
 
 from ..configuration.importable import import_symbol
+from ..configuration.kinds import near
 from ..configuration.values import check_fields
 from ..exceptions import near_names
 
@@ -48,8 +49,8 @@ def find_misspelt(parser: ConfigParser) -> Iterator[str]:
         for section in parser.sections():
             if section.startswith(prefix):
                 for key in parser[section].keys() - parser.defaults().keys() - {*known}:
-                    for near in near_names(key, known):
-                        yield f"[{section}] {key}: did you mean {near}?"
+                    for name in near_names(key, known):
+                        yield f"[{section}] {key}: did you mean {name}?"
                 if "class" not in parser[section]:
                     try:
                         check_fields(parser[section].get("format", "", raw=True))
@@ -89,9 +90,7 @@ def _words(text: str) -> list[str]:
 def _among(what: str, known: list[str]) -> str | None:
     if what in known:
         return None
-    nearest = near_names(what, known)
-    hint = f" Did you mean {nearest[0]}?" if nearest else ""
-    return f"= {what} is not one of {', '.join(known)}.{hint}"
+    return f"= {what} is not one of {near(what, known)}"
 
 
 def _level(items: dict[str, str]) -> Iterator[tuple[str, str]]:

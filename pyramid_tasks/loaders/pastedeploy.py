@@ -14,8 +14,9 @@ import plaster_pastedeploy
 from celery import Celery
 
 from ..application import PyramidCelery
+from ..configuration.kinds import did_you_mean
 from ..configuration.load import begin_load, report, report_setting, warn
-from ..exceptions import LoadError, near_names
+from ..exceptions import LoadError
 from ..settings import Settings, coerce_settings, merge_settings
 from ._pastedeploy import APP_PREFIXES, CELERY, CeleryConfigLoader, as_text
 from .errors import plain_errors, setting_source
@@ -81,8 +82,7 @@ def _load_app(
         if not found or frame.f_globals.get("__name__") != "pyramid.path":
             raise
         section, key = found
-        nearest = near_names(str(error.name), packages_distributions())
-        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        hint = did_you_mean(str(error.name), packages_distributions())
         message = f"there is no module {error.name}.{hint}"
         raise LoadError(
             f"{loader.filename}, [{section}], {key}: {message}", loader.filename
