@@ -148,7 +148,7 @@ class Sender:
         if self._thread is None:
             atexit.register(self.flush)
             # Celery ends the children of a prefork pool without Python's exit handlers.
-            worker_process_shutdown.connect(self._flush_in_child)
+            worker_process_shutdown.connect(self._flush_in_child, dispatch_uid=id(self))
         self._thread = thread
         return True
 

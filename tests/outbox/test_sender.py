@@ -60,12 +60,15 @@ def test_process_that_ends(sqlite, make_app, outbox_ini, tmp_path):
 
 
 def test_child_that_ends(sqlite, make_app):
-    """A child of a prefork pool, which has no exit handlers, waits for the thread."""
-    app = make_app(sqlite)
-    app.defer(1)
-    with patch.object(get_outbox(app.registry).sender, "flush") as flush:
+    """A child of a prefork pool, which has no exit handlers, waits for each thread."""
+    senders = []
+    for app in make_app(sqlite), make_app(sqlite):
+        app.defer(1)
+        senders.append(get_outbox(app.registry).sender)
+    one, two = (patch.object(sender, "flush") for sender in senders)
+    with one as first, two as second:
         worker_process_shutdown.send(sender=None)
-    assert flush.call_count == 1
+    assert (first.call_count, second.call_count) == (1, 1)
 
 
 def test_fork_waits_for_the_thread(sqlite, make_app, outbox_ini, tmp_path):
