@@ -22,11 +22,11 @@ from .kinds import (
     check_bool,
     check_delivery_mode,
     check_exchange_type,
+    check_links,
     check_rate,
     check_task_id,
     dictionary,
     did_you_mean,
-    is_link,
     is_time,
     of,
     seconds,
@@ -39,9 +39,6 @@ from .transport_options import check_publish_policy
 _TEXT = of("text: put it in quotes", str)
 _NAME = of("a name: put it in double quotes if it is a number", str, like="name")
 _WHOLE = of("a whole number", int)
-_LINK = that(
-    "what request.task_signature() or a canvas returns, or a list of such", is_link
-)
 _EXPIRES = that(
     "a number of seconds, a datetime, or text in the form of ISO 8601",
     lambda value: (
@@ -81,16 +78,16 @@ _CALL: dict[str, Check] = {
     **dict.fromkeys(("group_index", "retries", "replaced_task_nesting"), _WHOLE),
     **dict.fromkeys(("timeout", "confirm_timeout"), seconds()),
     "add_to_parent": check_bool,
-    "chain": _LINK,
-    "chord": _LINK,
+    "chain": check_links,
+    "chord": check_links,
     "connection": of("a connection of kombu", like="connected"),
     "countdown": seconds(MIN_SECONDS),
     "eta": that("a datetime, or text in the form of ISO 8601", is_time),
     "exchange_type": check_exchange_type,
     "expiration": that("a number of seconds", lambda value: float(value) >= 0),
     "headers": dictionary(),
-    "link": _LINK,
-    "link_error": _LINK,
+    "link": check_links,
+    "link_error": check_links,
     "producer": of("a producer of kombu", like="publish"),
     "publisher": of("a producer of kombu", like="publish"),
     "reply_to": _NAME,

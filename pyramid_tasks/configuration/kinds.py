@@ -145,13 +145,14 @@ def is_time(value: Any) -> bool:
     )
 
 
-def is_link(value: Any) -> bool:
-    """Whether Celery can send what is linked to a call."""
-    if isinstance(value, Mapping):
-        return "task" in value
-    if isinstance(value, (list, tuple)):
-        return all(map(is_link, value))
-    return isinstance(value, Iterable) and not isinstance(value, str)
+def check_links(value: Any) -> list[Any] | None:
+    """Return a list of what an iterable has; refuse what is no signature."""
+    is_one = isinstance(value, Mapping) or not isinstance(value, Iterable)
+    links = [value] if is_one else [*value]
+    if not all(isinstance(link, Mapping) and "task" in link for link in links):
+        expected = "what request.task_signature() or a canvas returns, or their list"
+        raise ValueError(f"= {shown(value)} is not {expected}.")
+    return None if is_one else links
 
 
 def check_rate(value: Any) -> None:

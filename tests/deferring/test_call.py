@@ -70,14 +70,19 @@ def test_subscribers_and_context(make_app, delivery):
 
 
 def test_linked_tasks(app, delivery):
-    """link and link_error of a call know the context, and are left as given."""
+    """link and link_error of a call know the context, and are left as given.
+
+    Each is a task or an iterable of tasks, as with Celery.
+    """
     with app.request() as request:
         linked = request.task_signature("total")  # which takes one argument, as both do
         options = {"link": linked, "link_error": [linked], "delivery": delivery}
         for name in "link", "link_error":
             only = {name: linked, "delivery": delivery}
             request.defer_task_with_options("add", [1], **only)
-        request.defer_tasks("add", [(1,), {"x": 1}], **options)
+        request.defer_tasks(
+            "add", [(1,), {"x": 1}], **options | {"link": iter([linked])}
+        )
     assert not linked.options
     found = [
         (message.payload[2]["callbacks"] or [], message.payload[2]["errbacks"] or [])
