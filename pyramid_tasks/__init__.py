@@ -75,9 +75,7 @@ def includeme(config: Configurator) -> None:
     config.add_directive("add_periodic_task", rooms + "schedules.add_periodic_task")
     config.add_directive("add_task_deriver", rooms + "derivers.add_task_deriver")
     config.add_directive("add_fork_safe", rooms + "fork_safe.add_fork_safe")
-    config.add_directive(
-        "make_celery_app", rooms + "celery_app.make_celery_app", action_wrap=False
-    )
+    config.add_directive("make_celery_app", rooms + "celery_app.make_celery_app")
 
     # Deferring tasks.
     methods = ".deferring.request_methods."
