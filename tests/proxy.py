@@ -18,6 +18,7 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
         self._is_silent = False
+        self._server_is_silent = False
         self._word: bytes | None = None
         self._passes_word = False
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -28,13 +29,17 @@ class Proxy:
         """Accept connections and bytes, and pass nothing on."""
         self._is_silent = True
 
+    def silence_server(self) -> None:
+        """Pass on what clients say, and nothing of what the server says."""
+        self._server_is_silent = True
+
     def silence_at(self, word: bytes, *, passing: bool) -> None:
         """Pass nothing more on when a client says a word, which may still pass."""
         self._word, self._passes_word = word, passing
 
     def speak(self) -> None:
         """Pass everything on again, in connections that heard no word."""
-        self._is_silent = False
+        self._is_silent = self._server_is_silent = False
         self._word = None
 
     def reset(self) -> None:
@@ -95,6 +100,8 @@ class Proxy:
                     if not data:
                         raise OSError
                     if self._is_silent or is_mute:
+                        continue
+                    if self._server_is_silent and side is server:
                         continue
                     word = self._word
                     is_mute = bool(word) and side is client and word in data

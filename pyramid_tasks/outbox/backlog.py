@@ -82,10 +82,7 @@ class LeftToRelays:
         if last is None:
             return None
         with begin(engine) as connection:
-            leased = is_leased(connection, last)
-        if leased is None:
-            self.remove(engine, last)
-        return leased
+            return is_leased(connection, last)
 
 
 def _size(rows: Sequence[Row]) -> int:

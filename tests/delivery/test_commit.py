@@ -188,6 +188,15 @@ def test_broker_fails_before_the_commit(app, proxy, how):
         assert app.sent() == [2]
 
 
+def test_broker_that_confirms_nothing(app, proxy):
+    """It has all tasks of a transaction before its first answer is waited for."""
+    app.defer(0)
+    results = app.defer(1, 2, 3, at_vote=proxy.silence_server)
+    assert not any(result.sent for result in results)
+    proxy.speak()
+    assert app.sent() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("how", ["silence", "refuse"])
 def test_broker_fails_after_the_commit(app, proxy, how, caplog):
     """Each task is told, whatever a subscriber does about another one."""
