@@ -38,7 +38,7 @@ RECORD = ROOT / ".mutants"
 #: How many percent of the breaks the tests have to notice.
 BAR = 97
 #: How many seconds of tests are enough for a break.
-ENOUGH = 300.0
+ENOUGH = 600.0
 #: How many seconds more than usually a test may take before it counts as hung.
 HANGS = 180
 
