@@ -42,7 +42,7 @@ class CommitDelivery(TransactionalDelivery):
         return Publisher(self.app, timeout)
 
     def hold(self, request: Request, messages: list[Message]) -> None:
-        manager = _CommitDataManager.of(request)
+        manager = _CommitDataManager.of(request, self)
         manager.publisher = self.publisher
         manager.hold(request, messages)
 

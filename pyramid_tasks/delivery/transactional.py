@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pyramid.request import Request
     from transaction.interfaces import ITransaction
 
+    from ..registry import Delivery
+
 logger = logging.getLogger(__name__)
 
 
@@ -112,14 +114,17 @@ class TaskDataManager(ABC, Generic[_Item]):
         self._messages: list[_Item] = []
 
     @classmethod
-    def of(cls, request: Request) -> Self:
-        """Return the data manager in the transaction of a request."""
+    def of(cls, request: Request, delivery: Delivery) -> Self:
+        """Return the data manager of a delivery in the transaction of a request.
+
+        The requests of several applications may share a transaction.
+        """
         transaction = request.tm.get()
         try:
-            manager: Self = transaction.data(cls)
+            manager: Self = transaction.data(delivery)
         except KeyError:
             manager = cls(request)
-            transaction.set_data(cls, manager)
+            transaction.set_data(delivery, manager)
             request.add_finished_callback(manager.warn_if_open)
         if not manager._is_joined:
             transaction.join(manager)

@@ -60,7 +60,7 @@ class OutboxDelivery(TransactionalDelivery):
         transaction = JoinedTransaction(outbox, session, request.tm)
         held = [_Held(message, transaction) for message in messages]
         transaction.write([each.row for each in held])
-        _OutboxDataManager.of(request).hold(request, held)
+        _OutboxDataManager.of(request, self).hold(request, held)
 
 
 class _Held:

@@ -20,7 +20,7 @@ class TransactionalCapturing(CapturingDelivery):
         if transaction_of(request) is None:
             super().keep(request, captured)
         else:
-            _CapturingDataManager.of(request).hold(request, captured)
+            _CapturingDataManager.of(request, self).hold(request, captured)
 
 
 class _CapturingDataManager(TaskDataManager[Captured]):

@@ -315,6 +315,22 @@ def test_transaction_that_nobody_ends(app, caplog, environ):
 
 
 @ONE_DATABASE
+def test_two_applications(app, request_, delivery, tmp_path):
+    """Each sends its own tasks, also where both take part in one transaction."""
+    engine = create_engine(f"sqlite:///{tmp_path}/other.sqlite")
+    metadata.create_all(engine)
+    other = App(engine, {"pyramid_tasks.delivery": delivery}, None)
+    with prepare(registry=other.registry) as env, request_.tm:
+        env["request"].environ["tm.manager"] = request_.tm
+        request_.defer_task("record", 1)
+        env["request"].defer_task("record", "other")
+        request_.defer_task("record", 2)
+    assert app.sent() == [1, 2]
+    assert other.sent() == ["other"]
+    engine.dispose()
+
+
+@ONE_DATABASE
 def test_result_that_is_ignored(app, request_):
     """As in Celery, nobody waits for it."""
     with request_.tm:
