@@ -164,6 +164,12 @@ def report_setting(problem: SettingError) -> None:
         problems.append(problem)
 
 
+def is_told(key: str) -> bool:
+    """Whether the check in progress has found a mistake in a setting."""
+    problems = _state.get().problems or ()
+    return any(getattr(problem, "key", None) == key for problem in problems)
+
+
 def reporting_directive(directive: _Directive) -> _Directive:
     """Return a directive whose mistakes go to the check in progress."""
 

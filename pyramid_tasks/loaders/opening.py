@@ -14,7 +14,7 @@ from celery import Celery, signals
 from .._celery import new_backend
 from ..application import names_broker
 from ..configuration.addresses import shown, without_secrets
-from ..configuration.load import reporting
+from ..configuration.load import is_told, reporting
 from ..configuration.values import check_environment
 from ..exceptions import LoadError
 from .protocol import Variables, find_loader
@@ -70,7 +70,8 @@ def _check_servers(app: Celery, config_uri: str) -> None:
     """Raise ``LoadError`` if a server is unknown to Celery; connect to none."""
     conf = app.conf
     with reporting():
-        check_environment()  # so that nobody tells of it twice
+        check_environment()
+    with reporting():
         if not names_broker(app):
             raise LoadError(
                 f"{config_uri} names no broker. Set celery.broker_url in the section "
@@ -84,13 +85,12 @@ def _check_servers(app: Celery, config_uri: str) -> None:
             app.connection_for_read() as connection,
         ):
             connection.transport  # noqa: B018 makes the transport, does not connect
-    with reporting():
-        check_environment()
-        with (
-            _usable("The result backend", conf.result_backend, config_uri),
-            _without_tables(app),
-        ):
-            new_backend(app)
+    with (
+        reporting(),
+        _usable("The result backend", conf.result_backend, config_uri),
+        _without_tables(app),
+    ):
+        new_backend(app)
 
 
 @contextmanager
@@ -112,11 +112,14 @@ def _usable(server: str, address: object, config_uri: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        variable = _variable_of(server, address)
+        if variable and is_told(variable):
+            return
         text = error.args[0] if isinstance(error, KeyError) else error  # not its repr
         reason = without_secrets(" ".join(str(text).split()), address)
         if reason[-1:] not in {".", "?"}:
             reason += "."
-        place = _place_in_environment(address) or config_uri
+        place = f"the environment, {variable}" if variable else config_uri
         message = (
             f"{place}: {server} {shown(address)} cannot be used: {reason} Is its name "
             "right, and the package installed that Celery needs for it, as in "
@@ -125,11 +128,12 @@ def _usable(server: str, address: object, config_uri: str) -> Iterator[None]:
         raise LoadError(message, config_uri) from error
 
 
-def _place_in_environment(address: object) -> str | None:
-    """Return the place of an address that a variable of the environment has."""
+def _variable_of(server: str, address: object) -> str | None:
+    """Return the variable of the environment that has the address of a server."""
+    prefix = "CELERY_BROKER" if server == "The broker" else "CELERY_RESULT"
     for name, value in os.environ.items():
-        if name.startswith("CELERY_") and value == address:
-            return f"the environment, {name}"
+        if name.startswith(prefix) and value == address:
+            return name
     return None
 
 

@@ -271,21 +271,32 @@ def test_worker_and_web_process(write, names, lines):
     ("variable", "url", "said"),
     [
         ("CELERY_RESULT_BACKEND", "redis://h?ssl_cert_reqs=none", "has ssl_cert_r"),
+        ("CELERY_RESULT_BACKEND", "rediss://h", "has rediss:// without ssl_cert_reqs"),
         ("CELERY_RESULT_BACKEND", "db+sqlite:////nowhere/x", "is in a folder that is "),
+        ("CELERY_BROKER_URL", "redis://h?foo=1", "has foo in its query, which is un"),
         ("CELERY_BROKER_URL", "sqla+sqlit:///x", "is of no database that SQLAlchemy"),
     ],
 )
 def test_address_in_the_environment(write, monkeypatch, variable, url, said):
-    """An address that wins over the ini is checked in its place."""
+    """An address that wins over the ini is checked in its place, and told once."""
     ini = write("celery.result_backend = rediss://h")
     monkeypatch.setenv(variable, url)
-    # Celery tells it, too, as it takes the variable.
-    messages = [
-        problem["message"] or ""
+    told = [
+        f"{problem['where']}: {problem['message']}"
         for problem in find_problems(ini, {})
-        if problem["where"] == "the environment"
+        if "environment" in f"{problem}"
     ]
-    assert messages[0].startswith(f"{variable} {said}")
+    (once,) = told
+    assert once.startswith(f"the environment: {variable} {said}")
+
+
+def test_same_address_twice_in_the_environment(write, monkeypatch):
+    """A mistake is that of the variable of its server."""
+    url = "rediss://h"  # which is right for a broker
+    monkeypatch.setenv("CELERY_BROKER_URL", url)
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", url)
+    (problem,) = find_problems(write(""), {})
+    assert problem["message"].startswith("CELERY_RESULT_BACKEND has rediss://")
 
 
 def test_without_the_client_of_redis(write, monkeypatch):
