@@ -79,10 +79,15 @@ def _check_servers(app: Celery, config_uri: str) -> None:
                 "default would be amqp://.",
                 config_uri,
             )
-        broker = conf.broker_read_url or conf.broker_transport
+    for url, connect in (
+        (conf.broker_read_url, app.connection_for_read),
+        (conf.broker_write_url, app.connection_for_write),
+    ):
+        broker = url or conf.broker_transport
         with (
+            reporting(),
             _usable("The broker", broker, config_uri),
-            app.connection_for_read() as connection,
+            connect() as connection,
         ):
             connection.transport  # noqa: B018 makes the transport, does not connect
     with (

@@ -277,6 +277,10 @@ def problem(write_ini):
             ),
         ),
         (
+            f"{APP}celery.broker_write_url = reds://",
+            ": The broker reds:/// cannot be used: No such transport: reds. Did you me",
+        ),
+        (
             APP.replace("cache+memory", "db+sqlit"),
             ", [app:main]: celery.result_backend is of no database that SQLAlchemy kno",
         ),
