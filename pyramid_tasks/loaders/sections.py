@@ -12,6 +12,7 @@ from ..coercion import NESTING, coerce_nested
 from ..configuration.beat_schedule import parse_schedule
 from ..configuration.call_options import check_routed, check_scheduled
 from ..configuration.load import report, reporting, warn
+from ..configuration.transport_options import READERS
 from ..exceptions import LoadError, near_names
 from ..settings import Settings, known_name
 from .errors import plain_errors
@@ -73,7 +74,7 @@ def check_sections(reader: ConfigLoader) -> None:
                 "the application."
             )
             report(_mistake(filename, section, wrong))
-        elif kind == "celery" and colon and not _is_worker(reader, section):
+        elif kind == "celery" and colon and _has_options(reader, section):
             wrong = (
                 "none of its keys is a setting of Celery, so that no worker can use "
                 "it. Write the keys of a dictionary as "
@@ -156,9 +157,10 @@ def check_defaults(reader: ConfigLoader, settings: Mapping[str, Any]) -> None:
             warn(logger, LoadError(f"{reader.filename}, {problem}", reader.filename))
 
 
-def _is_worker(reader: ConfigLoader, section: str) -> bool:
+def _has_options(reader: ConfigLoader, section: str) -> bool:
+    """Whether a section has options of a transport, and no setting of a worker."""
     keys = _own_keys(reader, section)
-    return not keys or any(
+    return not READERS.keys().isdisjoint(keys) and not any(
         key in {"use", "app", "paste.celery_factory"}
         or key.startswith(("set ", "get "))
         or known_name(key.partition(".")[0])

@@ -668,6 +668,14 @@ def test_attribute_error_inside_a_handler(problem, capsys, tmp_path, monkeypatch
             "pyramid_tasks.inbox is read in the section of the application, and not he",
         ),
         (
+            f"{APP}[celery:main]\ncelery.worker_pool = solo\n",
+            "celery.worker_pool is no setting in [celery:NAME], where the prefix is le",
+        ),
+        (
+            f"{APP}[celery:main]\nplugin_url = x\n[celery:other]\nplugin_key = x\n",
+            "plugin_url is not a setting that this version of Celery knows; it is pass",
+        ),
+        (
             logged("formatter = ", "formater = "),
             "[handler_console] formater: did you mean formatter?",
         ),
