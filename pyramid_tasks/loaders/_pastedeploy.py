@@ -7,6 +7,7 @@ section. The module was tried on PasteDeploy 3.0 and 3.1. It needs:
   ``egg_protocols`` and ``config_prefixes`` and the method ``invoke``;
 - ``ConfigLoader.get_context``, ``find_config_section`` and ``_context_from_explicit``,
   which the reader below overrides, and ``_context_from_use``, which it calls;
+- ``LoaderContext.create``, which the reader replaces;
 - ``loadwsgi.APP.config_prefixes``, the prefixes of sections for an application;
 - ``util.fix_call``, which adds the signature of a factory to its ``TypeError``.
 """
@@ -79,10 +80,21 @@ class CeleryConfigLoader(loadwsgi.ConfigLoader):
         try:
             if name and name.startswith("config:"):
                 return self._context_of_other(object_type, name, global_conf)
-            return super().get_context(object_type, name, global_conf)
+            context = super().get_context(object_type, name, global_conf)
         except Exception as error:
             self._add_place(error, object_type, name)
             raise
+        create = context.create
+
+        def create_here() -> Any:
+            try:
+                return create()
+            except Exception as error:  # of a factory that does not take the keys
+                self._add_place(error, object_type, name)
+                raise
+
+        context.create = create_here
+        return context
 
     def _context_of_other(
         self, object_type: Any, name: str, global_conf: Any
@@ -98,7 +110,7 @@ class CeleryConfigLoader(loadwsgi.ConfigLoader):
     def find_key(self, word: str, *keys: str) -> tuple[str, str] | None:
         """Return a section and its key whose value has a word; of all keys, or some."""
         for section, key, value in self._values():
-            if word in value.split() and (key in keys or not keys):
+            if word in (value, *value.split()) and (key in keys or not keys):
                 return section, key
         return None
 
@@ -122,13 +134,16 @@ class CeleryConfigLoader(loadwsgi.ConfigLoader):
             if found := self.find_key(str(name)):
                 self._set_place(error, *found)
             return
-        missing = getattr(error, "name", None)
+        missing = str(getattr(error, "name", None) or error)
         keys = [
             key
             for key in self.parser.options(section)
             if key in _NAMING or key.endswith("_factory")
         ]
-        naming = [key for key in keys if missing and missing in self._raw(section, key)]
+        if isinstance(error, KeyError):  # of a variable
+            missing = missing.strip("'")
+            keys = [each for each in self.parser.options(section) if each[:4] == "get "]
+        naming = [key for key in keys if missing in self._raw(section, key)]
         self._set_place(error, section, next(iter(naming or keys), None))
 
     def _set_place(self, error: Any, section: str, key: str | None) -> None:

@@ -323,6 +323,9 @@ def test_no_file(tmp_path):
             " has both [celery] and [celery:main], which are the same. Keep one",
         ),
         ("[celery:main]\napp = missing\n", "missing"),
+        (f"{APP}[celery:main]\napp =\n", ", [celery:main], app = : No section ''"),
+        (f"{APP}[celery:main]\napp = a b\n", ", [celery:main], app = a b: No sect"),
+        (f"{APP}get a = b\nget x = y\n[DEFAULT]\nb=1", ", [app:main], get x = y: 'y'"),
         ("[celery:main]\nuse = missing\n", "missing"),
         (f"{APP}[celery:main]\nuse = main\n", "inherits from itself"),
         (f"{APP}[celery:main]\nuse = egg:pyramid_taks\n", "pyramid_taks"),
@@ -337,11 +340,24 @@ def test_no_file(tmp_path):
         ("[app:main]\n", "No loader given in section 'app:main'"),
         (
             "[celery:main]\nuse = call:exampleapp:without_tasks\n",
-            "without_tasks() takes 1 positional argument but 2 were given",
+            (
+                ", [celery:main], use = call:exampleapp:without_tasks: without_tasks() "
+                "takes 1 positional argument but 2 were given"
+            ),
         ),
         (
             "[app:main]\na = 1\nuse = call:failing:wrong_signature\n",
-            "wrong_signature() got an unexpected keyword argument 'a'",
+            (
+                ", [app:main], use = call:failing:wrong_signature: wrong_signature() "
+                "got an unexpected keyword argument 'a'"
+            ),
+        ),
+        (
+            (
+                f"{APP}filter-with = x\n[filter:x]\na = 1\n"
+                "use = call:failing:wrong_signature"
+            ),
+            ", [filter:x], use = call:failing:wrong_signature: wrong_signature() got",
         ),
         (
             "[celery:main]\nuse = call:nativeloader:wrong_factory\n",
