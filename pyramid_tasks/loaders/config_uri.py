@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plaster import parse_uri
@@ -55,9 +56,8 @@ def _read(config_uri: str) -> Settings:
     try:
         return find_loader(config_uri).get_celery_app_settings()
     except LoadError as error:
-        problem = (
-            f"= {config_uri} cannot be read by a web process: {error} Write "
-            "%(__file__)s, or %(__file__)s#NAME for [celery:NAME]."
-        )
+        problem = f"= {config_uri} cannot be read by a web process: {error}"
+        if not Path(config_uri.partition("#")[0]).is_file():
+            problem += " Write %(__file__)s, or %(__file__)s#NAME for [celery:NAME]."
         # Not "from error", which shows the value.
         raise SettingError(_KEY, problem) from None

@@ -71,7 +71,8 @@ def find_loader(config_uri: str) -> CeleryLoader:
                 return cast("CeleryLoader", entry_point.load()(url))
         loader = plaster.get_loader(url)
     except plaster.PlasterError as error:
-        message = f"{config_uri}: {error}. Install a plaster loader for this format."
+        reason = str(error).rstrip(".")
+        message = f"{config_uri}: {reason}. Install a plaster loader for this format."
         raise LoadError(message, config_uri) from error
     except LoadError:
         raise

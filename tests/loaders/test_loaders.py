@@ -592,8 +592,9 @@ def test_config_uri_gives_schedules_and_routes(web):
     [
         ("%(here)s/missing.ini", "missing.ini: there is no such file"),
         ("%(__file__)s#x", "has neither [celery:x] nor [app:x]"),
-        ("true", "Install a plaster loader for this format."),
-        ("%(here)s", "Install a plaster loader for this format."),
+        ("true", '"true". Install a plaster loader for this format. Write %(__file__)'),
+        ("x://y", '"x". Install a plaster loader for this format. Write %(__file__)s,'),
+        ("%(here)s", "Install a plaster loader for this format. Write %(__file__)s,"),
     ],
 )
 def test_wrong_config_uri(web, load, caplog, write_ini, uri, said):
@@ -610,6 +611,17 @@ def test_wrong_config_uri(web, load, caplog, write_ini, uri, said):
     assert sentence in [f"{each['where']}: {each['message']}" for each in found]
     load(text)
     assert sentence in caplog.messages
+
+
+@pytest.mark.parametrize(
+    "section", ["celery]\ntimezone = %(x)s", "celeryroute:exampleapp.add]\nqueue = 5"]
+)
+def test_mistake_behind_config_uri(web, section):
+    """The sentence is about the section, and not about what names the file."""
+    with pytest.raises(SettingError) as caught:
+        web(f"{URI}[{section}\n")
+    assert f"[{section.partition(']')[0]}]" in str(caught.value)
+    assert "Write %(__file__)s" not in str(caught.value)
 
 
 def test_wrong_setting_behind_config_uri(web):
