@@ -71,7 +71,7 @@ def _with_inbox(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
 def _in_transaction(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
     annotate_user = asbool(info.registry.settings.get("tm.annotate_user", True))
 
-    def transaction_task(request: Request, *args: Any, **kwargs: Any) -> Any:
+    def transaction_task(request: Request, /, *args: Any, **kwargs: Any) -> Any:
         environ = request.environ
         if "tm.active" in environ:
             return task(request, *args, **kwargs)

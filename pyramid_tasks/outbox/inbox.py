@@ -59,7 +59,7 @@ def inside_transaction(task: TaskFunc, outbox: Outbox) -> TaskFunc:
     """
     schemas = outbox.schemas
 
-    def run(request: Request, *args: Any, **kwargs: Any) -> Any:
+    def run(request: Request, /, *args: Any, **kwargs: Any) -> Any:
         current = request.current_task
         if current.request.id is None:  # another task calls it
             return task(request, *args, **kwargs)
@@ -99,7 +99,7 @@ def outside_transaction(
         max_deliveries: How many processes may die of the task.
     """
 
-    def run(request: Request, *args: Any, **kwargs: Any) -> Any:
+    def run(request: Request, /, *args: Any, **kwargs: Any) -> Any:
         current = request.current_task
         if current.request.id is None:
             return task(request, *args, **kwargs)

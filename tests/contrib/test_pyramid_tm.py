@@ -167,6 +167,13 @@ def test_user_is_noted_as_in_a_view(app, annotate, user):
         assert tuple(request.defer_task("work").get()) == (user, "work")
 
 
+def test_argument_of_any_name(app):
+    """A parameter may have the name that the deriver gives to its own."""
+    with app(lambda _, request: request) as request:
+        found = request.defer_task_with_options("work", kwargs={"request": 1})
+        assert found.get() == 1
+
+
 def test_task_can_opt_out(app):
     """A task with tm=False begins no transaction."""
     work = lambda request: "tm.active" in request.environ  # noqa: E731

@@ -66,10 +66,10 @@ class App(TransactionalApp):
         config.register_task(lambda request: "long", name=LONG, inbox=True)
         config.register_task(lambda request, task_id: None, name="after an error")
 
-    def work(self, request, n=1):
-        value = self.hook(request)
+    def work(self, request_, n=1, request=None):
+        value = self.hook(request_)
         insert = text(f"INSERT INTO effects VALUES ({n + self.effects()})")
-        request.dbsession.connection().execute(insert)
+        request_.dbsession.connection().execute(insert)
         return value
 
     def run(self, task_id, *, name="work", redelivered=False, **message):
@@ -205,6 +205,13 @@ def test_call_by_another_task(sqlite, task_id):
     app = App(sqlite, lambda request: app.celery.tasks["next"](3))
     assert app.run(task_id) == ("SUCCESS", (3,))
     assert app.count(InboxRow) == 1
+
+
+def test_argument_of_any_name(sqlite, task_id):
+    """A parameter may have the name that the inbox gives to its own."""
+    app = App(sqlite)
+    app.celery.tasks["work"].apply(kwargs={"request": 1}, throw=True)
+    assert app.effects() == 1
 
 
 def test_pyramid_retry(sqlite, task_id):
