@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.functional import reprcall
 
-from .._celery import as_current_app
+from .._celery import as_current_app, dump_models
 from ..deferring.call import serialize_arguments
 from ..delivery.canvas import nodes
 from ..events import TaskFailed
@@ -199,9 +199,12 @@ class Deferred:
         self, task: CapturedTask, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bool:
         expected = self._bind(task.name, args, kwargs)
+        # Which argument takes a model is seen from all of them.
+        sent = dump_models(self._tasks.app.tasks.get(task.name), args, kwargs)
+        dumped = self._bind(task.name, *sent)
         given = self._bind(task.name, task.args, task.kwargs)
         return expected.keys() == given.keys() and all(
-            value == given[key] or self._as_received(task, value) == given[key]
+            value == given[key] or self._as_received(task, dumped[key]) == given[key]
             for key, value in expected.items()
         )
 

@@ -363,6 +363,26 @@ def test_equal_arguments(deferred, request_):
     assert not deferred.find(total, 1)
 
 
+def test_models(config, deferred, request_):
+    """A call with a model is found by that model, whatever else the task takes."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Order(pydantic.BaseModel):
+        number: int
+
+    def charge(request, times, order): ...
+
+    charge.__annotations__["order"] = Order
+    config.register_task(charge, pydantic=True)
+    config.commit()
+    if not hasattr(celery_app(config.registry).Task, "_dump_pydantic_arguments"):
+        pytest.skip("Celery sends models as dictionaries since 5.7")
+    request_.defer_task(charge, 2, Order(number=1))
+    assert deferred.assert_deferred(charge, 2, Order(number=1))
+    assert deferred.assert_deferred(charge, ANY, order=Order(number=1))
+    deferred.assert_not_deferred(charge, 2, Order(number=2))
+
+
 def test_names(config, deferred, request_):
     """The task is named in the ways that defer_task knows; a slip is an error.
 
