@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import _state
+from celery.app import base
 
 # Celery reads the setting names of Celery 3 too, and only this table has them.
 from celery.app.defaults import _TO_NEW_KEY as NEW_SETTING_NAMES
@@ -160,6 +161,24 @@ def dump_models(
     """
     dump = getattr(task, "_dump_pydantic_arguments", None)
     return dump(args, kwargs) if dump else (args, kwargs)
+
+
+def dump_result(task: Task, result: Any, options: dict[str, Any]) -> Any:
+    """Return what Celery makes of a return value: with ``pydantic=True``, no model.
+
+    Celery does so outside of the function that it was given. Earlier versions than 5.5
+    do not.
+    """
+    wrap = getattr(base, "pydantic_wrapper", None)
+    if wrap is None or options.get("pydantic") is not True:
+        return result
+
+    def returned(value: Any) -> Any:
+        return value
+
+    returned.__annotations__ = {"return": task.__annotations__.get("return")}
+    dump_kwargs = options.get("pydantic_dump_kwargs")
+    return wrap(task.app, returned, task.name, dump_kwargs=dump_kwargs)(result)
 
 
 def takes_error(task: Task, errback: Signature) -> bool:

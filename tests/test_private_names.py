@@ -295,6 +295,25 @@ def test_celery_pydantic(app):
     assert _celery.dump_models(None, *call) == call
 
 
+@look_at("pydantic_wrapper in celery.app.base")
+def test_celery_pydantic_result(app):
+    """A model becomes a dictionary where Celery does that, since 5.5."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Model(pydantic.BaseModel):
+        x: int
+
+    def it(): ...
+
+    it.__annotations__ = {"return": Model}
+    options = {"pydantic": True, "pydantic_dump_kwargs": {"by_alias": True}}
+    it = app.task(it, **options)
+    value = Model(x=1)
+    dumped = {"x": 1} if celery.VERSION >= (5, 5) else value
+    assert _celery.dump_result(it, value, options) == dumped
+    assert _celery.dump_result(it, value, {}) == value
+
+
 # py-amqp.
 
 

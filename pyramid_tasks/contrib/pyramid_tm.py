@@ -64,7 +64,7 @@ def _with_inbox(task: TaskFunc, info: TaskDeriverInfo) -> TaskFunc:
             f"The task {info.name!r} has an inbox, which needs SQLAlchemy: install "
             "pyramid-tasks[outbox]."
         ) from error
-    task = _in_transaction(inside_transaction(task, outbox), info)
+    task = _in_transaction(inside_transaction(task, outbox, info), info)
     return outside_transaction(task, outbox, outbox.number("max_deliveries"))
 
 

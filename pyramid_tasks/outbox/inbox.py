@@ -19,6 +19,7 @@ from sqlalchemy import QueuePool
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from zope.sqlalchemy import mark_changed
 
+from .._celery import dump_result
 from .._kombu import raise_limit
 from ..delivery.canvas import copy, fix_ids
 from ..worker.ending import REPEATED, is_left_open
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from pyramid.request import Request
     from sqlalchemy import Connection
 
-    from ..configuration.derivers import TaskFunc
+    from ..configuration.derivers import TaskDeriverInfo, TaskFunc
     from ..delivery.canvas import Canvas
     from .configuration import Outbox
     from .inbox_rows import Stored
@@ -50,12 +51,15 @@ logger = logging.getLogger(__name__)
 _BIND = {"mapper": InboxRow}
 
 
-def inside_transaction(task: TaskFunc, outbox: Outbox) -> TaskFunc:
+def inside_transaction(
+    task: TaskFunc, outbox: Outbox, info: TaskDeriverInfo
+) -> TaskFunc:
     """Wrap a task inside its transaction: look for its row, run it, add its row.
 
     Args:
         task: The task, with the derivers inside the transaction.
         outbox: It knows the session of a request.
+        info: The options of the task.
     """
     schemas = outbox.schemas
 
@@ -73,7 +77,7 @@ def inside_transaction(task: TaskFunc, outbox: Outbox) -> TaskFunc:
         result = task(request, *args, **kwargs)
         check_finished(current.name, result)
         if is_test or not request.tm.isDoomed():
-            stored = _store(current, result)
+            stored = _store(current, dump_result(current, result, info.options))
             # Last of all, as another process that runs the task would wait for it.
             session.flush()
             connection = session.connection(bind_arguments=_BIND)

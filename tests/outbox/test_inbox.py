@@ -6,6 +6,7 @@ import logging
 from unittest.mock import ANY, Mock, call, patch
 
 import pytest
+from celery import VERSION as CELERY
 from celery import chain, group
 from celery.app.trace import trace_task
 from celery.events import EventDispatcher
@@ -232,6 +233,24 @@ def test_value_that_cannot_be_stored(sqlite, task_id):
     assert state == "FAILURE"
     assert str(error) == "Object of type object is not JSON serializable"
     assert app.effects() == 0
+
+
+@pytest.mark.skipif(CELERY < (5, 5), reason="Celery has pydantic=True since 5.5")
+def test_model(sqlite, task_id, monkeypatch):
+    """A model is the dictionary that Celery makes of it, each time."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Receipt(pydantic.BaseModel):
+        total: int
+        note: str = ""
+
+    monkeypatch.setitem(App.work.__annotations__, "return", Receipt)
+    options = {"pydantic_dump_kwargs": {"exclude_defaults": True}}
+    options |= {"inbox": True, "pydantic": True}
+    app = App(sqlite, lambda request: Receipt(total=5), options=options)
+    for _ in range(2):
+        assert app.run(task_id) == ("SUCCESS", {"total": 5})
+    assert app.effects() == 1
 
 
 @pytest.mark.parametrize(
