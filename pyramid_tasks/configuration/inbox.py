@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from celery.exceptions import Retry
 from pyramid.settings import asbool
 
 from ..exceptions import SettingError, TaskError
 from ..interfaces import ITaskDerivers
+from ..worker.ending import RETRY
 
 if TYPE_CHECKING:
+    from celery import Task
     from pyramid.registry import Registry
 
 # The name of the deriver in pyramid_tasks.contrib.pyramid_tm.
@@ -43,6 +47,26 @@ def inbox_options(
             "tm=False."
         )
     return {**_WITH_INBOX, **options}
+
+
+def note_retries(task: Task) -> None:
+    """Let a task with an inbox remember that it runs again, whatever it does then.
+
+    If it committed, the inbox would take the retry, which has its id, for a repetition.
+    """
+    retry = task.retry
+
+    @wraps(retry)
+    def noting(*args: Any, **options: Any) -> Any:
+        try:
+            sent = retry(*args, **options)  # with throw=False
+        except Retry as error:
+            setattr(task.request, RETRY, error)
+            raise
+        setattr(task.request, RETRY, sent)
+        return sent
+
+    task.retry = noting
 
 
 def check_inbox_setting(registry: Registry) -> None:

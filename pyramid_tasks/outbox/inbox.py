@@ -22,7 +22,7 @@ from zope.sqlalchemy import mark_changed
 from .._celery import dump_result
 from .._kombu import raise_limit
 from ..delivery.canvas import copy, fix_ids
-from ..worker.ending import REPEATED, is_left_open
+from ..worker.ending import REPEATED, RETRY, is_left_open
 from ..worker.request import notify_before_task
 from ..worker.unfinished import check_finished
 from .inbox_rows import (
@@ -76,6 +76,8 @@ def inside_transaction(
         is_test = request.tm.isDoomed()  # whose transaction is never to commit
         result = task(request, *args, **kwargs)
         check_finished(current.name, result)
+        if (retry := getattr(current.request, RETRY, None)) is not None:
+            raise retry
         if is_test or not request.tm.isDoomed():
             stored = _store(current, dump_result(current, result, info.options))
             # Last of all, as another process that runs the task would wait for it.

@@ -22,6 +22,9 @@ TASK_KEY = "pyramid_tasks.task"
 #: The key of the environ of a request whose task has not run, as it had run before.
 REPEATED = "pyramid_tasks.repeated"
 
+#: The attribute of the message of a task with an inbox that has the ``Retry`` it sent.
+RETRY = "pyramid_tasks_retry"
+
 # The key of the environ of a request that could not close what it had opened.
 _LEFT_OPEN = "pyramid_tasks.left_open"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from unittest.mock import ANY, Mock, call, patch
 
 import pytest
@@ -174,6 +175,27 @@ def test_no_row_without_a_commit(sqlite, task_id, ending):
     assert (app.effects(), app.count(InboxRow)) == (0, 0)
     app.hook = lambda request: "again"
     assert app.run(task_id) == ("SUCCESS", "again")
+    assert app.effects() == 1
+
+
+@pytest.mark.parametrize("throw", [False, True])
+def test_retry_that_does_not_end_the_task(sqlite, task_id, throw):
+    """A task that has sent a retry has no row, though it goes on: the retry runs."""
+
+    def hook(request):
+        task = request.current_task
+        if task.request.retries == 0:
+            with suppress(Retry):
+                task.retry(throw=throw)
+        return task.request.retries
+
+    app = App(sqlite, hook)
+    assert app.run(task_id)[0] == "RETRY"
+    assert app.effects() == 0
+    (message,) = app.received()
+    assert message.headers["id"] == task_id
+    assert app.run(task_id, retries=message.headers["retries"]) == ("SUCCESS", 1)
+    assert app.run(task_id) == ("SUCCESS", 1)
     assert app.effects() == 1
 
 
