@@ -38,7 +38,10 @@ def inbox_options(
     """
     has_transaction = _has_transactions(registry) and options.get("tm") is not False
     default = has_transaction and asbool(registry.settings.get(_KEY))
-    if not options.get("inbox", default):
+    base = options.get("base")  # Celery's own has None for these
+    of_base = {key: getattr(base, key, None) for key in _WITH_INBOX}
+    said = {key: value for key, value in of_base.items() if value is not None} | options
+    if not said.get("inbox", default):
         return options
     if not has_transaction:
         raise TaskError(
@@ -46,14 +49,28 @@ def inbox_options(
             "pyramid_tasks.contrib.pyramid_tm, and do not register the task with "
             "tm=False."
         )
-    return {**_WITH_INBOX, **options}
+    return {**_WITH_INBOX, **said}
 
 
-def note_retries(task: Task) -> None:
+def set_up_inbox(task: Task, options: dict[str, Any]) -> None:
     """Let a task with an inbox remember that it runs again, whatever it does then.
 
     If it committed, the inbox would take the retry, which has its id, for a repetition.
+
+    Args:
+        task: A task, with an inbox or without.
+        options: The options that the task was registered with.
+
+    Raises:
+        TaskError: Something else than these options gives an inbox to the task.
     """
+    if not getattr(task, "inbox", False):
+        return
+    if not options.get("inbox"):
+        raise TaskError(
+            f"The task {task.name!r} gets inbox = {task.inbox!r} from task_annotations "
+            "or from task_cls, which come too late: register it with inbox=True."
+        )
     retry = task.retry
 
     @wraps(retry)

@@ -18,7 +18,7 @@ from .call_options import check_task_options
 from .derivers import TaskDeriverInfo, TaskFunc, derive_task
 from .functions import check_kind, is_async
 from .importable import maybe_dotted
-from .inbox import inbox_options, note_retries
+from .inbox import inbox_options, set_up_inbox
 from .load import reporting, reporting_directive
 from .signature import default_name, present_as, signature_less_request
 
@@ -82,8 +82,7 @@ def register_task(
         evaluate = bool(options.get("pydantic"))
         present_as(run, original, signature, evaluate=evaluate)
         task = tasks.add(run, original, name, {**options, "bind": bind})
-        if getattr(task, "inbox", False):
-            note_retries(task)
+        set_up_inbox(task, options)
         # Celery has put autoretry_for around the function. The request goes around
         # both, so that subscribers of a retry get it.
         seen = MethodType(run, task) if bind else run

@@ -8,7 +8,7 @@ from unittest.mock import ANY, Mock, call, patch
 
 import pytest
 from celery import VERSION as CELERY
-from celery import chain, group
+from celery import Task, chain, group
 from celery.app.trace import trace_task
 from celery.events import EventDispatcher
 from celery.exceptions import (
@@ -346,6 +346,13 @@ ON = {"pyramid_tasks.inbox": "true"}
 EARLY = {"acks_late": False, "reject_on_worker_lost": False}
 
 
+class Inbox(Task):
+    """The class of tasks that have an inbox, and say one thing about messages."""
+
+    inbox = True
+    reject_on_worker_lost = False
+
+
 @pytest.mark.parametrize(
     ("options", "settings", "expected"),
     [
@@ -355,6 +362,9 @@ EARLY = {"acks_late": False, "reject_on_worker_lost": False}
         ({"inbox": False}, ON, (False, False, None)),
         ({"tm": False}, ON, (False, False, None)),
         (EARLY, ON, (True, False, False)),
+        ({"base": Inbox}, {}, (True, True, False)),
+        ({"base": Inbox, "inbox": False}, ON, (False, False, False)),
+        ({"base": Inbox, **EARLY}, {}, (True, False, False)),
     ],
 )
 def test_options(sqlite, options, settings, expected):
@@ -363,6 +373,23 @@ def test_options(sqlite, options, settings, expected):
     task = app.celery.tasks["work"]
     found = getattr(task, "inbox", False), task.acks_late, task.reject_on_worker_lost
     assert found == expected
+
+
+def test_option_of_a_class(sqlite, task_id):
+    """An inbox works where the class of a task has it, as other options do."""
+    app = App(sqlite, options={"base": Inbox})
+    for _ in range(2):
+        assert app.run(task_id) == ("SUCCESS", None)
+    assert app.events == [BeforeTask, AfterTask]
+    assert app.effects() == 1
+
+
+def test_inbox_of_an_annotation(sqlite):
+    """An annotation that would give a task an inbox is refused, as it cannot."""
+    annotations = {"celery.task_annotations": {"work": {"inbox": True}}}
+    App(sqlite, **annotations)
+    with pytest.raises(ConfigurationError, match="'work' gets inbox = True from task_"):
+        App(sqlite, options={}, **annotations)
 
 
 def test_inbox_needs_a_transaction(sqlite, configure):
