@@ -66,6 +66,7 @@ def inside_transaction(
     def run(request: Request, /, *args: Any, **kwargs: Any) -> Any:
         current = request.current_task
         if current.request.id is None:  # another task calls it
+            notify_before_task(request, current, args, kwargs)
             return task(request, *args, **kwargs)
         session = outbox.get_session(request)
         connection = session.connection(bind_arguments=_BIND)

@@ -224,10 +224,11 @@ def test_value_that_cannot_be_read(sqlite, task_id, monkeypatch, reason, expecte
 
 
 def test_call_by_another_task(sqlite, task_id):
-    """It is a part of that task, and has no row of its own."""
+    """It is a part of that task, and has events, but no row of its own."""
     app = App(sqlite, lambda request: app.celery.tasks["next"](3))
     assert app.run(task_id) == ("SUCCESS", (3,))
     assert app.count(InboxRow) == 1
+    assert app.events == [BeforeTask, BeforeTask, AfterTask, AfterTask]
 
 
 def test_argument_of_any_name(sqlite, task_id):
