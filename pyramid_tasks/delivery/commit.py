@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -45,6 +45,12 @@ class CommitDelivery(TransactionalDelivery):
         manager = _CommitDataManager.of(request, self)
         manager.publisher = self.publisher
         manager.hold(request, messages)
+
+    def send(self, manager: Any, messages: list[Message]) -> None:
+        """Send messages whose transaction has ended, and tell of each one not sent."""
+        sender = _CommitDataManager(manager, self.app.registry)
+        sender.publisher = self.publisher
+        sender.after_commit(messages)
 
 
 class _CommitDataManager(TaskDataManager[Message]):
@@ -143,7 +149,7 @@ class _CommitDataManager(TaskDataManager[Message]):
     def _report_unsent(self, message: Message, error: BaseException) -> None:
         signature = message.signature
         logger.error(
-            "The transaction committed, but its task could not be sent. Send it by "
+            "The transaction has ended, but its task could not be sent. Send it by "
             "hand: %s args=%r kwargs=%r options=%r",
             signature.task,
             signature.args,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from celery.canvas import Signature
     from celery.result import ResultBase
+    from pyramid.registry import Registry
     from pyramid.request import Request
     from transaction.interfaces import ITransaction
 
@@ -105,9 +106,9 @@ class TransactionalDelivery(ImmediateDelivery, ABC):
 class TaskDataManager(ABC, Generic[_Item]):
     """The data manager of a transaction for the tasks that are deferred in it."""
 
-    def __init__(self, request: Request) -> None:
-        self.transaction_manager = request.tm
-        self.registry = request.registry
+    def __init__(self, manager: Any, registry: Registry) -> None:
+        self.transaction_manager = manager
+        self.registry = registry
         self._is_joined = False
         # With each item the savepoints of sessions that were open.
         self._held: list[tuple[_Item, tuple[Any, ...]]] = []
@@ -123,7 +124,7 @@ class TaskDataManager(ABC, Generic[_Item]):
         try:
             manager: Self = transaction.data(delivery)
         except KeyError:
-            manager = cls(request)
+            manager = cls(request.tm, request.registry)
             transaction.set_data(delivery, manager)
             request.add_finished_callback(manager.warn_if_open)
         if not manager._is_joined:
@@ -215,7 +216,10 @@ class TaskDataManager(ABC, Generic[_Item]):
             self.send_at_once(items)
 
     def send_at_once(self, items: list[_Item]) -> None:
-        """Send what was deferred in an after-abort hook."""
+        """Send what was deferred in an after-abort hook.
+
+        This must not raise: the transaction would never end.
+        """
         self.after_commit(items)
 
     def warn_if_open(self, request: Request) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.utils.json import dumps
@@ -18,6 +18,7 @@ from .configuration import KEY, Outbox, get_outbox, set_task_outbox
 if TYPE_CHECKING:
     from celery.canvas import Signature
     from pyramid.config import Configurator
+    from pyramid.registry import Registry
     from pyramid.request import Request
     from sqlalchemy import Engine
 
@@ -90,8 +91,8 @@ def _as_json(signature: Signature) -> str:
 
 
 class _OutboxDataManager(TaskDataManager[_Held]):
-    def __init__(self, request: Request) -> None:
-        super().__init__(request)
+    def __init__(self, manager: Any, registry: Registry) -> None:
+        super().__init__(manager, registry)
         # Of each database whose session was closed.
         self._own: dict[Engine, OwnTransaction] = {}
 
@@ -120,9 +121,9 @@ class _OutboxDataManager(TaskDataManager[_Held]):
             own.commit()
 
     def send_at_once(self, items: list[_Held]) -> None:
-        for item in items:
-            item.message.signature.apply_async()
-            item.message.sent = True
+        # Nothing is left that could store them.
+        commit: Any = get_tasks(self.registry).get_delivery("commit")
+        commit.send(self.transaction_manager, [item.message for item in items])
 
     def after_abort(self) -> None:
         while self._own:

@@ -21,6 +21,7 @@ from sqlalchemy import create_engine
 from support import DEADLINE, need_service, unique
 from transactional import Resource, TransactionalApp
 
+from pyramid_tasks.contrib.outbox_table import metadata
 from pyramid_tasks.delivery.faults import BrokerDown
 from pyramid_tasks.delivery.publisher import Publisher
 from pyramid_tasks.delivery.result_backends import SendingBackend, limited_backend
@@ -287,13 +288,15 @@ def test_time_is_up(app, monkeypatch):
     assert app.sent() == []
 
 
+@pytest.mark.parametrize("delivery", ["commit", "outbox"])
 @pytest.mark.parametrize("values", [[(1,)], [(1,), (2,)]])
-def test_broker_fails_before_the_hooks_of_an_abort(app, proxy, values):
+def test_broker_fails_before_the_hooks_of_an_abort(app, proxy, values, delivery):
     """Each task of an after-abort hook is told, and the broker is asked once."""
+    metadata.create_all(app.engine)
     with prepare(registry=app.registry) as env:
         request = env["request"]
         request.tm.begin().addAfterAbortHook(
-            lambda: request.defer_tasks("record", values)
+            lambda: request.defer_tasks("record", values, delivery=delivery)
         )
         proxy.silence()
         request.tm.abort()
