@@ -185,7 +185,7 @@ class Outbox:
         from .models import OutboxMessage
 
         # A session may be bound to one connection.
-        return self.get_session(request).get_bind(OutboxMessage).engine
+        return self.get_session(request).get_bind(OutboxMessage.__mapper__).engine
 
     def get_engine(self) -> Engine:
         """Return the engine for a process that serves no request."""

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_BIND = {"mapper": InboxRow}
+_BIND = {"mapper": InboxRow.__mapper__}
 
 
 def inside_transaction(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
+# The mapper and not the class, as get_bind() of an application has mappers otherwise.
+_BIND = {"mapper": OutboxMessage.__mapper__}
+
 # A lease that is older than this part of it is renewed before the commit.
 _OLD = 0.5
 # How much of a lease a process uses, as sending takes time.
@@ -86,7 +89,7 @@ class JoinedTransaction:
 
     @property
     def _connection(self) -> Connection:
-        return self._session.connection(bind_arguments={"mapper": OutboxMessage})
+        return self._session.connection(bind_arguments=_BIND)
 
     def _is_of_manager(self) -> bool:
         # A session that was closed and used again has a transaction that nobody

@@ -7,14 +7,17 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
+import zope.sqlalchemy
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
-from sqlalchemy import MetaData, create_engine
+from sqlalchemy import MetaData, create_engine, select
+from sqlalchemy.orm import Session
 
 from pyramid_tasks.configuration.own_settings import NUMBERS
 from pyramid_tasks.contrib.outbox_table import OutboxMessage, outbox_table
 from pyramid_tasks.exceptions import OutboxError
 from pyramid_tasks.outbox.configuration import get_outbox
+from pyramid_tasks.outbox.models import InboxRow
 from pyramid_tasks.registry import get_tasks
 
 
@@ -48,6 +51,34 @@ def test_engine(sqlite, make_app):
     outbox.schemas.check = Mock()
     outbox.check_schema(create_engine("sqlite://"), "x")
     outbox.schemas.check.assert_called_once_with(sqlite, "x")
+
+
+class RoutingSession(Session):
+    """Chooses the database by the mapper, as SQLAlchemy's documentation shows it."""
+
+    def get_bind(self, mapper=None, clause=None, **options):
+        is_task = mapper and mapper.class_.__module__.startswith("pyramid_tasks")
+        return self.info["tasks"] if is_task else self.bind
+
+
+def test_session_that_chooses_the_database(sqlite, make_app):
+    """It is asked with a mapper, for what is deferred, for relays and for the inbox."""
+
+    def dbsession(request):
+        session = RoutingSession(create_engine("sqlite://"), info={"tasks": sqlite})
+        zope.sqlalchemy.register(session, transaction_manager=request.tm)
+        return session
+
+    def configure(config):
+        config.set_task_outbox(dbsession)
+        options = {"name": "once", "inbox": True}
+        config.register_task(lambda request, x: x, **options)
+
+    app = make_app(sqlite, configure, celery__task_always_eager=True)
+    app.defer(1, task="once")
+    assert get_outbox(app.registry).get_engine() is sqlite
+    with Session(sqlite) as session:
+        assert session.scalars(select(InboxRow.task)).all() == ["once"]
 
 
 def test_application_without_outbox(make_app):
