@@ -164,9 +164,11 @@ class Outbox:
         Raises:
             OutboxError: The request has no session.
         """
-        from sqlalchemy.orm import scoped_session
+        from sqlalchemy.orm import Session, scoped_session
 
-        found: Session | scoped_session[Session]
+        from .tables import as_a
+
+        found: Any
         if callable(self.session):
             found = self.session(request)
         else:
@@ -174,7 +176,8 @@ class Outbox:
                 found = getattr(request, self.session)
             except AttributeError:
                 raise no_session(self.session) from None
-        return found() if isinstance(found, scoped_session) else found
+        found = found() if isinstance(found, scoped_session) else found
+        return as_a(Session, found, "session")
 
     def engine_of(self, request: Request) -> Engine:
         """Return the engine of the session of a request.
@@ -189,13 +192,15 @@ class Outbox:
 
     def get_engine(self) -> Engine:
         """Return the engine for a process that serves no request."""
+        from sqlalchemy import Engine
+
+        from .tables import as_a
+
         if self.engine is None:
             with prepare(registry=self.registry) as env:
                 return self.engine_of(env["request"])
-        engine: Engine = (
-            self.engine(self.registry) if callable(self.engine) else self.engine
-        )
-        return engine
+        found = self.engine(self.registry) if callable(self.engine) else self.engine
+        return as_a(Engine, found, "engine")
 
     def check_table(self, connection: Connection) -> None:
         """Find a missing table before the commit would; once in a process.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, MetaData, Table, inspect
 from sqlalchemy.schema import SchemaConst
 
-from ..exceptions import OutboxTableMissing
+from ..exceptions import OutboxError, OutboxTableMissing
 from .models import INBOX_TABLE_NAME, RELAY_TABLE_NAME, TABLE_NAME, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+_Kind = TypeVar("_Kind")
 
 # The metadata of applications that have these tables, too, and the schemas there.
 _declared: WeakKeyDictionary[MetaData, set[str | None]] = WeakKeyDictionary()
@@ -111,6 +113,21 @@ def schema_of(bind: Engine | Connection, schema: str | None = None) -> str | Non
 def database_name(engine: Engine) -> str:
     """Return the URL of a database without its password and its options."""
     return engine.url.set(query={}).render_as_string(hide_password=True)
+
+
+def as_a(kind: type[_Kind], found: object, argument: str) -> _Kind:
+    """Return a session or an engine, if the application gives one.
+
+    Raises:
+        OutboxError: It gives something else.
+    """
+    if not isinstance(found, kind):
+        raise OutboxError(
+            f"The {argument} of the outbox must be a SQLAlchemy {kind.__name__}, and "
+            f"not of type {type(found).__name__}. Name another one: "
+            f"config.set_task_outbox({argument}=...)."
+        )
+    return found
 
 
 def reason_of(error: Exception) -> object:

@@ -11,7 +11,8 @@ import zope.sqlalchemy
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from sqlalchemy import MetaData, create_engine, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
+from transactional import fail
 
 from pyramid_tasks.configuration.own_settings import NUMBERS
 from pyramid_tasks.contrib.outbox_table import OutboxMessage, outbox_table
@@ -79,6 +80,19 @@ def test_session_that_chooses_the_database(sqlite, make_app):
     assert get_outbox(app.registry).get_engine() is sqlite
     with Session(sqlite) as session:
         assert session.scalars(select(InboxRow.task)).all() == ["once"]
+
+
+@pytest.mark.parametrize("found", [None, "engine", sessionmaker()], ids=type)
+def test_something_else(sqlite, make_app, found):
+    """What is no session, or no engine, is named, also where a command asks."""
+    given = {"session": lambda request: found, "engine": lambda registry: found}
+    app = make_app(sqlite, lambda config: config.set_task_outbox(**given))
+    kind = type(found).__name__
+    with pytest.raises(OutboxError, match=f"SQLAlchemy Session, and .* type {kind}"):
+        app.defer(1)
+    said = fail(app, "status")
+    assert "Error: The engine of the outbox must be a SQLAlchemy Engine" in said
+    assert f"not of type {kind}. Name another one" in said
 
 
 def test_application_without_outbox(make_app):
