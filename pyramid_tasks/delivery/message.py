@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from .canvas import as_signature, copy, fix_ids, is_canvas, nodes
+from .canvas import as_signature, copy, fix_ids, is_canvas, leaves, nodes
+from .immediate import route
 from .result_backends import QuietBackend
 from .results import DeferredResult, deferred_result, freeze
 
@@ -41,6 +42,8 @@ class Message:
         self.signature = signature
         self._app = app
         parent = app.current_worker_task
+        if parent and app.conf.task_inherit_parent_priority:
+            _fix_priorities(app, parent.request, signature)
         for node in nodes(signature):
             if node.signature.get("subtask_type") == "chord":
                 QuietBackend(app).ensure_chords_allowed()
@@ -99,6 +102,27 @@ def _fix_times(app: PyramidCelery, node: Node) -> None:
         expires = getattr(app.tasks.get(node.signature["task"]), "expires", None)
     if isinstance(expires, (int, float)):
         options["expires"] = now + timedelta(seconds=expires)
+
+
+def _fix_priorities(app: PyramidCelery, parent: Any, signature: Canvas) -> None:
+    """Give tasks the priority of the task that defers them, where Celery would.
+
+    Args:
+        parent: The message of the task that defers.
+    """
+    priority = (parent.delivery_info or {}).get("priority")
+    if priority is None:
+        return
+    for node in leaves(signature):
+        call, options = node.signature, node.signature["options"]
+        given = {**signature["options"], **options}
+        if not node.is_first or (given.get("root_id") and given.get("parent_id")):
+            continue
+        own = getattr(app.tasks.get(call["task"]), "priority", None)
+        if own is None and given.get("priority") is None:
+            routed = route(app, call["task"], call["args"], call["kwargs"], options)
+            if routed.get("priority") is None:
+                options["priority"] = priority
 
 
 def _fix_ancestors(parent: Any, whole: dict[str, Any], node: Node) -> None:

@@ -285,6 +285,33 @@ def test_ancestors(app, transactional, monkeypatch):
     assert found == [("other root", "other parent")] * 3 + [("root", "parent")]
 
 
+def test_priority_of_the_parent(make_app, delivery):
+    """As in Celery, a task hands its priority down where nobody names another one."""
+
+    def parent(request):
+        s, by = request.task_signature, {"delivery": delivery}
+        request.defer_task_with_options("add", [1], **by)
+        request.defer_canvas(s("add", 2) | s("add"), **by)
+        request.defer_canvas(group(s("add", 3), s("add", 4).set(priority=1)), **by)
+        request.defer_task_with_options("add", [5], priority=2, **by)
+        request.defer_task_with_options("own", **by)
+        request.defer_task_with_options("routed", **by)
+        request.defer_task_with_options("add", [6], parent_id="x", root_id="y", **by)
+
+    def configure(config):
+        config.register_task(parent, name="parent")
+        config.register_task(lambda request: None, name="own", priority=3)
+        config.register_task(lambda request: None, name="routed")
+
+    routes = {"routed": {"priority": 4}}
+    settings = {"task_inherit_parent_priority": True, "task_routes": routes}
+    app = make_app(configure, **{f"celery__{key}": settings[key] for key in settings})
+    for given, inherited in (7, 7), (None, 0):
+        app.celery.tasks["parent"].apply(priority=given)
+        found = [message.properties["priority"] for message in app.received()]
+        assert sorted(found) == sorted([*[inherited] * 3, 1, 2, 3, 4, 0])
+
+
 def test_defer_tasks(app, delivery):
     """Each item is a call: a tuple or a dictionary. There may be none."""
     with app.request() as request:
