@@ -63,6 +63,15 @@ class Message:
         """Take note that the transaction did not commit."""
         self.dropped = True
 
+    def add_to_parent(self) -> None:
+        """Tell the task that defers of its child, as Celery does where that sends."""
+        parent = self._app.current_worker_task
+        if parent and self.signature["options"].get("add_to_parent", True):
+            first = self.result
+            while first.parent is not None:
+                first = first.parent
+            parent.add_trail(first)
+
     def _result(self) -> ResultBase:
         signature = self.signature
         if not is_canvas(signature):

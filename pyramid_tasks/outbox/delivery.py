@@ -135,9 +135,13 @@ class _OutboxDataManager(TaskDataManager[_Held]):
         from .transactions import grouped
 
         self.after_abort()
+        outbox = get_outbox(self.registry)
         for item in items:
             item.message.sent = True
-        outbox = get_outbox(self.registry)
+            # What the request sends itself, Celery adds.
+            in_thread = outbox.sends_in_thread(item.transaction.engine)
+            if in_thread or outbox.sent_by == "relay":
+                item.message.add_to_parent()
         groups = grouped(
             ((item.transaction.engine, item.row.schema), item.row) for item in items
         )

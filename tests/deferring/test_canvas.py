@@ -312,6 +312,35 @@ def test_priority_of_the_parent(make_app, delivery):
         assert sorted(found) == sorted([*[inherited] * 3, 1, 2, 3, 4, 0])
 
 
+@pytest.mark.parametrize("send", ["thread", "request", "relay"])
+def test_children_of_the_parent(make_app, delivery, send):
+    """As in Celery, a task knows what it has deferred, unless it aborts."""
+    found = []
+
+    def parent(request, doom):
+        s, by = request.task_signature, {"delivery": delivery}
+        one = request.defer_task_with_options("add", [1], **by)
+        request.defer_task_with_options("add", [1], add_to_parent=False, **by)
+        whole = request.defer_canvas(s("add", 1) | s("add", 1), **by)
+        request.defer_canvas(group(s("add", 1), s("add", 1)), **by)
+        found.append((one.id, whole.parent.id, request.current_task.request))
+        if doom:
+            request.tm.doom()
+
+    options = {"celery__result_backend": "cache+memory://"}
+    options["pyramid_tasks__outbox_send"] = send
+    app = make_app(lambda config: config.register_task(parent, name="it"), **options)
+    app.celery.tasks["it"].apply([False])
+    ((one, first, context),) = found
+    assert [each.id for each in context.children[:2]] == [one, first]
+    (_, several) = context.children[2].as_tuple()
+    assert len(context.children) == 3
+    assert len(several) == 2
+    app.celery.tasks["it"].apply([True])
+    children = found[1][2].children
+    assert bool(children) == (delivery == "immediate")
+
+
 def test_defer_tasks(app, delivery):
     """Each item is a call: a tuple or a dictionary. There may be none."""
     with app.request() as request:

@@ -111,7 +111,8 @@ def test_row_is_about_as_large_as_the_canvas(sqlite, make_app, depth):
 def test_task_deferred_by_a_task_names_its_parent(sqlite, make_app):
     """A relay sends the same parents as the task would have sent."""
     app = make_app(sqlite, down=True)
-    parent = SimpleNamespace(request=SimpleNamespace(root_id="root", id="parent"))
+    message = SimpleNamespace(root_id="root", id="parent")
+    parent = SimpleNamespace(request=message, add_trail=lambda result: result)
     with pytest.MonkeyPatch.context() as patch:  # as while a task runs
         patch.setattr(type(app.celery), "current_worker_task", parent)
         app.defer(1)
