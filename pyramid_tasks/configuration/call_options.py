@@ -220,6 +220,9 @@ def check_scheduled(options: MutableMapping[str, Any]) -> None:
     Raises:
         ValueError: Nobody reads an option, or Celery cannot use its value.
     """
+    for option in options:
+        if option in {"args", "kwargs"}:
+            raise ValueError(f"{option} is no option: it stands beside the options.")
     for option, near in misspelt_options(options):
         raise ValueError(f"{option} is no option. Did you mean {near}?")
     check_options(options)

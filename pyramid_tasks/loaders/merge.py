@@ -16,6 +16,7 @@ from pyramid.registry import Introspectable
 
 from ..application import PyramidCelery
 from ..configuration.load import reporting, warn
+from ..configuration.schedules import check_entry
 from ..exceptions import AmbiguousTask, LoadError, TaskNotRegistered
 from ..registry import check_arguments, get_tasks, relate
 from ..settings import Settings, merge_settings
@@ -69,9 +70,13 @@ def _resolve(app: Celery, filename: str, name: str, entry: dict[str, Any]) -> No
     key = "task"
     try:
         task = find_task(app, entry["task"])
-        key = "args and kwargs"
-        check_arguments(task, entry.get("args", ()), entry.get("kwargs", {}))
-    except (TaskNotRegistered, AmbiguousTask, TypeError) as error:
+        if "schedule" in entry:
+            args, kwargs = tuple(entry.get("args", ())), entry.get("kwargs", {})
+            key = "args and kwargs"
+            check_arguments(task, args, kwargs)
+            key = "options"
+            check_entry(task, args, kwargs, entry.get("options", {}))
+    except (TaskNotRegistered, AmbiguousTask, TypeError, ValueError) as error:
         message = f"{filename}, [celerybeat:{name}], {key}: {error}"
         raise LoadError(message, filename) from error
     entry["task"] = task.name

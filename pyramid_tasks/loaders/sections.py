@@ -188,7 +188,7 @@ def _items(reader: ConfigLoader, section: str) -> dict[str, str]:
 
 
 def _read_entry(filename: str, section: str, items: dict[str, str]) -> dict[str, Any]:
-    """Return an entry of the schedule; in a check, as far as it can be read."""
+    """Return an entry of the schedule, without a schedule if a part is wrong."""
     entry: dict[str, Any] = {}
     problems = [
         f"{key} is missing." for key in ("task", "schedule") if not items.get(key)
@@ -211,12 +211,17 @@ def _read_entry(filename: str, section: str, items: dict[str, str]) -> dict[str,
         if key in items:
             with reporting():
                 entry[key] = _read_json(filename, section, key, items[key], type_)
-    with reporting():
-        try:
-            check_scheduled(entry.get("options", {}))
-        except ValueError as error:
-            message = f"{filename}, [{section}], options: {error}"
-            raise LoadError(message, filename) from None
+    if "options" in entry:
+        options = entry.pop("options")
+        with reporting():
+            try:
+                check_scheduled(options)
+            except ValueError as error:
+                message = f"{filename}, [{section}], options: {error}"
+                raise LoadError(message, filename) from None
+            entry["options"] = options
+    if items.keys() - entry.keys() - {"type"}:
+        entry.pop("schedule", None)  # what is left may not fit the task
     return entry
 
 

@@ -8,6 +8,7 @@ import pytest
 from celery.schedules import crontab
 
 from pyramid_tasks.loaders import get_celery_app
+from pyramid_tasks.scripts.problems import find_problems
 
 APP = """
 [app:main]
@@ -15,6 +16,7 @@ use = call:exampleapp:main
 celery.broker_url = memory://
 """
 ADD = "task = exampleapp.add\nschedule = 5\n"
+DUE = ADD + 'kwargs = {"x": 1, "y": 2}\n'
 UNKNOWN = ", task: No task 'exampleapp.ad' is registered in this application."
 
 
@@ -47,10 +49,11 @@ def test_beat_section_is_short(load):
     """A task or its dotted name, and a schedule are enough, in each of two sections."""
     app = load(
         f"{APP}[celerybeat:a]\ntask = exampleapp:threadlocals\nschedule = 5\n"
+        "options = {}\n"
         "[celerybeat:b]\ntask = exampleapp.threadlocals\ntype = integer\nschedule = 6",
     )
     assert app.conf.beat_schedule == {
-        "a": {"task": "exampleapp.threadlocals", "schedule": 5},
+        "a": {"task": "exampleapp.threadlocals", "schedule": 5, "options": {}},
         "b": {"task": "exampleapp.threadlocals", "schedule": 6},
     }
 
@@ -93,6 +96,11 @@ args = [1, 2]
         (f"{ADD}options = {{'expires': 1}}", ": options is not a JSON object ("),
         (f"{ADD}options = soon", ": options is not a JSON object."),
         (f"{ADD}args = [1]", ", args and kwargs: "),
+        (
+            f'{DUE}options = {{"delivery": "x"}}',
+            ", options: delivery = x is not one of immediate.",
+        ),
+        (f'{DUE}options = {{"args": [1]}}', ", options: args is no option: it stands"),
         (ADD.replace("add", "ad"), f"{UNKNOWN} Did you mean 'exampleapp.add'?"),
         (ADD.replace("add", "ad") + "[celery:main]", UNKNOWN),
         (ADD.replace("example", "x"), ", task: No task 'xapp.add' is registered"),
@@ -102,6 +110,17 @@ def test_beat_section_errors(refused, lines, sentence):
     """Every mistake names the file, the section and the key."""
     said = refused(f"{APP}[celerybeat:x]\n{lines}")
     assert said.startswith(f", [celerybeat:x]{sentence}")
+
+
+@pytest.mark.parametrize(
+    "wrong", ["args = [1", "kwargs = [1]", 'options = {"serializer": "yml"}', "arg = 1"]
+)
+def test_beat_section_errors_once(write_ini, wrong):
+    """The check tells no mistake that only follows from another one."""
+    results = "celery.result_backend = cache+memory://\n"
+    text = f"{APP}{results}[celerybeat:x]\n{ADD}{wrong}\n"
+    (problem,) = find_problems(str(write_ini(text)), {})
+    assert wrong.partition(" ")[0] in problem["message"]
 
 
 # [celeryroute:TASK]
