@@ -30,6 +30,7 @@ _KINDS = {
     "loggers": ("logger_", "level handlers propagate qualname channel parent"),
 }
 _RAW = {"format", "datefmt", "style"}
+_COMMA = "has a comma too many."
 
 
 def find_mistake(parser: ConfigParser) -> str | None:
@@ -66,7 +67,8 @@ def _mistakes(parser: ConfigParser) -> Iterator[tuple[str, str, str]]:
         names[kind] = _words(parser.get(kind, "keys", fallback=""))
         for name in names[kind]:
             if not parser.has_section(f"{prefix}{name}"):
-                yield kind, "keys", f"has {name}: there is no [{prefix}{name}]."
+                missing = f"has {name}: there is no [{prefix}{name}]."
+                yield kind, "keys", missing if name else _COMMA
     if "root" not in names["loggers"]:
         yield "loggers", "keys", "has no root: add root, and [logger_root]."
     check = {"formatters": _formatter, "handlers": _handler, "loggers": _logger}
@@ -84,7 +86,7 @@ def _mistakes(parser: ConfigParser) -> Iterator[tuple[str, str, str]]:
 
 
 def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+    return [word.strip() for word in text.split(",")] if text else []
 
 
 def _among(what: str, known: list[str]) -> str | None:
@@ -163,6 +165,6 @@ def _logger(
         yield "handlers", "is missing; it may be empty."
     for handler in _words(items.get("handlers", "")):
         if problem := _among(handler, names["handlers"]):
-            yield "handlers", problem
+            yield "handlers", problem if handler else _COMMA
     if not items.get("propagate", "1").strip().isdecimal():
         yield "propagate", f"= {items['propagate']} is not 0 or 1."

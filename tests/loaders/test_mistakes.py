@@ -299,6 +299,14 @@ def problem(write_ini):
             ),
         ),
         (
+            logged("handlers = console", "handlers = console,"),
+            ", [logger_root] handlers has a comma too many.",
+        ),
+        (
+            logged("keys = console", "keys = console,"),
+            ", [handlers] keys has a comma too many.",
+        ),
+        (
             logged("StreamHandler", "x.Y"),
             ", [handler_console] class = x.Y cannot be imported: there is no module x.",
         ),
