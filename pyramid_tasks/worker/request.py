@@ -77,6 +77,8 @@ class TaskRunner:
             try:
                 result = call(*args, **kwargs)
                 request = threadlocals["request"]
+                if request is None:  # Celery's annotation "@run" can answer for a task
+                    return result
                 is_repeated = REPEATED in request.environ
                 if not is_repeated and has_subscribers(self.registry, AfterTask):
                     self.registry.notify(AfterTask(request, task, args, kwargs, result))

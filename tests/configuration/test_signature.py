@@ -10,6 +10,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import Ignore
 
+from pyramid_tasks import AfterTask
 from pyramid_tasks.worker.contexts import HEADER
 
 CELERY = tuple(map(int, celery.__version__.split(".")[:2]))
@@ -93,6 +94,17 @@ def test_annotation_around_run(configure, make_task):
     config = configure(**{"celery.task_annotations": {"*": {"@run": around}}})
     task = make_task(lambda self, request, x: x, config=config, bind=True)
     assert task.apply((1,)).get() == ("around", 1)
+
+
+def test_annotation_that_answers(configure, make_task):
+    """It can also answer for the task, which then does not run and has no event."""
+    told = []
+    annotations = {"*": {"@run": lambda run: lambda self: "cached"}}
+    config = configure(**{"celery.task_annotations": annotations})
+    config.add_subscriber(told.append, AfterTask)
+    task = make_task(lambda request: told.append("ran"), config=config)
+    assert task.apply().get() == "cached"
+    assert told == []
 
 
 RETRIES = [
