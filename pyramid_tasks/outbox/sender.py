@@ -203,10 +203,11 @@ class Sender:
             return engine, rows
 
     def _send(self, engine: Engine, rows: list[Row], lend: LendProducer) -> None:
-        leased = self._left.is_leased(engine)
-        self._left.add(engine, rows[-1])  # after an error, these are left too
-        # A task must not overtake tasks that this process deferred earlier.
-        if leased:
+        try:
+            leased = self._left.is_leased(engine)
+        finally:
+            self._left.add(engine, rows[-1])  # after an error, these are left too
+        if leased:  # no task must overtake tasks that this process deferred earlier
             return  # as their lease ends after the lease of the last one
         if leased is not None:
             outcome = Outcome(unsent=rows)

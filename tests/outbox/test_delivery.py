@@ -15,7 +15,8 @@ from celery.canvas import Signature, chain, group
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.utils.json import dumps, loads
 from pyramid.exceptions import ConfigurationError
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from support import run, unique
 
@@ -161,6 +162,29 @@ def test_order_while_a_process_sends(engine, make_app, monkeypatch, send):
     app.update(not_before=0)  # as the leases end
     assert app.relay().run_once() == 3
     assert app.values() == [2, 3, 4]
+
+
+@pytest.mark.parametrize("send", ["thread", "request"])
+def test_order_after_an_error_of_the_database(sqlite, make_app, send):
+    """Nor a row that it left as the database did not say what waits before it."""
+    app = make_app(sqlite, pyramid_tasks__outbox_send=send)
+    app.fail_to_send(TimeoutError("later"))
+    app.defer(1)
+    errors = [OperationalError("SELECT", {}, Exception("it restarts"))]
+
+    @event.listens_for(sqlite, "before_cursor_execute")
+    def fail(connection, cursor, statement, *_):
+        if statement.startswith("SELECT") and "not_before >" in statement and errors:
+            raise errors.pop()
+
+    app.defer(2)
+    assert errors == []
+    assert app.relay().run_once() == 1
+    app.defer(3)
+    assert app.values() == [1]
+    app.make_due()  # as the leases end
+    assert app.relay().run_once() == 2
+    assert app.values() == [2, 3]
 
 
 def test_scoped_session(sqlite, make_app):
