@@ -10,12 +10,16 @@ no crash loses a task; see :mod:`pyramid_tasks.contrib.outbox`.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pyramid.interfaces import IRequestExtensions, IRequestFactory
+from pyramid.request import Request
 from pyramid.settings import asbool
 from pyramid_tm import maybe_tag_retryable
 
 from ..configuration.deliveries import add_delivery
+from ..configuration.load import check_at_commit
 from ..delivery.commit import CommitDelivery
 from ..events import CeleryWorkerInit
 from ..exceptions import OutboxError, TaskError
@@ -27,7 +31,7 @@ from .pyramid_retry import notify_before_retry
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
-    from pyramid.request import Request
+    from pyramid.registry import Registry
 
     from ..configuration.derivers import TaskDeriverInfo, TaskFunc
 
@@ -118,8 +122,25 @@ def includeme(config: Configurator) -> None:
 def include_deriver(config: Configurator) -> None:
     """Run tasks in transactions, and leave the deliveries alone."""
     config.include("pyramid_tasks")
+    if not config.autocommit:  # pyramid_tm may be included later
+        check = partial(_check_manager, config.registry)
+        # The methods of requests are added before, in the default order.
+        check_at_commit(config, __name__, check, order=1)
     config.add_task_deriver(transaction_task_deriver)
     config.include("pyramid_tasks.contrib.pyramid_retry")
+
+
+def _check_manager(registry: Registry) -> None:
+    """Refuse an application whose requests have no transaction manager."""
+    added = registry.queryUtility(IRequestExtensions)
+    factory = registry.queryUtility(IRequestFactory, default=Request)
+    has_one = added is not None and "tm" in {*added.descriptors, *added.methods}
+    # A factory that is a function may return any request.
+    if not has_one and isinstance(factory, type) and not hasattr(factory, "tm"):
+        raise TaskError(
+            f"{__name__} uses request.tm, and requests have no tm. Include the package "
+            'that adds it: config.include("pyramid_tm").'
+        )
 
 
 def _check_inbox(event: CeleryWorkerInit) -> None:

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from pyramid import testing
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import IRequestFactory, ISecurityPolicy
@@ -17,7 +18,7 @@ from pyramid.request import Request
 from pyramid.scripting import prepare
 
 from pyramid_tasks import TaskDeliveryFailed
-from pyramid_tasks.exceptions import BrokerUnavailable, ResultNotReady
+from pyramid_tasks.exceptions import BrokerUnavailable, ResultNotReady, TaskError
 
 pytest.importorskip("pyramid_tm")
 from transaction import TransactionManager
@@ -103,6 +104,25 @@ def join(resource, ending=None):
         return request.environ["tm.active"], request.environ["tm.manager"] is request.tm
 
     return work
+
+
+@pytest.mark.parametrize(
+    "name", ["pyramid_tasks.contrib.pyramid_tm", "pyramid_tasks.transaction"]
+)
+def test_no_transaction_manager(configure, name):
+    """Without one, the application does not start, whoever was to add it."""
+    config = configure(**{"pyramid.includes": name})
+    with pytest.raises(TaskError, match=r'no tm\. .* config\.include\("pyramid_tm"\)'):
+        config.commit()
+    for factory in lambda environ: None, type("R", (Request,), {"tm": None}):
+        config = configure(**{"pyramid.includes": name})
+        config.set_request_factory(factory)
+        config.commit()
+    config = configure(**{"pyramid.includes": name})
+    config.add_request_method(lambda request: None, "tm")
+    config.commit()
+    with testing.testConfig(settings={"celery.broker_url": "memory://"}) as config:
+        config.include(name)
 
 
 @pytest.mark.parametrize("includes", [INCLUDES, INCLUDES[::-1]])

@@ -396,8 +396,9 @@ def test_inbox_of_an_annotation(sqlite):
 def test_inbox_needs_a_transaction(sqlite, configure):
     """Without one, the application does not start."""
     words = "'work' has inbox=True, but no tra"
-    for options, name in ({"tm": False}, "pyramid_tasks.contrib.pyramid_tm"), ({}, ""):
-        config = configure(**{"pyramid.includes": name})
+    both = "pyramid_tm pyramid_tasks.contrib.pyramid_tm"
+    for options, names in ({"tm": False}, both), ({}, ""):
+        config = configure(**{"pyramid.includes": names})
         config.register_task(lambda request: None, name="work", inbox=True, **options)
         with pytest.raises(ConfigurationError, match=words):
             config.commit()

@@ -394,7 +394,7 @@ def test_time_that_outlives_a_row_of_the_inbox(configure, zone):
     pytest.importorskip("sqlalchemy")
     options = {"eta": datetime.now(zone) + timedelta(days=30)}
     entry = {"task": "it", "schedule": 5, "options": options}
-    includes = {"pyramid.includes": "pyramid_tasks.contrib.pyramid_tm"}
+    includes = {"pyramid.includes": "pyramid_tm pyramid_tasks.contrib.pyramid_tm"}
     config = configure(**includes, **{"celery.beat_schedule": {"x": entry}})
     config.register_task(lambda request: None, name="it", inbox=True)
     *_, found = map(str, check_inbox(config.make_celery_app()))
