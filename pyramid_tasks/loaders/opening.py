@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from logging.handlers import WatchedFileHandler
 from typing import Any
 
+import plaster_pastedeploy
 from celery import Celery, signals
 
 from .._celery import new_backend
@@ -19,7 +20,9 @@ from ..configuration.values import check_environment
 from ..exceptions import LoadError
 from .protocol import Variables, find_loader
 
-# The name of the section in an ini, and in the formats of other loaders.
+# The section of an ini, which may have [logging] for something else; and the sections
+# of other formats.
+_LOGGING_OF_INI = {"loggers"}
 _LOGGING_SECTIONS = {"loggers", "logging"}
 #: The name of the handler for ``--logfile``.
 _LOGFILE = "pyramid_tasks.logfile"
@@ -47,9 +50,9 @@ def open_app(
         SettingError: A value in the file cannot be used.
     """
     loader = find_loader(config_uri)
-    configures_logging = setup_logging and not _LOGGING_SECTIONS.isdisjoint(
-        loader.get_sections()
-    )
+    is_ini = isinstance(loader, plaster_pastedeploy.Loader)
+    names = _LOGGING_OF_INI if is_ini else _LOGGING_SECTIONS
+    configures_logging = setup_logging and not names.isdisjoint(loader.get_sections())
     if configures_logging:
         loader.setup_logging(variables)
     app = loader.get_celery_app(name, variables)

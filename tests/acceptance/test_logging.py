@@ -54,10 +54,11 @@ def test_loggers_of_the_file(worker, pool, after):
     ("parts", "after"),
     [
         ({"more": ""}, False),
+        ({"more": "[logging]\nof = another package"}, False),
         ({"app": "celery.worker_hijack_root_logger = true"}, False),
         ({"app": "celery.worker_hijack_root_logger = true"}, True),
     ],
-    ids=["no loggers", "forced-before", "forced-after"],
+    ids=["no loggers", "another section", "forced-before", "forced-after"],
 )
 def test_celerys_logging(worker, parts, after):
     """It stands without ``[loggers]``, and where ``worker_hijack_root_logger`` asks."""
