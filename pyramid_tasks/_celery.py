@@ -31,6 +31,8 @@ __all__ = ["NEW_SETTING_NAMES", "SETTING_TYPES"]
 # Celery's own documentation gives these types that its table does not.
 _MISDECLARED = {
     "broker_use_ssl": "bool or dict",
+    "cassandra_auth_kwargs": "dict",
+    "cassandra_port": "int",
     "task_default_delivery_mode": "any",
     "task_default_priority": "int",
     "worker_concurrency": "int or auto",

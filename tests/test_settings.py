@@ -95,6 +95,8 @@ def test_input_is_not_changed():
         ("worker_pool", "threads", "threads"),
         ("security_key_password", "geheim ä", "geheim ä".encode()),
         ("task_default_queue", "null", "null"),
+        ("cassandra_auth_kwargs", '{"username": "x"}', {"username": "x"}),
+        ("cassandra_port", "9043", 9043),
         ("broker_use_ssl", "true", True),
         ("broker_use_ssl", "off", False),
         ("broker_use_ssl", '{"ssl_cert_reqs": 2}', {"ssl_cert_reqs": 2}),

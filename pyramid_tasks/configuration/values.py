@@ -146,8 +146,9 @@ _NEVER_EMPTY = {
     "worker_pool_start_method",
 }
 #: Celery declares a type for these that is not the only one they can have.
-_OF_OTHER_TYPES = {"cassandra_auth_kwargs", "cassandra_port", "task_queues"}
-_OF_OTHER_TYPES |= {"task_default_rate_limit", "worker_redirect_stdouts_level"}
+_OF_OTHER_TYPES = {
+    *("task_default_rate_limit", "task_queues", "worker_redirect_stdouts_level"),
+}
 _QUEUE_TYPE = one_of("classic", "quorum", "stream")
 #: The settings that are numbers of at least 0.
 _NUMBERS = {
