@@ -52,6 +52,13 @@ SETTING_TYPES = {
 }
 
 
+def has_daemon_options() -> bool:
+    """Whether Celery reads settings such as ``worker_logfile``; older ones do not."""
+    from celery.bin import base  # slow, for a web process
+
+    return hasattr(base, "DaemonOption")
+
+
 @contextmanager
 def as_current_app(app: Celery) -> Iterator[None]:
     """Make an application the current one of this thread.

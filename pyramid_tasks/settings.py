@@ -7,6 +7,7 @@ module never falls behind it.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from itertools import chain
@@ -14,7 +15,7 @@ from typing import Any
 
 from celery.app.utils import HIDDEN_SETTINGS
 
-from ._celery import NEW_SETTING_NAMES, SETTING_TYPES
+from ._celery import NEW_SETTING_NAMES, SETTING_TYPES, has_daemon_options
 from .coercion import NESTING, TYPES, coerce
 from .exceptions import SettingError, UnknownSetting, near_names
 
@@ -32,6 +33,8 @@ _OF_SCHEDULERS = {
     "sqlalchemy_celery_beat": {"beat_dburi", "beat_schema", "beat_engine_options"},
 }
 
+#: Settings for the options of a daemon, which Celery's table lacks.
+_OF_DAEMONS = "(worker|beat|events)_(executable|gid|logfile|pidfile|uid|umask)"
 #: Takes a mistake in the settings, and may raise it.
 Report = Callable[[SettingError], None]
 
@@ -133,7 +136,7 @@ def _add(
             )
             report(UnknownSetting(prefix + key, problem, prefix + near[0]))
             return
-        if not _is_known_to_scheduler(name):
+        if not (_is_known_to_daemon(name) or _is_known_to_scheduler(name)):
             problem, nearest = _unknown(key)
             hint = prefix + nearest if nearest else None
             report(UnknownSetting(prefix + key, problem, hint))
@@ -170,6 +173,10 @@ def _is_known_to_scheduler(name: str) -> bool:
     return any(
         name in names and find_spec(module) for module, names in _OF_SCHEDULERS.items()
     )
+
+
+def _is_known_to_daemon(name: str) -> bool:
+    return bool(re.fullmatch(_OF_DAEMONS, name)) and has_daemon_options()
 
 
 def _unknown(key: str) -> tuple[str, str | None]:

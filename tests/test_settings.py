@@ -8,6 +8,7 @@ import traceback
 from datetime import timedelta
 from pathlib import Path
 
+import celery.bin.base
 import plaster
 import pytest
 from celery import Celery
@@ -342,6 +343,17 @@ def test_names_without_a_near_one(caplog):
     (message,) = caplog.messages
     assert "celery.zzz" in message
     assert "Did you mean" not in message
+
+
+@pytest.mark.skipif(
+    not hasattr(celery.bin.base, "DaemonOption"),
+    reason="this Celery takes the options of a daemon from the command line only",
+)
+@pytest.mark.parametrize("key", ["worker_logfile", "beat_pidfile", "events_umask"])
+def test_option_of_a_daemon(caplog, key):
+    """Celery reads it from a setting that its table lacks: there is no warning."""
+    assert extract_celery_settings({f"celery.{key}": "x"}) == {key: "x"}
+    assert caplog.messages == []
 
 
 def test_setting_of_a_scheduler(caplog, tmp_path, monkeypatch):
