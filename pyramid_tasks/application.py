@@ -152,6 +152,5 @@ def _unpickle(key: str, origin: Origin | None) -> Celery:
 
 
 def names_broker(app: Celery) -> bool:
-    """Whether the configuration says which broker to use."""
-    conf = app.conf
-    return bool(conf.broker_read_url or conf.broker_write_url or conf.broker_transport)
+    """Whether the configuration says which broker an application sends to."""
+    return bool(app.conf.broker_write_url or app.conf.broker_transport)

@@ -559,11 +559,19 @@ def test_error_in_an_application(configure):
         config.commit()
 
 
-@pytest.mark.parametrize("eager", [False, True])
-def test_web_process_without_a_broker(configure, caplog, eager):
+@pytest.mark.parametrize(
+    ("setting", "value", "is_told"),
+    [
+        ("task_always_eager", False, True),
+        ("task_always_eager", True, False),
+        ("broker_read_url", "memory://", True),
+        ("broker_write_url", "memory://", False),
+    ],
+)
+def test_web_process_without_a_broker(configure, caplog, setting, value, is_told):
     """Without a broker tasks would go to Celery's default: a warning says so."""
-    configure(**{"celery.task_always_eager": eager}).commit()
-    assert ("celery.broker_url is not set" in caplog.text) is not eager
+    configure(**{f"celery.{setting}": value}).commit()
+    assert ("celery.broker_url is not set" in caplog.text) is is_told
 
 
 @pytest.mark.parametrize(

@@ -75,11 +75,14 @@ def _check_servers(app: Celery, config_uri: str) -> None:
     with reporting():
         check_environment()
     with reporting():
-        if not names_broker(app):
+        is_named = names_broker(app)
+        is_read = bool(conf.broker_read_url)
+        if not is_named or not (is_read or conf.broker_transport):
+            use = " to read from" if is_named else " to send to" if is_read else ""
             raise LoadError(
-                f"{config_uri} names no broker. Set celery.broker_url in the section "
-                "of the application, or broker_url in [celery:NAME]; Celery's own "
-                "default would be amqp://.",
+                f"{config_uri} names no broker{use}. Set celery.broker_url in the "
+                "section of the application, or broker_url in [celery:NAME]; Celery's "
+                "own default would be amqp://.",
                 config_uri,
             )
     for url, connect in (

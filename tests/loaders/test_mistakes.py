@@ -276,6 +276,8 @@ def problem(write_ini):
                 "you mean redis? Is its name right"
             ),
         ),
+        (APP.replace("broker", "broker_read"), " names no broker to send to. Set "),
+        (APP.replace("broker", "broker_write"), " names no broker to read from. Set "),
         (
             f"{APP}celery.broker_write_url = reds://",
             ": The broker reds:/// cannot be used: No such transport: reds. Did you me",
