@@ -9,6 +9,7 @@ every environment that has this package: this module must stay tiny, and must no
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -25,10 +26,29 @@ def _keep_uri(ctx: click.Context, param: click.Parameter, uri: str | None) -> No
     # sub-command wins over CELERY_INI.
     if ctx.get_parameter_source(param.name or "") is not ParameterSource.ENVIRONMENT:
         ctx.meta[URI_KEY] = uri
+        if ctx.command.callback:
+            ctx.command.callback = _refusing_other_apps(ctx.command.callback)
     # `celery multi` starts workers, which inherit the environment. Celery does the same
     # with --broker.
     os.environ[ENVIRON_KEY] = uri
     _find_app(ctx)
+
+
+def _refusing_other_apps(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the callback of ``celery``, which must find what ``--ini`` loads."""
+
+    def callback_with_ini(**params: Any) -> Any:
+        result = callback(**params)
+        ctx = click.get_current_context()
+        # Only what loads a file says so on the application.
+        if URI_KEY in ctx.meta and getattr(ctx.obj.app, "origin", None) is None:
+            raise click.UsageError(
+                "--ini is not read, as the module of -A makes its own application. "
+                "Write -A pyramid_tasks.loaders, or leave out --ini."
+            )
+        return result
+
+    return callback_with_ini
 
 
 def _find_app(ctx: click.Context) -> None:

@@ -65,6 +65,21 @@ def test_project_of_its_own(tmp_path):
         assert ".> concurrency: 3 (thread)" in worker.output
 
 
+def test_ini_that_nobody_reads(report, tmp_path):
+    """The application of a project would work on a broker that is not the ini's."""
+    (tmp_path / "project.py").write_text("import celery\napp = celery.Celery()\n")
+    reader = (
+        "import os\nfrom pyramid_tasks.loaders import get_celery_app\n"
+        "app = get_celery_app(os.environ['CELERY_INI'])\n"
+    )
+    (tmp_path / "reader.py").write_text(reader)
+    for line in "-A project --ini config.ini", "--ini config.ini -A project":
+        said = report(f"celery {line} report", status=2)
+        assert "Write -A pyramid_tasks.loaders, or leave out --ini." in said
+    assert "concurrency: 3\n" in report("celery -A reader --ini config.ini report")
+    report("celery -A project report", CELERY_INI="config.ini")
+
+
 VARIABLES = """
 [celery:my]
 worker_pool = %(pool)s
