@@ -26,7 +26,7 @@ _WITH_INBOX = {"inbox": True, "acks_late": True, "reject_on_worker_lost": True}
 def inbox_options(
     registry: Registry, name: str, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the options of a task, with those that an inbox adds.
+    """Return the options of a task, with those of its class and of its inbox.
 
     Args:
         registry: The registry of the application.
@@ -36,13 +36,13 @@ def inbox_options(
     Raises:
         TaskError: The task is to have an inbox, but has no transaction.
     """
-    has_transaction = _has_transactions(registry) and options.get("tm") is not False
-    default = has_transaction and asbool(registry.settings.get(_KEY))
     base = options.get("base")  # Celery's own has None for these
-    of_base = {key: getattr(base, key, None) for key in _WITH_INBOX}
+    of_base = {key: getattr(base, key, None) for key in ("tm", *_WITH_INBOX)}
     said = {key: value for key, value in of_base.items() if value is not None} | options
+    has_transaction = _has_transactions(registry) and said.get("tm") is not False
+    default = has_transaction and asbool(registry.settings.get(_KEY))
     if not said.get("inbox", default):
-        return options
+        return said
     if not has_transaction:
         raise TaskError(
             f"The task {name!r} has inbox=True, but no transaction: include "
@@ -62,15 +62,16 @@ def set_up_inbox(task: Task, options: dict[str, Any]) -> None:
         options: The options that the task was registered with.
 
     Raises:
-        TaskError: Something else than these options gives an inbox to the task.
+        TaskError: Something else than these options gives an inbox to the task, or
+            takes its transaction.
     """
-    if not getattr(task, "inbox", False):
+    has_inbox = getattr(task, "inbox", False)
+    if has_inbox and not options.get("inbox"):
+        raise _too_late(task, "inbox")
+    if getattr(task, "tm", None) is False and options.get("tm") is not False:
+        raise _too_late(task, "tm")
+    if not has_inbox:
         return
-    if not options.get("inbox"):
-        raise TaskError(
-            f"The task {task.name!r} gets inbox = {task.inbox!r} from task_annotations "
-            "or from task_cls, which come too late: register it with inbox=True."
-        )
     retry = task.retry
 
     @wraps(retry)
@@ -84,6 +85,14 @@ def set_up_inbox(task: Task, options: dict[str, Any]) -> None:
         return sent
 
     task.retry = noting
+
+
+def _too_late(task: Task, option: str) -> TaskError:
+    value = getattr(task, option)
+    return TaskError(
+        f"The task {task.name!r} gets {option} = {value!r} from task_annotations or "
+        f"from task_cls, which come too late: register it with {option}={value!r}."
+    )
 
 
 def check_inbox_setting(registry: Registry) -> None:

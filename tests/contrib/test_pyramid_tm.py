@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
+from celery import Task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from pyramid import testing
 from pyramid.config import Configurator
@@ -194,11 +195,37 @@ def test_argument_of_any_name(app):
         assert found.get() == 1
 
 
-def test_task_can_opt_out(app):
-    """A task with tm=False begins no transaction."""
+class Alone(Task):
+    """The class of tasks that have no transaction."""
+
+    tm = False
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"tm": False}, False),
+        ({"base": Alone}, False),
+        ({"base": Alone, "tm": True}, True),
+    ],
+)
+def test_task_can_opt_out(app, options, expected):
+    """A task with tm=False, of its own or of its class, begins no transaction."""
     work = lambda request: "tm.active" in request.environ  # noqa: E731
-    with app(work, options={"tm": False}) as request:
-        assert request.defer_task("work").get() is False
+    with app(work, options=options) as request:
+        assert request.defer_task("work").get() is expected
+
+
+def test_annotation_cannot_opt_out(app):
+    """An annotation that would take the transaction of a task is refused."""
+    annotations = {"celery__task_annotations": {"work": {"tm": False}}}
+    with app(lambda request: None, options={"tm": False}, **annotations):
+        pass
+    with (
+        pytest.raises(ConfigurationError, match="'work' gets tm = False from task_ann"),
+        app(lambda request: None, **annotations),
+    ):
+        pass
 
 
 def test_test_harness_keeps_its_transaction(app, resource):

@@ -354,6 +354,12 @@ class Inbox(Task):
     reject_on_worker_lost = False
 
 
+class Alone(Task):
+    """The class of tasks that have no transaction."""
+
+    tm = False
+
+
 @pytest.mark.parametrize(
     ("options", "settings", "expected"),
     [
@@ -362,6 +368,7 @@ class Inbox(Task):
         ({}, {}, (False, False, None)),
         ({"inbox": False}, ON, (False, False, None)),
         ({"tm": False}, ON, (False, False, None)),
+        ({"base": Alone}, ON, (False, False, None)),
         (EARLY, ON, (True, False, False)),
         ({"base": Inbox}, {}, (True, True, False)),
         ({"base": Inbox, "inbox": False}, ON, (False, False, False)),
