@@ -22,7 +22,7 @@ from celery.utils.imports import (
 from kombu.transport import TRANSPORT_ALIASES
 
 from ..exceptions import TaskError, near_names
-from .addresses import check_address
+from .addresses import check_address, shown
 from .kinds import did_you_mean
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def maybe_dotted(config: Configurator, given: Any) -> Any:
         hint = "Write the dotted name of something that Python can import."
         for near in near_names(last, vars(sys.modules.get(module, object))):
             hint = f"Did you mean {near}?"
-        raise TaskError(f"{given!r} cannot be imported: {error}. {hint}") from None
+        name = shown(given) if "://" in given else given  # a URL may have a password
+        raise TaskError(f"{name!r} cannot be imported: {error}. {hint}") from None
 
 
 def check_pool(value: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 from celery.exceptions import SoftTimeLimitExceeded
 from pyramid.scripting import prepare
 
+from ..configuration.functions import check_callback
+from ..configuration.importable import maybe_dotted
+from ..configuration.load import reporting_directive
 from ..configuration.own_settings import SEND_KEY, number_setting, schema_names
 from ..delivery.publisher import Publisher
 from ..exceptions import OutboxError
 from ..registry import get_tasks, relate
+from .uwsgi import has_threads, is_master
 
 if TYPE_CHECKING:
     from pyramid.config import Configurator
@@ -33,6 +36,7 @@ logger = logging.getLogger(__name__)
 KEY = "pyramid_tasks.outbox"
 
 
+@reporting_directive
 def set_task_outbox(
     config: Configurator,
     session: str | Callable[[Request], Session] = "dbsession",
@@ -47,10 +51,17 @@ def set_task_outbox(
         engine: The engine that the relay connects with, or a callable (or its dotted
             name) that takes the registry and returns an engine. By default, the relay
             takes the engine of the session of a request.
+
+    Raises:
+        TaskError: A dotted name leads nowhere, or a callable cannot be called so.
     """
-    if isinstance(session, str) and not session.isidentifier():
-        session = config.maybe_dotted(session)
-    engine = config.maybe_dotted(engine)
+    if not (isinstance(session, str) and session.isidentifier()):
+        session = maybe_dotted(config, session)
+    engine = maybe_dotted(config, engine)
+    parts = ("session", session, "request"), ("engine", engine, "registry")
+    for name, given, argument in parts:
+        if callable(given):
+            check_callback(f"The {name} of config.set_task_outbox()", given, argument)
     intr = config.introspectable(
         "pyramid_tasks outbox", None, "the outbox of tasks", "pyramid_tasks outbox"
     )
@@ -122,7 +133,7 @@ class Outbox:
     def sent_by(self) -> str:
         """Who sends committed rows: the setting ``pyramid_tasks.outbox_send``."""
         sent_by: str = self.registry.settings.get(SEND_KEY, "thread")
-        if sent_by == "thread" and not _has_threads():
+        if sent_by == "thread" and not has_threads():
             logger.error(
                 "uWSGI runs without threads, so each request sends its tasks itself. "
                 "Set enable-threads in uWSGI, or %s = request.",
@@ -134,7 +145,7 @@ class Outbox:
     def sends_in_thread(self, engine: Engine) -> bool:
         """Whether a thread sends the rows of a database."""
         is_eager = get_tasks(self.registry).app.conf.task_always_eager
-        if self.sent_by != "thread" or is_eager or _is_master_of_uwsgi():
+        if self.sent_by != "thread" or is_eager or is_master():
             return False
         # A database in memory is not for a second thread.
         in_memory = engine.url.database in {None, "", ":memory:"}
@@ -246,15 +257,3 @@ def no_session(name: str) -> OutboxError:
         f"there is no request.{name}. Make it with config.add_request_method({name}, "
         "reify=True), or name another one: config.set_task_outbox(session=...)."
     )
-
-
-def _has_threads() -> bool:
-    # Only a process of uWSGI has this module.
-    return bool(getattr(sys.modules.get("uwsgi"), "has_threads", True))
-
-
-def _is_master_of_uwsgi() -> bool:
-    # It forks without a word to Python. A thread that holds the lock of the interpreter
-    # at that moment would hold it in the child for ever.
-    worker_id = getattr(sys.modules.get("uwsgi"), "worker_id", lambda: None)
-    return worker_id() == 0

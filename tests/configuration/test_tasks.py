@@ -124,6 +124,15 @@ def test_missing_dotted_name(config, directive, more, dotted, said):
     assert caught.value.__suppress_context__
 
 
+def test_address_in_place_of_a_dotted_name(config):
+    """The error does not show the password of the address."""
+    with pytest.raises(
+        TaskError, match="'mysql://anna:.* cannot be imported: "
+    ) as caught:
+        config.add_fork_safe("mysql://anna:s3cret@db.example.com/shop")
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("dotted", ["failing_import.Handler", "failing_import:Handler"])
 def test_import_error_inside_a_module(config, dotted):
     """It is an error of the code, and keeps its traceback."""

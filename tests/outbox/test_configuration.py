@@ -16,7 +16,7 @@ from transactional import fail
 
 from pyramid_tasks.configuration.own_settings import NUMBERS
 from pyramid_tasks.contrib.outbox_table import OutboxMessage, outbox_table
-from pyramid_tasks.exceptions import OutboxError
+from pyramid_tasks.exceptions import OutboxError, TaskError
 from pyramid_tasks.outbox.configuration import get_outbox
 from pyramid_tasks.outbox.models import InboxRow
 from pyramid_tasks.registry import get_tasks
@@ -40,6 +40,30 @@ def test_set_task_outbox(sqlite, monkeypatch, make_app, dotted):
     assert introspectable["engine"] is module.engine
     (delivery,) = app.registry.introspector.related(introspectable)
     assert delivery.title == "outbox"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"session": "nowhere.db:session"}, "No module named 'nowhere'. Write the dot"),
+        ({"session": ""}, "'' cannot be imported: "),
+        ({"engine": "os:nowhere"}, "'os:nowhere' cannot be imported: "),
+        (
+            {"session": lambda: None},
+            r"The session of config\.set_task_outbox\(\) is call",
+        ),
+        (
+            {"engine": lambda: None},
+            r"The engine of .* is called as .*\(registry\): too m",
+        ),
+    ],
+)
+def test_mistake_in_set_task_outbox(make_app, given, said):
+    """It is an error at once, in one sentence, as with every directive."""
+    with pytest.raises(TaskError, match=said) as caught:
+        make_app(None, lambda config: config.set_task_outbox(**given))
+    assert caught.value.info.file == __file__
+    assert caught.value.__suppress_context__
 
 
 def test_engine(sqlite, make_app):
