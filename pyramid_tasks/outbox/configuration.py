@@ -186,7 +186,10 @@ class Outbox:
             try:
                 found = getattr(request, self.session)
             except AttributeError:
-                raise no_session(self.session) from None
+                if not (prop := getattr(type(request), self.session, None)):
+                    raise no_session(self.session) from None
+                # WebOb hides an AttributeError of the property behind its own.
+                found = prop.__get__(request)
         found = found() if isinstance(found, scoped_session) else found
         return as_a(Session, found, "session")
 
@@ -227,11 +230,7 @@ class Outbox:
             self.checked.add(schema)
 
     def check_schema(self, engine: Engine, schema: str | None) -> None:
-        """Log an error if rows were committed to a schema where no relay looks.
-
-        Args:
-            engine: The engine of the session that wrote the rows.
-            schema: The schema.
+        """Log an error if an engine committed rows to a schema where no relay looks.
 
         Raises:
             SoftTimeLimitExceeded: The time of the task that defers is over.

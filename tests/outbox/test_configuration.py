@@ -119,6 +119,22 @@ def test_something_else(sqlite, make_app, found):
     assert f"not of type {kind}. Name another one" in said
 
 
+@pytest.mark.parametrize("reify", [False, True])
+def test_session_with_an_error_of_its_own(make_app, reify):
+    """The error is told, and not that there is no session."""
+
+    def db(request):
+        return request.registry.egnine
+
+    def configure(config):
+        config.add_request_method(db, property=True, reify=reify)
+        config.set_task_outbox("db")
+
+    app = make_app(None, configure)
+    with pytest.raises(AttributeError, match="'Registry' object has no .* 'egnine'"):
+        app.defer(1)
+
+
 def test_application_without_outbox(make_app):
     """An application without transactions, or with a wrong setting, is told so."""
     with pytest.raises(OutboxError, match="contrib.pyramid_tm"):
