@@ -1,8 +1,9 @@
 """If an application includes ``pyramid_retry``, its tasks are retried like its views.
 
 After an error that ``pyramid_retry`` calls retryable, such as a conflict between two
-transactions, the task runs again, with a fresh request and a fresh transaction, up to
-``retry.attempts`` times. Celery gets the error of the last attempt.
+transactions, the task runs again, with a fresh request and a fresh transaction. It runs
+``retry.attempts`` times at most, the first time included. Celery gets the error of the
+last attempt.
 """
 
 from __future__ import annotations
