@@ -150,7 +150,7 @@ def defer_tasks(
     """Queue many calls of one task at once.
 
     The calls are sent in order, through one connection to the broker. The delivery
-    ``outbox`` stores them by one INSERT, except in SQLite.
+    ``outbox`` stores up to 1,000 calls by one INSERT, except in SQLite and MySQL.
 
     Args:
         func_or_name: The task, as for :func:`defer_task`.
