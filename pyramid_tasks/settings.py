@@ -56,7 +56,8 @@ def extract_celery_settings(
     ``{"broker_transport_options": {"visibility_timeout": 3600}}``. Strings are
     coerced to the type that Celery declares for the setting. Other values stay as they
     are. A setting that Celery does not know is kept, and a warning names the nearest
-    known setting. Celery lists its settings in `Configuration and defaults
+    known setting. One that is nearly a password or a key is left out. Celery lists its
+    settings in `Configuration and defaults
     <https://docs.celeryq.dev/en/stable/userguide/configuration.html>`_.
 
     Args:

@@ -93,7 +93,10 @@ def defer_task(
     Raises:
         TaskNotRegistered: The application has no such task.
         AmbiguousTask: The function is registered under several names.
-        TypeError: The task does not take these arguments.
+        TypeError: The task does not take these arguments. It is a :class:`.DeferError`
+            if the serializer does not, where the task waits for a commit.
+        kombu.exceptions.EncodeError: The serializer does not take the arguments, where
+            the task is sent at once.
         kombu.exceptions.OperationalError: The broker cannot be reached.
     """
     return defer_task_with_options(request, func_or_name, args, kwargs)
