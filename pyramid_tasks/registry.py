@@ -61,7 +61,12 @@ class Delivery(Protocol):
     def deliver(
         self, request: Request, signatures: Sequence[Signature]
     ) -> list[ResultBase]:
-        """Deliver tasks, chains, groups and chords that have been prepared."""
+        """Deliver tasks, chains, groups and chords that have been prepared.
+
+        Args:
+            request: The request that defers them. Its transaction decides when they go.
+            signatures: The tasks and canvases, in their order.
+        """
 
 
 def get_tasks(registry: Registry) -> Tasks:

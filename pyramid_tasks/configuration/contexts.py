@@ -1,4 +1,4 @@
-"""``config.add_task_context``."""
+"""``config.add_task_context``: what tasks know of the requests that deferred them."""
 
 from __future__ import annotations
 

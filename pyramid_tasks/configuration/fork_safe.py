@@ -1,4 +1,4 @@
-"""``config.add_fork_safe``."""
+"""``config.add_fork_safe``: what a forked child must not share with its parent."""
 
 from __future__ import annotations
 

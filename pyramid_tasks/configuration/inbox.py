@@ -53,7 +53,7 @@ def inbox_options(
 
 
 def set_up_inbox(task: Task, options: dict[str, Any]) -> None:
-    """Let a task with an inbox remember that it runs again, whatever it does then.
+    """Note each retry of a task with an inbox, also if the task goes on after it.
 
     If it committed, the inbox would take the retry, which has its id, for a repetition.
 

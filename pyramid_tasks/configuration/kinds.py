@@ -1,4 +1,4 @@
-"""The allowed values of settings and of options."""
+"""Checks for the values of settings and of options, and words for their errors."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def dictionary(check: Callable[[dict[str, Any]], None] = lambda _: None) -> Chec
 
 
 def that(expected: str, is_so: Callable[[Any], object]) -> Check:
-    """Return the check for what a function says, or raises an error about.
+    """Return a check that fails if a function returns a false value, or raises.
 
     Args:
         expected: A description of the right values, for messages.

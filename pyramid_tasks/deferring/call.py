@@ -1,4 +1,4 @@
-"""Preparing a call: each task goes through this when it is deferred."""
+"""Preparing a call: its headers, ``BeforeDeferTask``, the checks, its delivery."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How many seconds a message takes that a broker in health takes at once. A request may
-# defer thousands of tasks.
+# How many seconds each message may add to the time limit of a transaction, which may
+# have thousands. A broker without a fault takes a message in less.
 _MOMENT = 0.05
 # How many messages are sent at a time. A connection that dies meanwhile may have sent
 # them, and they are sent again.

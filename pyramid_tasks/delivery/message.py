@@ -100,7 +100,7 @@ def _check_limits(app: PyramidCelery, node: Node) -> None:
 
 
 def _fix_times(app: PyramidCelery, node: Node) -> None:
-    """Make times that count from now of times that would count from the commit."""
+    """Let times count from the moment of deferring, and not from the commit."""
     options: dict[str, Any] = node.signature["options"]
     now = datetime.now(UTC)
     if countdown := options.pop("countdown", None):

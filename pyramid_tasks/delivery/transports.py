@@ -32,7 +32,7 @@ class BatchSender(Protocol):
 
     @property
     def count(self) -> int:
-        """How many messages there are, from a number on that does not matter."""
+        """The number of the latest message. Only differences of numbers count."""
 
     def finish(self) -> set[int]:
         """Wait for the broker, and return the numbers of what it did not take."""

@@ -1,4 +1,7 @@
-"""Opening an application from a config URI: the one way that every command goes."""
+"""Opening an application from a config URI, for every command; and its checks.
+
+The file must name a broker. Celery must know the broker and the result backend.
+"""
 
 from __future__ import annotations
 

@@ -28,15 +28,20 @@ class CeleryLoader(Protocol):
     The names follow ``get_wsgi_app`` and ``get_wsgi_app_settings`` of plaster's wsgi
     protocol. A package publishes its loader in the entry-point group
     ``plaster.celery_loader_factory``, under the scheme of the URIs that it loads.
-
-    In every method, ``name`` is the name of the Celery application, by default the
-    fragment of the URI, and ``defaults`` are the variables for the file.
     """
 
     def get_celery_app(
         self, name: str | None = None, defaults: Variables = None
     ) -> Celery:
-        """Load the application and return its Celery application."""
+        """Load the application and return its Celery application.
+
+        Args:
+            name: The name of the Celery application. Default, the fragment of the URI.
+            defaults: Variables for the file. Default, none.
+
+        Raises:
+            LoadError: The file names no such application.
+        """
 
     def get_celery_app_settings(
         self, name: str | None = None, defaults: Variables = None
@@ -44,6 +49,13 @@ class CeleryLoader(Protocol):
         """Return the Celery settings of the file, without the application's settings.
 
         A web process reads them by ``pyramid_tasks.config_uri``.
+
+        Args:
+            name: As for :meth:`get_celery_app`.
+            defaults: As for :meth:`get_celery_app`.
+
+        Raises:
+            LoadError: The file names no such application.
         """
 
     def get_sections(self) -> list[str]:

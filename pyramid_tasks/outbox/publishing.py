@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: :meth:`Publisher.producer`, or a function like it.
 LendProducer = Callable[[], "AbstractContextManager[SteadyProducer | None]"]
 
-# So many messages that are refused for one reason are not its cause.
+# If a broker refuses so many messages for one reason, the messages are not the cause.
 _MANY = 3
 
 

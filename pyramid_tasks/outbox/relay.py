@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Seconds between looks at the outbox: of a relay that is woken or stands by, and of
-# one that is not woken.
+# Seconds between looks at the outbox, if the database wakes the relay or another relay
+# works.
 _INTERVAL = 2.0
+# The same, if nobody wakes the relay.
 _SHORT_INTERVAL = 0.2
 # Seconds between attempts to reach a broker or a database that is down.
 _FIRST_PAUSE = 0.5

@@ -1,4 +1,4 @@
-"""The rows of the outbox: the statements that write, read and delete them."""
+"""The rows of the outbox: the statements that read, change and delete them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .rows import Row
     from .waiter import Waiter
 
-# How many seconds longer the lock of a relay lasts than it may wait for the broker.
+# Seconds that the lock of a relay lasts after the longest wait for the broker.
 SLACK = 2.0
 # How long the messages of a batch may be together.
 _MAX_BYTES = 8_000_000

@@ -42,8 +42,8 @@ _MAX_FAILURES = 10
 # seconds; a part of the lease, after which a relay would send the row again.
 _LINGER = 0.2
 _PART_OF_LEASE = 0.25
-# The shortest time between two batches, in seconds for each row of the first, and for
-# how many rows at most. Under load, rows come together.
+# Seconds before the next batch, for each row of a batch. So many rows count at most.
+# Under load, rows come together.
 _GAP = 0.005
 _GAPS = 4
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
-# The mapper and not the class, as get_bind() of an application has mappers otherwise.
+# The get_bind() of an application may expect a mapper, as SQLAlchemy passes mappers.
 _BIND = {"mapper": OutboxMessage.__mapper__}
 
 # A lease that is older than this part of it is renewed before the commit.

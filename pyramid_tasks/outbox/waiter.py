@@ -1,4 +1,4 @@
-"""How a relay waits: for seconds, for a signal to stop, for a word from PostgreSQL."""
+"""How a relay waits: for a time, for its end, and for ``NOTIFY`` of PostgreSQL."""
 
 from __future__ import annotations
 

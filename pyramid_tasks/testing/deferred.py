@@ -80,8 +80,14 @@ class Deferred:
     ) -> CapturedTask:
         """Fail if a task was not deferred, and return its first call.
 
-        The arguments are the same as for :meth:`find`: all arguments of the call, or
-        none to accept every call.
+        Args:
+            func_or_name: The task, as for :meth:`find`.
+            args: With ``kwargs``, all arguments of the call; or none, for every call.
+            kwargs: See ``args``.
+
+        Raises:
+            AssertionError: The task was not deferred so.
+            TaskNotRegistered: The application has no such task.
         """
         __tracebackhide__ = True
         if found := self.find(func_or_name, *args, **kwargs):
@@ -92,7 +98,17 @@ class Deferred:
     def assert_not_deferred(
         self, func_or_name: TaskLike, /, *args: Any, **kwargs: Any
     ) -> None:
-        """Fail if a task was deferred, with these arguments if any are given."""
+        """Fail if a task was deferred, with these arguments if any are given.
+
+        Args:
+            func_or_name: The task, as for :meth:`find`.
+            args: With ``kwargs``, all arguments of the call; or none, for every call.
+            kwargs: See ``args``.
+
+        Raises:
+            AssertionError: The task was deferred so.
+            TaskNotRegistered: The application has no such task.
+        """
         __tracebackhide__ = True
         if self.find(func_or_name, *args, **kwargs):
             call = self._call(func_or_name, args, kwargs)

@@ -1,4 +1,4 @@
-"""The settings with which a worker runs, and does not do as they say."""
+"""The settings that a worker accepts, but cannot honour."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def is_refused(serializer: Any, accepted: Collection[str]) -> bool:
-    """Whether the content of a serializer is none that a setting accepts."""
+    """Whether a setting such as ``accept_content`` excludes a serializer."""
     types = {serializers.name_to_type.get(each, each) for each in accepted}
     # Content of no serializer, such as the content of raw, is always accepted.
     return serializers.name_to_type.get(serializer) not in {None, *types}
 
 
 def doubtful_settings(app: Celery) -> Iterator[tuple[str, str]]:
-    """Yield such settings of a worker, each with the end of a sentence about it."""
+    """Yield each such setting of a worker, and the end of a sentence about it."""
     conf = app.conf
     # Another worker may take these calls, from a queue of its own. The serializer of
     # all calls, task_serializer, has been checked before.

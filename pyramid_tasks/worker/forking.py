@@ -46,7 +46,7 @@ def watch_forks() -> None:
 
 
 def _before_fork() -> None:
-    """Warn of connections in use: before the fork, as their locks work only there."""
+    """Warn of connections in use, as the child cannot: the locks of pools are dead."""
     import ctypes  # noqa: F401 for the child, which imports nothing
 
     for app in _own_apps():

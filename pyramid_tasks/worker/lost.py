@@ -15,7 +15,7 @@ class InboxRequest(Request):
     """The message of a task with an inbox, in the parent process of a worker."""
 
     def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
-        """End a message: a process that can tell of an error has not been lost.
+        """Acknowledge the message of a task that raises ``WorkerLostError`` itself.
 
         Celery would take the ``WorkerLostError`` of a task for the death of its
         process, and put the message back into the queue.
