@@ -19,7 +19,7 @@ from pyramid_tasks import PyramidTasksError
 from pyramid_tasks._celery import SETTING_TYPES
 from pyramid_tasks.coercion import TYPES
 from pyramid_tasks.configuration.own_settings import NUMBERS
-from pyramid_tasks.configuration.unread import unread_settings
+from pyramid_tasks.configuration.unknown_settings import unknown_settings
 from pyramid_tasks.exceptions import SettingError
 from pyramid_tasks.settings import (
     coerce_settings,
@@ -625,7 +625,7 @@ def test_setting_that_nobody_reads(configure, caplog, key, nearest):
     problem = "is read neither by Celery nor by pyramid_tasks."
     assert caplog.messages == [f"{key} {problem} Did you mean {nearest}?"]
     caplog.clear()
-    assert [*unread_settings({key: "x", nearest: "x"})] == []
+    assert [*unknown_settings({key: "x", nearest: "x"})] == []
 
 
 def test_settings_of_others():
@@ -638,7 +638,7 @@ def test_settings_of_others():
         jinja2.filters sqlalchemy.url celery.nothing pyramid_tasks.nothing get_timezone
     """
     nested = {"shop": {"timezone": "x"}, "celerys": {"shop": "x"}}
-    assert [*unread_settings(dict.fromkeys(keys.split(), "x") | nested)] == []
+    assert [*unknown_settings(dict.fromkeys(keys.split(), "x") | nested)] == []
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from .inbox import check_inbox_setting
 from .load import check_at_commit, current_load, report_setting, reporting
 from .own_settings import check_own_settings
 from .serializers import check_contents
-from .unread import unread_settings
+from .unknown_settings import unknown_settings
 from .values import check_environment, check_setting_values
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _checked_settings(tasks: Tasks, settings: Mapping[str, Any]) -> dict[str, An
         report_setting(problem)
 
     check_own_settings(settings)
-    for problem in unread_settings(settings):
+    for problem in unknown_settings(settings):
         report_setting(problem)
     with reporting():
         check_environment()

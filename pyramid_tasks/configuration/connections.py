@@ -92,7 +92,7 @@ class _Side:
         """Return an address as the client takes it, and what is wrong with it."""
         if "?" not in url:
             return url, []
-        from .queries import read_query
+        from .url_queries import read_query
 
         return read_query(kind, url, self.key_of(self.tls), broker=self.is_broker)
 
@@ -206,7 +206,7 @@ class _Results(_Side):
         given = self.settings.get(self.tls)
         given = given if isinstance(given, Mapping) else {}
         if kind == "rediss":
-            from .queries import parse_query
+            from .url_queries import parse_query
 
             if "ssl_cert_reqs" not in {*parse_query(url), *given}:
                 problem = f"has rediss:// without ssl_cert_reqs. {self._needed()}"

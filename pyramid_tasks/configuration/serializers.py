@@ -84,7 +84,9 @@ def check_contents(
         report: Called with each mistake, whose key is the name of a setting.
         key_of: Returns the key that the configuration has for a setting.
     """
-    from ..worker.doubtful import is_refused  # a web process asks for no such check
+    from ..worker.ignored_settings import (
+        is_refused,  # a web process asks for no such check
+    )
 
     for name, accept in _pairs(settings):
         serializer = settings.get(name) or _DEFAULT

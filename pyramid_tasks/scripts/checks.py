@@ -22,8 +22,8 @@ from ..exceptions import SettingError, TaskNotRegistered, UnknownSetting
 from ..loaders.merge import find_task
 from ..registry import get_tasks
 from .listing import entry_of, list_tasks, next_run, own_tasks
-from .map_checks import check_annotations, check_routes
 from .outbox_checks import check_inbox, check_outbox
+from .route_checks import check_annotations, check_routes
 from .worker_checks import check_worker
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pyramid.exceptions import ConfigurationExecutionError
 
 from .._celery import SETTING_TYPES
 from ..configuration.load import checking
-from ..configuration.unread import meant_setting
+from ..configuration.unknown_settings import meant_setting
 from ..exceptions import LoadError, PyramidTasksError, SettingError, UnknownSetting
 from ..loaders.errors import explain
 from ..loaders.opening import open_app

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from celery.app.defaults import DEFAULTS
 
 from ..exceptions import SettingError
-from ..worker.doubtful import doubtful_settings
 from ..worker.files import problem_of_file
+from ..worker.ignored_settings import ignored_settings
 from ..worker.lifecycle import async_tasks_under
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def check_worker(app: Celery) -> Iterator[SettingError]:
     for name in files:
         if problem := problem_of_file(app.conf[name]):
             yield SettingError(f"celery.{name}", problem)
-    for name, said in doubtful_settings(app):
+    for name, said in ignored_settings(app):
         yield SettingError(f"celery.{name}", said)
 
 

@@ -18,8 +18,8 @@ from ..events import (
     CeleryWorkerShutdown,
     ProcessEvent,
 )
-from .doubtful import doubtful_settings
 from .files import check_files
+from .ignored_settings import ignored_settings
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -67,7 +67,7 @@ class WorkerEvents(StartStopStep):
             from .beat import check_beat
 
             check_beat(worker.scheduler, worker.schedule_filename)
-        for name, problem in doubtful_settings(worker.app):
+        for name, problem in ignored_settings(worker.app):
             logger.warning("%s %s", name, problem)
         self._ready_callback = worker.ready_callback
         worker.ready_callback = self._on_ready

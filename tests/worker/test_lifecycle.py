@@ -68,7 +68,7 @@ def test_web_process_connects_nothing(configure):
     assert receivers() == before
 
 
-def test_doubtful_settings(configure, caplog):
+def test_ignored_settings(configure, caplog):
     """A worker says which calls it loses, and which limit it never reaches."""
     entry = {"task": "a", "schedule": 5, "options": {"serializer": "yaml"}}
     settings = {

@@ -18,7 +18,7 @@ def is_refused(serializer: Any, accepted: Collection[str]) -> bool:
     return serializers.name_to_type.get(serializer) not in {None, *types}
 
 
-def doubtful_settings(app: Celery) -> Iterator[tuple[str, str]]:
+def ignored_settings(app: Celery) -> Iterator[tuple[str, str]]:
     """Yield each such setting of a worker, and the end of a sentence about it."""
     conf = app.conf
     # Another worker may take these calls, from a queue of its own. The serializer of

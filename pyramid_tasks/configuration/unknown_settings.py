@@ -21,7 +21,7 @@ _PREFIXES = {"celery": 0.8, "pyramid_tasks": 0.9}
 _OF_CELERY = ("beat_", "broker_", "celery", "result_", "task_", "worker_")
 
 
-def unread_settings(settings: Mapping[str, Any]) -> Iterator[UnknownSetting]:
+def unknown_settings(settings: Mapping[str, Any]) -> Iterator[UnknownSetting]:
     """Yield an error for each setting that is nearly one, which is not given.
 
     Args:

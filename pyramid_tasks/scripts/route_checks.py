@@ -16,7 +16,7 @@ from ..exceptions import (
     near_names,
 )
 from ..loaders.merge import find_task
-from ..worker.doubtful import pairs
+from ..worker.ignored_settings import pairs
 
 if TYPE_CHECKING:
     from celery import Celery
