@@ -57,7 +57,7 @@ def read_sections(reader: ConfigLoader) -> Settings:
 
 
 def check_sections(reader: ConfigLoader) -> None:
-    """Report the sections that nobody reads, but whose names are nearly ones of ours.
+    """Report the sections and keys that nobody reads, but that seem to be ours.
 
     Raises:
         LoadError: A section has the settings of a dictionary, as if it were one.
@@ -98,6 +98,19 @@ def check_sections(reader: ConfigLoader) -> None:
                 problem = f"did you mean [{nearest[0]}:...]?"
         if problem:
             warn(logger, _mistake(filename, section, problem))
+    _check_names(reader)
+
+
+def _check_names(reader: ConfigLoader) -> None:
+    """Report the keys that PasteDeploy takes for variables, and leaves out."""
+    for section, _ in _sections(reader, "celery"):
+        for key, value in reader.parser.defaults().items():
+            if reader.parser.get(section, key, raw=True) != value:
+                problem = (
+                    f"{key} is left out, as [DEFAULT] or a variable has the same name. "
+                    "Give that one another name."
+                )
+                warn(logger, _mistake(reader.filename, section, problem))
 
 
 def check_others(uri: str, sections: list[str]) -> None:
@@ -152,7 +165,7 @@ def check_defaults(reader: ConfigLoader, settings: Mapping[str, Any]) -> None:
         if is_ours and key not in settings and not is_variable:
             problem = (
                 f"[DEFAULT]: {key} reaches no application. Write it in the section of "
-                "the application."
+                "the application, and not here."
             )
             warn(logger, LoadError(f"{reader.filename}, {problem}", reader.filename))
 

@@ -660,6 +660,17 @@ def test_attribute_error_inside_a_handler(problem, capsys, tmp_path, monkeypatch
             "[DEFAULT]: pyramid_tasks.gc_freeze reaches no application. Write it in",
         ),
         (
+            f"[DEFAULT]\ncelery.timezone = UTC\n{APP}celery.timezone = Asia/Tokyo\n",
+            "Write it in the section of the application, and not here.",
+        ),
+        *(
+            (
+                f"[DEFAULT]\nname = 1\nqueue = a\n{APP}[{section}]\nqueue = b\n",
+                f"[{section}]: queue is left out, as [DEFAULT] or a variable has the s",
+            )
+            for section in ("celery", "celery:emails")
+        ),
+        (
             f"{APP}celery.TIMEZONE = UTC\ncelery.timezone = UTC\n",
             "celery.TIMEZONE is celery.timezone in another spelling, which wins",
         ),
