@@ -32,9 +32,9 @@ def add_task_context(
         capture: ``capture(request)`` is called when a task is deferred. It returns a
             value that JSON can hold, or ``None`` for nothing. A dotted name is allowed.
         restore: ``restore(request, value)`` is called with the request of the task
-            when the message brings a value. The request has its methods and properties
-            by then; its root, the derivers and the task come later. A dotted name is
-            allowed.
+            when the message brings a value, so not for a task of beat. The
+            request has its methods and properties by then; its root, the derivers and
+            the task come later. A dotted name is allowed.
 
     Raises:
         pyramid.exceptions.ConfigurationError: One of the two cannot be called so, or
