@@ -59,9 +59,10 @@ def add_periodic_task(
 
     Raises:
         TaskError: The schedule cannot be read, or an option is misspelt.
-        TaskNotRegistered: The application has no such task, once committed.
-        DeferError: The task, or its serializer, does not take the arguments, once
-            committed.
+        pyramid.exceptions.ConfigurationExecutionError: At the commit, as Pyramid wraps
+            the errors of actions: the application has no such task
+            (:class:`.TaskNotRegistered`), or the task, or its serializer, does not take
+            the arguments (:class:`.DeferError`).
     """
     tasks = get_tasks(config.registry)
     called = getattr(func_or_name, "__qualname__", func_or_name)
