@@ -79,7 +79,6 @@ class _Side:
         if "sentinel" in kinds:
             self._sentinel()
         if self.wrong:  # so that what follows reports no mistake twice
-            self.settings.pop(self.tls, None)
             for name in self.urls:
                 if self.settings.get(name):
                     self.settings[name] = INSTEAD[name]
