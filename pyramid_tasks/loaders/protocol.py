@@ -31,7 +31,7 @@ class CeleryLoader(Protocol):
     """
 
     def get_celery_app(
-        self, name: str | None = None, defaults: Variables = None
+        self, name: str | None = None, defaults: dict[str, str] | None = None
     ) -> Celery:
         """Load the application and return its Celery application.
 
@@ -44,7 +44,7 @@ class CeleryLoader(Protocol):
         """
 
     def get_celery_app_settings(
-        self, name: str | None = None, defaults: Variables = None
+        self, name: str | None = None, defaults: dict[str, str] | None = None
     ) -> Settings:
         """Return the Celery settings of the file, without the application's settings.
 
@@ -61,7 +61,7 @@ class CeleryLoader(Protocol):
     def get_sections(self) -> list[str]:
         """Return the names of the sections."""
 
-    def setup_logging(self, defaults: Variables = None) -> None:
+    def setup_logging(self, defaults: dict[str, str] | None = None) -> None:
         """Set up logging from the file."""
 
 
