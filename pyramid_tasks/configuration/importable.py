@@ -102,8 +102,9 @@ def maybe_dotted(config: Configurator, given: Any) -> Any:
         hint = "Write the dotted name of something that Python can import."
         for near in near_names(last, vars(sys.modules.get(module, object))):
             hint = f"Did you mean {near}?"
-        name = shown(given) if "://" in given else given  # a URL may have a password
-        raise TaskError(f"{name!r} cannot be imported: {error}. {hint}") from None
+        if "://" in given:  # with a password perhaps, which the error would show
+            raise TaskError(f"{shown(given)!r} is no dotted name. {hint}") from None
+        raise TaskError(f"{given!r} cannot be imported: {error}. {hint}") from None
 
 
 def check_pool(value: Any) -> None:
