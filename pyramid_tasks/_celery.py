@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from celery import _state
 from celery.app import base
@@ -172,11 +172,16 @@ def dump_models(
     return dump(args, kwargs) if dump else (args, kwargs)
 
 
-def dump_result(task: Task, result: Any, options: dict[str, Any]) -> Any:
+def dump_result(
+    task: Task, func: Callable[..., Any], result: Any, options: dict[str, Any]
+) -> Any:
     """Return what Celery makes of a return value: with ``pydantic=True``, no model.
 
     Celery does so outside of the function that it was given. Earlier versions than 5.5
     do not.
+
+    Args:
+        func: The function as it was registered, which has the annotation of the value.
     """
     wrap = getattr(base, "pydantic_wrapper", None)
     if wrap is None or options.get("pydantic") is not True:
@@ -185,7 +190,11 @@ def dump_result(task: Task, result: Any, options: dict[str, Any]) -> Any:
     def returned(value: Any) -> Any:
         return value
 
-    returned.__annotations__ = {"return": task.__annotations__.get("return")}
+    try:
+        hints = get_type_hints(func)
+    except (NameError, TypeError):  # as for Celery: the annotation as it stands
+        hints = getattr(func, "__annotations__", {})
+    returned.__annotations__ = {"return": hints.get("return")}
     dump_kwargs = options.get("pydantic_dump_kwargs")
     return wrap(task.app, returned, task.name, dump_kwargs=dump_kwargs)(result)
 

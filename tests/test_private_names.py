@@ -307,11 +307,11 @@ def test_celery_pydantic_result(app):
 
     it.__annotations__ = {"return": Model}
     options = {"pydantic": True, "pydantic_dump_kwargs": {"by_alias": True}}
-    it = app.task(it, **options)
+    task = app.task(it, **options)
     value = Model(x=1)
     dumped = {"x": 1} if celery.VERSION >= (5, 5) else value
-    assert _celery.dump_result(it, value, options) == dumped
-    assert _celery.dump_result(it, value, {}) == value
+    assert _celery.dump_result(task, it, value, options) == dumped
+    assert _celery.dump_result(task, it, value, {}) == value
 
 
 # py-amqp.

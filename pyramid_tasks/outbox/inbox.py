@@ -80,7 +80,8 @@ def inside_transaction(
         if (retry := getattr(current.request, RETRY, None)) is not None:
             raise retry
         if is_test or not request.tm.isDoomed():
-            stored = _store(current, dump_result(current, result, info.options))
+            value = dump_result(current, info.original_func, result, info.options)
+            stored = _store(current, value)
             # Last of all, as another process that runs the task would wait for it.
             session.flush()
             connection = session.connection(bind_arguments=_BIND)
